@@ -1,0 +1,61 @@
+"""The two losses of the paper, and their sum."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+#: Weight of the reconstruction's *sum* of squared pixel errors (section 4.1). A mean over 784 pixels wants 0.392.
+RECONSTRUCTION_WEIGHT = 0.0005
+
+
+def margin_loss(
+    lengths: Float[Tensor, "batch classes"],
+    targets: Float[Tensor, "batch classes"],
+    *,
+    present: float = 0.9,
+    absent: float = 0.1,
+    down_weight: float = 0.5,
+) -> Float[Tensor, ""]:
+    """Equation 4: each class capsule is long exactly if its class is there.
+
+        L_k = T_k max(0, m⁺ − ‖v_k‖)² + λ (1 − T_k) max(0, ‖v_k‖ − m⁻)²
+
+    Args:
+        lengths: ‖v_k‖ in [0, 1), shape (batch, classes).
+        targets: T_k, 1 where the class is present and 0 elsewhere, shape (batch, classes). Any number of ones.
+        present: m⁺, the length beyond which a present class costs nothing.
+        absent: m⁻, the length below which an absent class costs nothing.
+        down_weight: λ, keeps the many absent classes from shrinking all capsules at the start.
+
+    Returns:
+        The loss summed over classes, averaged over the batch.
+
+    Raises:
+        ValueError: the shapes differ (class indices instead of 0/1 targets, most often).
+    """
+    if lengths.shape != targets.shape:
+        raise ValueError(
+            f"margin_loss: lengths {tuple(lengths.shape)} and targets {tuple(targets.shape)} differ in shape; "
+            "targets are 0/1 per class (torch.nn.functional.one_hot), not class indices"
+        )
+    too_short = (present - lengths).clamp(min=0).square()
+    too_long = (lengths - absent).clamp(min=0).square()
+    loss = targets * too_short + down_weight * (1 - targets) * too_long
+    return loss.sum(dim=1).mean()
+
+
+def reconstruction_loss(
+    reconstructions: Float[Tensor, "batch *image"], images: Float[Tensor, "batch *image"]
+) -> Float[Tensor, ""]:
+    """Sum of squared pixel errors per image, averaged over the batch (section 4.1; not scaled by 0.0005).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if reconstructions.shape != images.shape:
+        raise ValueError(
+            f"reconstruction_loss: reconstructions {tuple(reconstructions.shape)} and images "
+            f"{tuple(images.shape)} differ in shape"
+        )
+    return (reconstructions - images).square().flatten(1).sum(dim=1).mean()

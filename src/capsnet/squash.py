@@ -1,0 +1,29 @@
+"""Equation 1, the capsules' nonlinearity."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def squash(s: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
+    """Shrink short vectors to almost zero and long ones to just below length 1, keeping the direction (eq. 1).
+
+        v = ‖s‖² / (1 + ‖s‖²) · s / ‖s‖
+
+    Written as s · ‖s‖ / (1 + ‖s‖²), which is the same thing without the division by zero: no epsilon is
+    needed, and value and gradient at s = 0 are 0.
+
+    Args:
+        s: vectors along `dim`.
+        dim: the axis that holds a vector's numbers.
+
+    Returns:
+        Vectors of the same shape, of length < 1.
+
+    >>> squash(torch.tensor([3.0, 4.0])).norm()
+    tensor(0.9615)
+    """
+    length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
+    return s * (length / (1 + length.square()))
