@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet.routing import Gradient, RoutingTrace, route, trace_routing
-from capsnet.squash import squash
+from capsnet.nonlinearity import squash
 
 __all__ = ["CapsuleLayer", "squash"]
 

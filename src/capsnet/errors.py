@@ -1,5 +1,5 @@
 """What a user can put right: one clear line, exit code 2."""
 
 
-class CapsnetError(Exception):
+class CapsnetError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and how to fix it."""

@@ -1,0 +1,48 @@
+"""Class capsules → image: what the sixteen numbers mean, made visible (section 4.1)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+def mask(
+    capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch classes dim"]:
+    """Set every capsule but the named one to zero.
+
+    The shape stays: the decoder is fed classes · dim numbers (160 for digits), so that it knows *which*
+    capsule speaks.
+    """
+    chosen = torch.zeros_like(capsules[..., :1]).scatter_(1, classes[:, None, None], 1.0)
+    return capsules * chosen
+
+
+class Decoder(nn.Module):
+    """Three fully connected layers from masked capsules to pixels in (0, 1).
+
+    Args:
+        classes, dim: the class capsules.
+        hidden: widths of the hidden layers, (512, 1024) in the paper.
+        image_shape: (channels, height, width).
+    """
+
+    def __init__(
+        self, classes: int, dim: int, hidden: tuple[int, ...], image_shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        channels, height, width = image_shape
+        widths = (classes * dim, *hidden)
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], channels * height * width))
+
+    def forward(
+        self, capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Reconstruct an image from one capsule of each example."""
+        pixels = self.layers(mask(capsules, classes).flatten(1)).float().sigmoid()
+        return pixels.unflatten(1, self.image_shape)

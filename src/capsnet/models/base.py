@@ -1,0 +1,161 @@
+"""What every model here can do: classify images, name its loss, be saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from capsnet.errors import CapsnetError
+from capsnet.files import read_json, write_json
+from capsnet.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from capsnet.data.dataset import Batch
+
+C = TypeVar("C")
+
+#: Models that come with the package, by the name that `from_pretrained` takes.
+SHIPPED = Path(__file__).parent.parent / "pretrained"
+
+
+class Classifier(nn.Module, PyTorchModelHubMixin):
+    """Base of CapsNet and of the controls.
+
+    A saved model is a folder with `config.json` and `model.safetensors`; a finished run is one too.
+    """
+
+    #: Name in config.json and in `capsnet.models.ARCHITECTURES`.
+    architecture: ClassVar[str]
+    #: The dataclass that describes a model of this architecture completely.
+    config_class: ClassVar[type[Any]]
+    config: Any
+
+    @abstractmethod
+    def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """How strongly each class is there, in [0, 1]; the largest is the answer."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The training objective under the key "loss", and its parts under their own names."""
+
+    @torch.no_grad()
+    def predict(
+        self, images: Float[Tensor, "batch channels height width"], count: int = 1
+    ) -> Int[Tensor, "batch *count"]:
+        """The `count` most likely classes of each image.
+
+        Returns:
+            (batch,) for count = 1, else (batch, count) with the most likely first.
+        """
+        scores = self.scores(images)
+        return scores.argmax(dim=1) if count == 1 else scores.topk(count, dim=1).indices
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuse what is no batch of float images of this model's size, with a reason."""
+        expected = tuple(self.config.image_shape)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; this model takes (batch, {', '.join(map(str, expected))})"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"images are {images.dtype}; convert to float in [0, 1]: images.float() / 255")
+
+    def parameter_count(self) -> int:
+        """Number of trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json holds: enough to build this model again."""
+        return {"architecture": self.architecture, "model": asdict(self.config)}
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_json(save_directory / "config.json", self.describe())
+        save_weights(self.state_dict(), save_directory / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, device: str = "cpu"
+    ) -> Self:
+        """Load a model: from a folder (a finished run, or `save_pretrained`), by the name of a model that
+        comes with this package ("capsnet-mnist"), or from the Hugging Face Hub ("owner/name").
+
+        Only safetensors are read, never pickles. The model is returned in evaluation mode.
+
+        Raises:
+            CapsnetError: no such model, a broken file, or a model of another architecture.
+        """
+        folder = find_pretrained(pretrained_model_name_or_path, revision)
+        config = read_model_config(folder)
+        if config["architecture"] != cls.architecture:
+            raise CapsnetError(
+                f"{folder} holds a {config['architecture']!r}, not a {cls.architecture!r}; "
+                "use capsnet.models.load_model to load either"
+            )
+        return cls.from_description(config, folder).to(device)
+
+    @classmethod
+    def from_description(cls, config: dict[str, Any], folder: Path) -> Self:
+        """Build the model of an already read config.json and fill in the folder's weights."""
+        model = cls(parse_config(cls.config_class, config["model"], folder / "config.json"))
+        load_weights(model, folder / "model.safetensors")
+        return model.eval()
+
+
+def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a saved model: a path, a shipped model's name, or a download from the Hub."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    shipped = SHIPPED / str(name)
+    if len(path.parts) == 1 and shipped.is_dir():
+        return shipped
+    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(
+                snapshot_download(
+                    str(name), revision=revision, allow_patterns=["config.json", "model.safetensors"]
+                )
+            )
+        except Exception as error:
+            raise CapsnetError(
+                f"model {str(name)!r} is no folder here and could not be had from the Hugging Face Hub "
+                f"({type(error).__name__}); check the name and the network"
+            ) from error
+    known = ", ".join(sorted(folder.name for folder in SHIPPED.glob("*/"))) or "none"
+    raise CapsnetError(f"no model at {path}: it is no folder; models that come with capsnet: {known}")
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The part of config.json that describes the model, checked for form."""
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or "architecture" not in config:
+        raise CapsnetError(
+            f"{folder / 'config.json'} does not describe a capsnet model (it needs architecture and model)"
+        )
+    return config
+
+
+def parse_config(config_class: type[C], values: dict[str, Any], where: Path) -> C:
+    """Build a configuration dataclass from untrusted values: unknown names and wrong types are refused.
+
+    Raises:
+        CapsnetError: naming the file, the field and what is wrong with it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(config_class).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "model"
+        raise CapsnetError(f"{where}: {field}: {first['msg']}") from error

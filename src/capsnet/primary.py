@@ -1,0 +1,72 @@
+"""Image → primary capsules: the lowest level of the hierarchy, "inverse graphics" begins here (section 4)."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from capsnet.nonlinearity import squash
+from capsnet.stem import features
+
+
+class PrimaryCapsules(nn.Module):
+    """Conv1 with ReLU, then a convolution whose channels are read as `types` capsules of `dim` numbers per place.
+
+    Channel t·dim + d of the second convolution is number d of capsule type t; capsules are ordered by type
+    first and then by row and column, as in the authors' code. A capsule's numbers all come from one place in
+    the image: reading the channels without this transpose would make it out of neighbouring pixels.
+
+    Args:
+        in_channels: channels of the image.
+        stem_channels: channels of Conv1.
+        types: capsule types at each place.
+        dim: numbers in each capsule.
+        stem_kernel, stem_stride: geometry of Conv1.
+        kernel, stride: geometry of the capsules' convolution.
+        scale: reading; the second convolution's weights are multiplied by it (1/32 in the authors' code).
+
+    Shape:
+        images (batch, in_channels, height, width) → (batch, types · rows · columns, dim), each of length < 1
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        stem_channels: int,
+        types: int,
+        dim: int,
+        *,
+        stem_kernel: int = 9,
+        stem_stride: int = 1,
+        kernel: int = 9,
+        stride: int = 2,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.types, self.dim, self.scale = types, dim, scale
+        self.conv1 = nn.Conv2d(in_channels, stem_channels, stem_kernel, stem_stride)
+        self.conv2 = nn.Conv2d(stem_channels, types * dim, kernel, stride)
+
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch in_caps dim"]:
+        """Primary capsules u of a batch of images."""
+        first, second = self.conv1, self.conv2
+        assert first.bias is not None
+        assert second.bias is not None
+        weight = second.weight if self.scale == 1.0 else second.weight * self.scale
+        maps = features(
+            images,
+            first.weight,
+            first.bias,
+            weight,
+            second.bias,
+            stride1=first.stride[0],
+            stride2=second.stride[0],
+        )
+        return squash(self.group(maps))
+
+    def group(self, maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch in_caps dim"]:
+        """Read feature maps as capsules: (batch, types·dim, rows, columns) → (batch, types·rows·columns, dim)."""
+        capsules = maps.unflatten(1, (self.types, self.dim)).flatten(3)  # (batch, types, dim, places)
+        return capsules.transpose(2, 3).flatten(1, 2).float()

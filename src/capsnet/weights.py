@@ -1,0 +1,68 @@
+"""Tensors to and from safetensors files. Nothing here can run code from a file, as a pickle could."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from capsnet.errors import CapsnetError
+from capsnet.files import write_atomically
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors to a safetensors file, whole or not at all."""
+    from safetensors.torch import save
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(whole, metadata or {"format": "pt"})
+    write_atomically(path, lambda beside: _write_bytes(beside, content))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors, and its metadata.
+
+    Raises:
+        CapsnetError: it is missing, truncated, or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CapsnetError(f"{path} is missing; the training may not have finished a first save") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CapsnetError(
+            f"{path} is damaged and cannot be read ({error}); restore it or train again"
+        ) from error
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model with a file's weights (any float type; converted to the model's).
+
+    Raises:
+        CapsnetError: the file is damaged, or does not fit the model: names, shapes, or numbers that are not
+            finite.
+    """
+    tensors, _ = read_weights(path)
+    own = model.state_dict()
+    if missing := sorted(own.keys() - tensors.keys()):
+        raise CapsnetError(f"{path} does not fit its config.json: it has no {missing[0]!r}")
+    if unknown := sorted(tensors.keys() - own.keys()):
+        raise CapsnetError(f"{path} does not fit its config.json: {unknown[0]!r} is not part of the model")
+    for name, tensor in own.items():
+        if tensors[name].shape != tensor.shape:
+            raise CapsnetError(
+                f"{path} does not fit its config.json: {name} is {tuple(tensors[name].shape)}, "
+                f"expected {tuple(tensor.shape)}"
+            )
+        if not torch.isfinite(tensors[name]).all():
+            raise CapsnetError(f"{path} holds numbers that are not finite in {name}; the model is broken")
+    model.load_state_dict(tensors)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
