@@ -1,0 +1,50 @@
+"""Data sets by name: `load("mnist5k")`, `load("folder:PATH")`; `names()` lists them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from capsnet.data.dataset import Batch, Dataset, Examples, Source
+from capsnet.errors import CapsnetError
+
+__all__ = ["Batch", "Dataset", "Examples", "Source", "load", "names"]
+
+#: name → (module, what it is). Each module has the function `load(name, data_dir, download)`.
+_SETS = {
+    "mnist5k": ("digits", "5,000 digits of MNIST; needs no network"),
+    "mnist": ("digits", "MNIST, 60,000 + 10,000 digits"),
+    "fashion-mnist": ("digits", "Fashion-MNIST, 60,000 + 10,000 garments"),
+}
+
+
+def names() -> dict[str, str]:
+    """The data sets that `load` knows, each with a line about it. Beside them it takes `folder:PATH`."""
+    return {name: about for name, (_, about) in _SETS.items()}
+
+
+def load(
+    name: str, data_dir: Path | str | None = None, download: bool = True, image_size: int | None = None
+) -> Dataset:
+    """Load a data set by name.
+
+    Args:
+        name: one of `names()`, or `folder:PATH` for images of one's own, one directory per class.
+        data_dir: where to look for files first: DIR or DIR/<name>. Then come $CAPSNET_DATA and the cache.
+        download: whether missing files may be fetched.
+        image_size: for folders, height and width to resize to. None: as the first image.
+
+    Raises:
+        CapsnetError: no such set; its files are missing or damaged and cannot be fetched.
+    """
+    if name.startswith("folder:"):
+        from capsnet.data.folder import load_folder
+
+        return load_folder(name.removeprefix("folder:"), image_size)
+    if name not in _SETS:
+        raise CapsnetError(f"there is no data set {name!r}; choose one of {', '.join(_SETS)}, or folder:PATH")
+    if image_size is not None:
+        raise CapsnetError(f"--image-size is for folder:PATH only; {name} has a size of its own")
+    module = import_module(f"capsnet.data.{_SETS[name][0]}")
+    dataset: Dataset = module.load(name, data_dir, download)
+    return dataset
