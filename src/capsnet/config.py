@@ -1,0 +1,73 @@
+"""How a model is trained, as a value: what config.json records and a resumed run reads back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, isfinite, pi
+from typing import Any, ClassVar, Literal
+
+from capsnet.errors import CapsnetError
+
+Schedule = Literal["one-cycle", "paper", "constant"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training options. With `data`, `seed` and the model's own configuration they determine a run.
+
+    Raises:
+        CapsnetError: a value that makes no sense.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    data: str = "mnist5k"
+    epochs: int = 10
+    steps: int | None = None
+    """Stop after this many steps instead of after `epochs`."""
+    batch_size: int = 128
+    """Examples per step, over all processes."""
+    learning_rate: float = 0.001
+    schedule: Schedule = "one-cycle"
+    """"paper": × 0.96 every 2,000 steps, never below 1e-6. "one-cycle": up to the rate and down to zero."""
+    shift: int = 2
+    """Random shifts of up to this many pixels each way."""
+    seed: int = 0
+    precision: Precision = "fp32"
+    evaluate_every: int = 1
+    """Epochs between test-set evaluations on the way (for the curve only; nothing is chosen by it). 0: none."""
+    save_seconds: float = 60.0
+    """Time between saves of the resumable state. 0: every step."""
+
+    def __post_init__(self) -> None:
+        at_least = {"epochs": 1, "batch_size": 1, "shift": 0, "seed": 0, "evaluate_every": 0, "save_seconds": 0}
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
+                raise CapsnetError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.steps is not None and self.steps < 1:
+            raise CapsnetError(f"steps is {self.steps}; it must be at least 1")
+        if not (isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise CapsnetError(f"learning_rate is {self.learning_rate}; it must be positive and finite")
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Learning rate of step 0 ≤ step < steps.
+
+    "paper" is the authors' code: 0.001 · 0.96^(step/2000), at least 1e-6. "one-cycle" (Smith 2018) rises
+    over the first 30 % from 1/25 of the peak and falls to 1/10,000 of that, both along a cosine.
+    """
+    peak = config.learning_rate
+    if config.schedule == "constant":
+        return peak
+    if config.schedule == "paper":
+        return max(1e-6, peak * 0.96 ** (step / 2000))
+    rise = 0.3 * steps
+    start, end = peak / 25, peak / 25 / 10_000
+    if step < rise:
+        return _cosine(start, peak, step / rise)
+    return _cosine(peak, end, (step - rise) / max(1.0, steps - 1 - rise))
+
+
+def _cosine(begin: float, end: float, position: float) -> float:
+    return end + (begin - end) * (1 + cos(pi * min(1.0, position))) / 2
