@@ -35,9 +35,10 @@ class Augmentation(Protocol):
         ...
 
 
-def choose(uniforms: Float[Tensor, " batch"], options: int) -> Int[Tensor, " batch"]:
+def choose(uniforms: Float[Tensor, "*shape"], options: int | Tensor) -> Int[Tensor, "*shape"]:
     """Integers 0 … options − 1, equally likely, from uniform numbers in [0, 1)."""
-    return (uniforms * options).long().clamp(max=options - 1)
+    # One correctly rounded product: the same on every machine. It stays below `options`, rounded or not.
+    return (uniforms * options).long()
 
 
 def between(uniforms: Float[Tensor, " batch"], low: float, high: float) -> Float[Tensor, " batch"]:

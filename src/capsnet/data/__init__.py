@@ -15,6 +15,9 @@ _SETS = {
     "mnist5k": ("digits", "5,000 digits of MNIST; needs no network"),
     "mnist": ("digits", "MNIST, 60,000 + 10,000 digits"),
     "fashion-mnist": ("digits", "Fashion-MNIST, 60,000 + 10,000 garments"),
+    "multimnist": ("overlapping", "two overlapping digits in one image, made from MNIST"),
+    "multimnist-shift6": ("overlapping", "the same, the digits further apart, as in the paper's code"),
+    "multimnist5k": ("overlapping", "the same, made from mnist5k; needs no network"),
 }
 
 
