@@ -1,0 +1,278 @@
+"""Routing on CUDA devices in Triton: the votes are never stored, and never leave the multiprocessor.
+
+One pass over the children for each iteration, forward and backward, and one last pass for the gradients of
+u and W; `triton_kernels` says how a pass works. A pass splits the children over programs, whose partial sums
+are added in a fixed order, not with atomics: the same inputs give the same bits in every run. Launch shapes
+follow from the sizes alone, never from timings at run time, so nothing depends on what ran before, nothing
+waits for the device, and forward and backward can be captured in a CUDA graph.
+
+float32 inputs are multiplied on tensor cores as three tf32 products of a high and a low part, which is
+float32's accuracy; bfloat16 and float16 inputs are exact in tf32, so one product is enough. Sums are float32.
+"""
+
+# ruff: noqa: PLR0917  the interface of all backends
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capsnet.routing import chunked
+from capsnet.routing.autograd import Batched, Bias, Parents, Sums, Weight
+from capsnet.routing.reference import Gradient
+
+#: Beyond these a tile no longer fits a program's registers: the chunked backend, exact too, takes over.
+MAX_IN_DIM, MAX_OUT_CAPS, MAX_OUT_DIM = 32, 32, 64
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a program holds at a time, and what runs it."""
+
+    samples: int
+    children: int
+    num_warps: int
+    num_stages: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Launch shapes of the passes forward, the passes backward, and the last pass."""
+
+    forward: Launch
+    backward: Launch
+    gradients: Launch
+    children_per_program: int
+
+
+def is_available(u: Batched) -> bool:
+    """Whether it can route u: 16- or 32-bit floats on an NVIDIA GPU from Ampere on, with Triton installed.
+
+    With TRITON_INTERPRET=1 in the environment Triton runs on the CPU, slowly: for tests.
+    """
+    if u.dtype not in _DTYPES or find_spec("triton") is None:
+        return False
+    if u.is_cuda:
+        return torch.version.hip is None and torch.cuda.get_device_capability(u.device) >= (8, 0)
+    return u.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def forward(
+    u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
+) -> tuple[Parents, Sums]:
+    """Parents v and the sums s of every iteration; see `capsnet.routing.autograd`."""
+    if not _fits(u, weight):
+        return chunked.forward(u, weight, bias, iterations, leaky)
+    from capsnet.routing import triton_kernels as kernels
+
+    run = _Run(u, weight, leaky)
+    s_all = run.empty(iterations, *run.parents)
+    v_sum = run.empty(*run.parents)
+    v = run.empty(*run.parents, dtype=torch.promote_types(u.dtype, weight.dtype))
+    with torch.cuda.device_of(u):
+        for t in range(iterations):
+            partial = run.sum_votes(v_sum, uniform=t == 0)
+            kernels.finish_iteration[run.rows_grid](
+                partial,
+                v if bias is None else bias.contiguous(),
+                v_sum,
+                s_all[t],
+                v,
+                len(partial),
+                run.n_rows,
+                J=run.out_caps,
+                **run.rows,
+                NP=_power_of_two(len(partial), 1, 128),
+                BIAS=bias is not None,
+                FIRST=t == 0,
+                LAST=t == iterations - 1,
+            )
+    return v, s_all
+
+
+def backward(
+    dv: Parents,
+    u: Batched,
+    weight: Weight,
+    bias: Bias | None,
+    s_all: Sums,
+    iterations: int,
+    leaky: bool,
+    gradient: Gradient,
+) -> tuple[Batched, Weight, Bias | None]:
+    """Gradients of u, weight and bias; see `capsnet.routing.autograd`."""
+    if not _fits(u, weight):
+        return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
+    from capsnet.routing import triton_kernels as kernels
+
+    run = _Run(u, weight, leaky)
+    s_all = s_all.contiguous()
+    v_sums, ds_all = torch.empty_like(s_all), torch.empty_like(s_all)
+    dv_sum = run.empty(*run.parents)
+    # of the softmax over parents in iterations 2 to r: log Σ_j exp b_j, and Σ_j c_j dc_j
+    log_totals = run.empty(max(1, iterations - 1), run.batch, run.in_caps)
+    mean_dcs = torch.empty_like(log_totals)
+    last = iterations - 1
+    with torch.cuda.device_of(u):
+        kernels.start_backward[run.rows_grid](
+            dv.contiguous(), s_all, v_sums, ds_all[last], run.n_rows, **run.rows, ITERATIONS=iterations
+        )
+        for t in range(last, 0, -1):
+            partial = run.sum_votes(v_sums[t], ds_all[t], log_totals[t - 1], mean_dcs[t - 1])
+            if gradient == "last":
+                break  # the couplings are constants: only this pass's softmax totals are needed
+            kernels.step_backward[run.rows_grid](
+                partial,
+                s_all[t - 1],
+                dv_sum,
+                ds_all[t - 1],
+                len(partial),
+                run.n_rows,
+                **run.rows,
+                NP=_power_of_two(len(partial), 1, 128),
+                FIRST=t == last,
+            )
+        du = torch.empty_like(run.u)
+        dweight = torch.empty_like(run.weight, dtype=torch.float32)
+        launch = run.plan.gradients
+        kernels.input_gradients[(_ceil_div(run.in_caps, launch.children),)](
+            run.u,
+            run.weight,
+            v_sums,
+            ds_all,
+            log_totals,
+            mean_dcs,
+            du,
+            dweight,
+            run.batch,
+            run.in_caps,
+            **run.tile(launch),
+            ITERATIONS=iterations,
+            THROUGH_COUPLINGS=gradient == "all",
+        )
+        if bias is None:
+            return du, dweight.to(weight.dtype), None
+        ds = ds_all if gradient == "all" else ds_all[last:]
+        return du, dweight.to(weight.dtype), ds.sum((0, 1)).to(bias.dtype)
+
+
+@cache
+def plan_for(
+    batch: int, in_caps: int, in_dim: int, out_caps: int, out_dim: int, processors: int
+) -> Plan:
+    """Launch shapes for these sizes on a device with that many multiprocessors.
+
+    Found by `benchmarks/gpu_routing.py --sweep` at the paper's sizes; elsewhere tiles shrink so that what a
+    thread holds (an accumulator and the logits of each parent) stays about as much.
+    """
+    parents = out_caps * _power_of_two(out_dim, 16, 64)
+    samples = 32 if parents <= 256 else 16
+    least = max(1, 16 // _power_of_two(in_dim, 1, MAX_IN_DIM))
+    children = max(least, 4 if out_caps <= 16 else 2)
+    programs = 2 * processors / _ceil_div(batch, samples)
+    share = max(1, round(in_caps / programs / children)) * children
+    forward = Launch(samples, children, num_warps=4)
+    return Plan(
+        forward=forward,
+        backward=forward,
+        gradients=Launch(_power_of_two(batch, 16, 64), max(least, 4), num_warps=4),
+        children_per_program=share,
+    )
+
+
+class _Run:
+    """One call's sizes, buffers and constants."""
+
+    def __init__(self, u: Batched, weight: Weight, leaky: bool) -> None:
+        self.u, self.weight = u.contiguous(), weight.contiguous()
+        self.batch, self.in_caps, self.in_dim = u.shape
+        self.out_caps, self.out_dim = weight.shape[2:]
+        self.parents = (self.batch, self.out_caps, self.out_dim)
+        self.n_rows = self.batch * self.out_caps
+        self.leaky = leaky
+        exact = torch.float32 not in (u.dtype, weight.dtype)
+        self.precision = "tf32" if exact else "tf32x3"
+        self.padded_dim = _power_of_two(self.out_dim, 16, MAX_OUT_DIM)
+        self.plan = plan_for(*u.shape, *weight.shape[2:], _processors(u.device))
+        self.rows = {"D": self.out_dim, "DP": self.padded_dim, "ROWS": 4}
+        self.rows_grid = (_ceil_div(self.n_rows, 4),)
+        n_partials = _ceil_div(self.in_caps, self.plan.children_per_program)
+        self.partial = self.empty(n_partials, *self.parents)
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.u.device)
+
+    def tile(self, launch: Launch) -> dict[str, Any]:
+        """Constants of a kernel that works on tiles of samples and children."""
+        return {
+            "C": self.in_dim,
+            "J": self.out_caps,
+            "D": self.out_dim,
+            "CP": _power_of_two(self.in_dim, 1, MAX_IN_DIM),
+            "DP": self.padded_dim,
+            "BB": launch.samples,
+            "ICH": launch.children,
+            "LEAKY": self.leaky,
+            "PRECISION": self.precision,
+            "num_warps": launch.num_warps,
+            "num_stages": launch.num_stages,
+        }
+
+    def sum_votes(
+        self, v_sum: Tensor, *softmax_state: Tensor, uniform: bool = False
+    ) -> Float[Tensor, "programs batch out_caps out_dim"]:
+        """One pass over all children; softmax_state (ds, log_total, mean_dc) makes it a pass backward."""
+        from capsnet.routing import triton_kernels as kernels
+
+        launch = self.plan.backward if softmax_state else self.plan.forward
+        kernels.sum_votes[(_ceil_div(self.batch, launch.samples), len(self.partial))](
+            self.u,
+            self.weight,
+            v_sum,
+            *(softmax_state or (v_sum, v_sum, v_sum)),
+            self.partial,
+            self.batch,
+            self.in_caps,
+            self.plan.children_per_program,
+            UNIFORM=uniform,
+            BACKWARD=bool(softmax_state),
+            **self.tile(launch),
+        )
+        return self.partial
+
+
+def _fits(u: Tensor, weight: Tensor) -> bool:
+    in_dim, out_caps, out_dim = weight.shape[1:]
+    return (
+        weight.dtype in _DTYPES
+        and min(u.numel(), weight.numel()) > 0
+        and in_dim <= MAX_IN_DIM
+        and out_caps <= MAX_OUT_CAPS
+        and out_dim <= MAX_OUT_DIM
+    )
+
+
+@cache
+def _processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; a few when interpreting on the CPU."""
+    if device.type != "cuda":
+        return 4
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _ceil_div(x: int, y: int) -> int:
+    return -(-x // y)
+
+
+def _power_of_two(x: int, at_least: int, at_most: int) -> int:
+    """The smallest power of two from x on, within bounds that are powers of two."""
+    return min(max(1 << (x - 1).bit_length(), at_least), at_most)
