@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from capsnet.augment import RandomPlacement
 from capsnet.data import Dataset, Examples, load
 from capsnet.data.frozen import Frozen, freeze, frozen_uniforms, splitmix64
-from capsnet.data.overlapping import Pairs, box_overlap, boxes, segmentation
+from capsnet.data.ink import box_overlap, boxes, segmentation
+from capsnet.data.overlapping import Pairs
 
 
 def examples(labels: list[int], size: int = 6) -> Examples:

@@ -17,6 +17,12 @@ _SETS = {
     "fashion-mnist": ("digits", "Fashion-MNIST, 60,000 + 10,000 garments"),
     "multimnist": ("overlapping", "two overlapping digits in one image, made from MNIST"),
     "multimnist-shift6": ("overlapping", "the same, the digits further apart, as in the paper's code"),
+    "mnist40": ("affine", "MNIST placed at random on 40×40"),
+    "affnist-synth": (
+        "affine",
+        "trained as mnist40, tested on fixed affine transforms of MNIST's test digits",
+    ),
+    "affnist": ("affine", "trained as mnist40, tested on the published affNIST (local files only)"),
     "multimnist5k": ("overlapping", "the same, made from mnist5k; needs no network"),
 }
 

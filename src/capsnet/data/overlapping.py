@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -108,43 +108,11 @@ class Pairs:
 _NUMBERS = {"canvas", "shift", "draws"}
 
 
-def segmentation(
-    originals: Float[Tensor, "batch present channels height width"],
-) -> Bool[Tensor, "batch present height width"]:
-    """Where each digit has ink, shape (batch, present, height, width)."""
-    return (originals > 0).any(dim=2)
-
-
-def boxes(originals: Float[Tensor, "batch present channels height width"]) -> Int[Tensor, "batch present 4"]:
-    """The bounding box of each digit's ink: top, left, and, one beyond, bottom, right. All 0 without ink."""
-    ink = segmentation(originals)
-    sides = []
-    for along in (ink.any(dim=3), ink.any(dim=2)):
-        place = torch.arange(along.shape[2], device=along.device)
-        beyond = torch.where(along, place + 1, 0).amax(dim=2)
-        first = torch.where(along, place, along.shape[2]).amin(dim=2)
-        sides.append((torch.minimum(first, beyond), beyond))
-    (top, bottom), (left, right) = sides
-    return torch.stack((top, left, bottom, right), dim=2)
-
-
-def box_overlap(originals: Float[Tensor, "batch 2 channels height width"]) -> Float[Tensor, " batch"]:
-    """How far two digits overlap: the common part of their bounding boxes over the smaller box, 0 to 1.
-
-    For error against overlap. With shifts of up to 4 px it is 0.73 on average. The paper's "about 80 %" is
-    that of the whole 28×28 frames: (1 − 80/27/28)² = 0.80.
-    """
-    box = boxes(originals).float()
-    common = torch.minimum(box[:, 0, 2:], box[:, 1, 2:]) - torch.maximum(box[:, 0, :2], box[:, 1, :2])
-    area = (box[:, :, 2:] - box[:, :, :2]).prod(dim=2).amin(dim=1)
-    return common.clamp(min=0).prod(dim=1) / area.clamp(min=1)
-
-
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
     """`multimnist` (shifts of up to 4 px, as the paper says) or `multimnist-shift6` (as its authors' code).
 
     Training pairs come from the training digits only; the 10,000 test pairs are made from the test digits,
-    each of them once as the first, once and for all. `multimnist5k` does the same with the digits of `mnist5k`.
+    each of them once as the first, once and for all. `multimnist5k` is made from `mnist5k` instead.
 
     Raises:
         CapsnetError: MNIST is missing or damaged.

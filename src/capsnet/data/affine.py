@@ -1,0 +1,158 @@
+"""Digits on a larger canvas: placed at random to train on, transformed affinely to test on (section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from capsnet.augment import RandomPlacement, between
+from capsnet.data import digits
+from capsnet.data.dataset import Dataset, Examples, Source
+from capsnet.data.frozen import freeze, frozen_uniforms
+from capsnet.data.ink import boxes
+from capsnet.warp import affine_matrices, inverse, sample
+
+CANVAS = 40
+#: Tables of `frozen_uniforms`; each use has its own.
+PLACEMENT_STREAM, AFFINE_STREAM, SEVERITY_STREAM = 2, 3, 4
+
+Transform = Literal["rotation", "shear", "scale", "translation"]
+#: How far each transform goes in `severity_series`: degrees; x per y; 1 + s or its inverse; pixels both ways.
+SEVERITIES: Mapping[Transform, Sequence[float]] = {
+    "rotation": (0, 10, 20, 30, 40, 50, 60),
+    "shear": (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
+    "scale": (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
+    "translation": (0, 1, 2, 3, 4, 5, 6),
+}
+
+
+def affine_test_set(
+    examples: Examples,
+    rotation: float = 20,
+    shear: float = 0.2,
+    scale: tuple[float, float] = (0.8, 1.2),
+    canvas: int = CANVAS,
+) -> Examples:
+    """Each image rotated, sheared, scaled (each axis by itself) and put anywhere where its ink stays inside.
+
+    The same examples give the same pixels on every machine. The ranges are ours, of the kind affNIST has.
+
+    Args:
+        examples: digits, without augmentation.
+        rotation: up to this many degrees either way.
+        shear: x moves by up to this much of y, either way.
+        scale: lowest and highest factor.
+        canvas: height and width of the result.
+    """
+    uniforms = frozen_uniforms(AFFINE_STREAM, len(examples), 6)
+    matrices = affine_matrices(
+        rotation=between(uniforms[:, 0], -rotation, rotation),
+        shear=between(uniforms[:, 1], -shear, shear),
+        scale=between(uniforms[:, 2:4], *scale),
+        translation=torch.zeros(len(examples), 2, dtype=torch.float64),
+    )
+    matrices[:, :, 2] = _anywhere(examples.images, matrices[:, :, :2], uniforms[:, 4:], canvas)
+    return replace(examples, images=exact_warp(examples.images, matrices, canvas))
+
+
+def severity_series(
+    examples: Examples, transform: Transform, amounts: Sequence[float] | None = None, canvas: int = CANVAS
+) -> dict[float, Examples]:
+    """One transform alone, harder and harder: amount → the examples so transformed, centred on the canvas.
+
+    The direction (clockwise or not, larger or smaller, …) is fixed for each example, the same at every amount
+    and on every machine.
+
+    Args:
+        examples: digits, without augmentation.
+        transform: which.
+        amounts: how much, in the units of `SEVERITIES`, whose values are the default.
+        canvas: height and width of the result.
+    """
+    signs = (frozen_uniforms(SEVERITY_STREAM, len(examples), 2) < 0.5).double() * 2 - 1
+    still = torch.zeros_like(signs)
+    series = {}
+    for amount in SEVERITIES[transform] if amounts is None else amounts:
+        matrices = affine_matrices(
+            rotation=amount * signs[:, 0] if transform == "rotation" else still[:, 0],
+            shear=amount * signs[:, 0] if transform == "shear" else still[:, 0],
+            scale=(1 + amount) ** signs[:, :1].expand(-1, 2) if transform == "scale" else still + 1,
+            translation=amount * signs if transform == "translation" else still,
+        )
+        series[amount] = replace(examples, images=exact_warp(examples.images, matrices, canvas))
+    return series
+
+
+def exact_warp(
+    images: UInt8[Tensor, "examples channels height width"],
+    matrices: Float[Tensor, "examples 2 3"],
+    canvas: int,
+) -> UInt8[Tensor, "examples channels canvas canvas"]:
+    """Bilinear `warp` to whole grey values, the same on every machine.
+
+    The inverse maps are rounded to multiples of 2⁻¹⁶, far below what shows; `sample` is exact from there.
+    """
+    back = (inverse(matrices.double()) * 2**16).round() / 2**16
+    parts = [
+        (sample(some.double(), its_back, (canvas, canvas)) + 0.5).floor().to(torch.uint8)
+        for some, its_back in zip(images.split(500), back.split(500), strict=True)  # type: ignore[no-untyped-call]
+    ]
+    return torch.cat(parts)
+
+
+def _anywhere(
+    images: UInt8[Tensor, "examples channels height width"],
+    linear: Float[Tensor, "examples 2 2"],
+    uniforms: Float[Tensor, "examples 2"],
+    canvas: int,
+) -> Float[Tensor, "examples 2"]:
+    """Translations (across, down) that keep the transformed bounding box of the ink on the canvas."""
+    top, left, bottom, right = boxes(images[:, None])[:, 0].double().unbind(1)
+    across, down = images.shape[3] / 2, images.shape[2] / 2
+    corners = torch.stack(
+        [torch.stack((x - across, y - down), dim=1) for x in (left, right) for y in (top, bottom)], dim=1
+    )
+    moved = corners @ linear.mT
+    lowest, highest = -canvas / 2 - moved.amin(dim=1), canvas / 2 - moved.amax(dim=1)
+    middle = (lowest + highest) / 2
+    room = (highest - lowest).clamp(min=0)  # none: ink that is larger than the canvas is centred
+    return middle + (uniforms - 0.5) * room
+
+
+def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
+    """`mnist40`, `affnist-synth`, `affnist`: all train on MNIST digits placed at random on 40×40.
+
+    They differ in what they test on: MNIST's test digits at fixed random places; the same digits transformed
+    by `affine_test_set`; or the published affNIST test set, which must be on this machine.
+
+    Raises:
+        CapsnetError: MNIST or affNIST is missing or damaged.
+    """
+    base = digits.load("mnist", data_dir, download)
+    assert isinstance(base.train, Examples)
+    assert isinstance(base.test, Examples)
+    placed = RandomPlacement(CANVAS)
+    train = replace(base.train, augment=placed)
+    about = f"Training digits at random places on {CANVAS}×{CANVAS}, from {base.provenance.rstrip('.')}"
+    test: Source
+    if name == "mnist40":
+        test = freeze(replace(base.test, augment=placed), PLACEMENT_STREAM)
+        about += "; test digits at fixed random places."
+    elif name == "affnist-synth":
+        test = affine_test_set(base.test)
+        about += (
+            "; tested on our own fixed affine transforms of MNIST's test digits (rotation ±20°, shear ±0.2, "
+            "scale 0.8 to 1.2, any place), which are NOT affNIST."
+        )
+    else:
+        from capsnet.data.affnist import load_affnist_test
+
+        test = load_affnist_test(data_dir)
+        about += f"; tested on {len(test):,} digits of the published affNIST test set."
+    return Dataset(name, train, test, base.classes, (1, CANVAS, CANVAS), about)

@@ -1,0 +1,37 @@
+"""MATLAB files, as affNIST and SVHN come in them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from capsnet.data.files import shown
+from capsnet.errors import CapsnetError
+
+#: What SciPy's reader raises on files that are cut short or changed, beside its own MatReadError.
+DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, zlib.error)
+
+
+def read_mat(path: Path) -> Mapping[str, Any]:
+    """The variables of a MATLAB file; structures are dictionaries.
+
+    Raises:
+        CapsnetError: the file cannot be read, is damaged, or of MATLAB's HDF5 variety (7.3).
+    """
+    import scipy.io
+    from scipy.io.matlab import MatReadError
+
+    try:
+        variables: Mapping[str, Any] = scipy.io.loadmat(str(path), simplify_cells=True, appendmat=False)
+    except NotImplementedError as error:
+        raise CapsnetError(
+            f"{shown(path)}: MATLAB 7.3 files are not read; save it with -v7 instead"
+        ) from error
+    except (MatReadError, *DAMAGE) as error:
+        reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise CapsnetError(
+            f"{shown(path)}: not a MATLAB file, or damaged ({reason}); fetch it again"
+        ) from error
+    return variables
