@@ -1,6 +1,7 @@
 """Dynamic routing: one function, several backends that give the same numbers.
 
-`reference` is the paper, line by line. The others never store the votes.
+`reference` is the paper, line by line. The others never store the votes: `cpu` (Numba), `triton` (CUDA) and
+`chunked` (plain PyTorch, any device and dtype).
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from typing import get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from capsnet.routing import reference
+from capsnet import fast
+from capsnet.nonlinearity import squash
+from capsnet.routing import autograd, reference
 from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
 
 __all__ = ["BACKENDS", "Gradient", "RoutingTrace", "route", "softmax_over_parents", "trace_routing"]
 
 #: Names for `route(backend=…)`, besides "auto".
-BACKENDS = ("reference",)
+BACKENDS = ("reference", *autograd.FAST)
 
 
 def route(
@@ -32,46 +36,96 @@ def route(
 ) -> Float[Tensor, "batch out_caps out_dim"]:
     """Route child capsules to parent capsules by agreement (Procedure 1, equations 1 to 3).
 
+    Computed in float32 (float64 for float64 inputs), under autocast too.
+
     Args:
         u: children, (batch, in_caps, in_dim).
         weight: W_ij, one matrix for each pair of child and parent, (in_caps, in_dim, out_caps, out_dim).
         iterations: r, at least 1. r = 1 is routing without agreement: uniform couplings.
-        backend: "auto" picks the fastest exact one for the device; or a name in `BACKENDS`.
+        backend: "auto" picks the fastest exact one for the device; or a name in `BACKENDS`. "auto" means the
+            reference while a model is exported, under `torch.func` transforms and forward-mode
+            differentiation, and with `CAPSNET_FAST=0`.
         bias: reading of the authors' code; added to s before squash, (out_caps, out_dim).
         leaky: an extra zero logit in the softmax over parents: a child may go to none of them.
         gradient: "all" lets the gradient flow through every iteration; "last" treats the couplings of the
             last iteration as constants.
 
     Returns:
-        Parents v, (batch, out_caps, out_dim), each of length < 1.
+        Parents v, (batch, out_caps, out_dim), each of length < 1, in the dtype that u and weight promote to.
 
     Raises:
-        ValueError: shapes that do not fit, iterations < 1, or an unknown backend or gradient.
+        ValueError: shapes, dtypes or devices that do not fit, iterations < 1, an unknown backend or gradient,
+            or a backend that cannot route these tensors here.
     """
-    _check(u, weight, iterations, bias, gradient)
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"route: backend {backend!r} is none of {', '.join(('auto', *BACKENDS))}")
-    with torch.autocast(u.device.type, enabled=False):
-        return reference.route(u, weight, iterations, bias=bias, leaky=leaky, gradient=gradient)
+    _check(u, weight, iterations, bias, gradient, backend)
+    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight)):
+        with torch.autocast(u.device.type, enabled=False):
+            return reference.route_in_float32(
+                u, weight, iterations, bias=bias, leaky=leaky, gradient=gradient
+            )
+    return autograd.route_fast(u, weight, bias, iterations, leaky, gradient, backend)
 
 
+@torch.no_grad()
 def trace_routing(
     u: Float[Tensor, "batch in_caps in_dim"],
     weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
     iterations: int = 3,
     *,
+    backend: str = "auto",
     bias: Float[Tensor, "out_caps out_dim"] | None = None,
     leaky: bool = False,
 ) -> RoutingTrace:
-    """Route, and keep logits, couplings and outputs of every iteration. Arguments as for `route`."""
-    _check(u, weight, iterations, bias, "all")
-    steps: list[tuple[Tensor, Tensor, Tensor]] = []
-    reference.route(u, weight, iterations, bias=bias, leaky=leaky, steps=steps)
-    logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
-    return RoutingTrace(logits, couplings, outputs)
+    """Route, and keep logits, couplings and outputs of every iteration. Arguments as for `route`.
+
+    The numbers are those of the backend that `route` uses. No gradient flows through a trace.
+    """
+    _check(u, weight, iterations, bias, "all", backend)
+    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight)):
+        steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        with torch.autocast(u.device.type, enabled=False):
+            reference.route_in_float32(
+                u, weight, iterations, bias=bias, leaky=leaky, gradient="all", steps=steps
+            )
+        logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
+        return RoutingTrace(logits, couplings, outputs)
+
+    last, s_all = autograd.run_forward(u, weight, bias, iterations, leaky, backend)
+    outputs = squash(s_all)
+    totals = torch.zeros_like(outputs)  # b^t = û·V^t, V^t the sum of the outputs before iteration t
+    totals[1:] = outputs[:-1].cumsum(0)
+    outputs[-1] = last
+    logits = u.new_empty((iterations, *u.shape[:2], weight.shape[2]), dtype=s_all.dtype)
+    for children in autograd.chunks_of_children(u, weight):
+        with torch.autocast(u.device.type, enabled=False):
+            votes = torch.einsum(
+                "bic,icjd->bijd", u[:, children].to(s_all.dtype), weight[children].to(s_all.dtype)
+            )
+            logits[:, :, children] = torch.einsum("bijd,tbjd->tbij", votes, totals)
+    return RoutingTrace(logits, softmax_over_parents(logits, leaky), outputs)
 
 
-def _check(u: Tensor, weight: Tensor, iterations: int, bias: Tensor | None, gradient: str) -> None:
+def _needs_reference(u: Tensor, weight: Tensor) -> bool:
+    """Fast paths off, or a mode that has to see every operation."""
+    if not fast.enabled() or torch.compiler.is_exporting():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch.onnx.is_in_onnx_export()
+        or torch._C._are_functorch_transforms_active()
+        or any(_is_dual(x) for x in (u, weight))
+    )
+
+
+def _is_dual(x: Tensor) -> bool:
+    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def _check(  # noqa: PLR0917
+    u: Tensor, weight: Tensor, iterations: int, bias: Tensor | None, gradient: str, backend: str
+) -> None:
     if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[:2]:
         raise ValueError(
             f"route: u {tuple(u.shape)} must be (batch, in_caps, in_dim) and weight {tuple(weight.shape)} "
@@ -79,7 +133,13 @@ def _check(u: Tensor, weight: Tensor, iterations: int, bias: Tensor | None, grad
         )
     if bias is not None and bias.shape != weight.shape[2:]:
         raise ValueError(f"route: bias {tuple(bias.shape)} must be {tuple(weight.shape[2:])}")
+    tensors = [x for x in (u, weight, bias) if x is not None]
+    if not all(x.is_floating_point() for x in tensors) or len({x.device for x in tensors}) != 1:
+        what = ", ".join(f"{x.dtype} on {x.device}" for x in tensors)
+        raise ValueError(f"route: tensors must be floating-point and on one device; they are {what}")
     if iterations < 1:
         raise ValueError(f"route: iterations is {iterations}; it must be at least 1")
     if gradient not in get_args(Gradient):
         raise ValueError(f"route: gradient {gradient!r} must be one of {', '.join(get_args(Gradient))}")
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"route: backend {backend!r} is none of {', '.join(('auto', *BACKENDS))}")

@@ -63,6 +63,26 @@ def route(
     return v  # (line 8)
 
 
+def route_in_float32(
+    u: Float[Tensor, "batch in_caps in_dim"],
+    weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
+    iterations: int,
+    *,
+    bias: Float[Tensor, "out_caps out_dim"] | None,
+    leaky: bool,
+    gradient: Gradient,
+    steps: list[tuple[Tensor, Tensor, Tensor]] | None = None,
+) -> Float[Tensor, "batch out_caps out_dim"]:
+    """`route` for any mix of floating dtypes: computed in float32 or better, returned in the common one."""
+    common = torch.promote_types(u.dtype, weight.dtype)
+    dtype = torch.promote_types(common, torch.float32)
+    bias = None if bias is None else bias.to(dtype)
+    v = route(
+        u.to(dtype), weight.to(dtype), iterations, bias=bias, leaky=leaky, gradient=gradient, steps=steps
+    )
+    return v.to(common)
+
+
 def softmax_over_parents(
     logits: Float[Tensor, "batch in_caps out_caps"], leaky: bool = False
 ) -> Float[Tensor, "batch in_caps out_caps"]:

@@ -1,0 +1,105 @@
+"""Routing that never stores the votes, in plain PyTorch: for any device and dtype.
+
+All iterations' logits are a dot product of the votes with one accumulated vector, b^t = û·V^t with
+V^t = Σ_{τ<t} v^τ, so a few children at a time are enough: their votes are computed again in each iteration,
+and only the sum s over the children survives. The state is O(r · batch · out_caps · out_dim).
+"""
+
+# ruff: noqa: PLR0917  the interface of all backends
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from capsnet.nonlinearity import squash
+from capsnet.routing.autograd import (
+    Batched,
+    Bias,
+    Parents,
+    Sums,
+    Weight,
+    chunks_of_children,
+    compute_dtype,
+    squash_backward,
+)
+from capsnet.routing.reference import Gradient, softmax_over_parents
+
+
+def is_available(u: Batched) -> bool:
+    """Whether it can route u: always."""
+    return u.is_floating_point()
+
+
+def forward(
+    u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
+) -> tuple[Parents, Sums]:
+    """Parents v and the sums s of every iteration; see `capsnet.routing.autograd`."""
+    out_dtype, dtype = torch.promote_types(u.dtype, weight.dtype), compute_dtype(u, weight)
+    s_all = u.new_empty((iterations, u.shape[0], *weight.shape[2:]), dtype=dtype)
+    total = torch.zeros_like(s_all[0])  # V
+    for t in range(iterations):
+        s = torch.zeros_like(total) if bias is None else bias.to(dtype).expand_as(total).clone()
+        for children in chunks_of_children(u, weight):
+            u_k, w_k = u[:, children].to(dtype), weight[children].to(dtype)
+            if t == 0:  # uniform couplings leave a plain matrix product
+                s += torch.einsum("bic,icjd->bjd", u_k, w_k) / (weight.shape[2] + leaky)
+            else:
+                votes = torch.einsum("bic,icjd->bijd", u_k, w_k)
+                couplings = softmax_over_parents(torch.einsum("bijd,bjd->bij", votes, total), leaky)
+                s += torch.einsum("bij,bijd->bjd", couplings, votes)
+        s_all[t] = s
+        total += squash(s)
+    return squash(s_all[-1]).to(out_dtype), s_all
+
+
+def backward(
+    dv: Parents,
+    u: Batched,
+    weight: Weight,
+    bias: Bias | None,
+    s_all: Sums,
+    iterations: int,
+    leaky: bool,
+    gradient: Gradient,
+) -> tuple[Batched, Weight, Bias | None]:
+    """Gradients of u, W and the bias; see `capsnet.routing.autograd`.
+
+    One reduction over the children for each iteration but the first, last to first, then one pass that
+    writes the gradients.
+    """
+    dtype = s_all.dtype
+    totals = torch.zeros_like(s_all)  # V^t, the sum of the outputs before iteration t
+    totals[1:] = squash(s_all[:-1]).cumsum(0)
+    ds_all = torch.zeros_like(s_all)
+    last = iterations - 1
+    ds_all[last] = squash_backward(s_all[last], dv.to(dtype))
+    if gradient == "all":
+        through_logits = torch.zeros_like(totals[0])  # Σ_t G^t: every earlier output gets it
+        for t in range(last, 0, -1):
+            for children in chunks_of_children(u, weight):
+                votes = torch.einsum("bic,icjd->bijd", u[:, children].to(dtype), weight[children].to(dtype))
+                _, dlogits = _couplings_backward(votes, totals[t], ds_all[t], leaky)
+                through_logits += torch.einsum("bij,bijd->bjd", dlogits, votes)
+            ds_all[t - 1] = squash_backward(s_all[t - 1], through_logits)
+
+    du, dweight = u.new_empty(u.shape), weight.new_empty(weight.shape)
+    for children in chunks_of_children(u, weight):
+        u_k, w_k = u[:, children].to(dtype), weight[children].to(dtype)
+        votes = torch.einsum("bic,icjd->bijd", u_k, w_k)
+        dvotes = torch.zeros_like(votes)
+        for t in range(iterations) if gradient == "all" else (last,):
+            couplings, dlogits = _couplings_backward(votes, totals[t], ds_all[t], leaky)
+            dvotes += couplings[..., None] * ds_all[t][:, None]
+            if gradient == "all":
+                dvotes += dlogits[..., None] * totals[t][:, None]
+        du[:, children] = torch.einsum("bijd,icjd->bic", dvotes, w_k).to(u.dtype)
+        dweight[children] = torch.einsum("bic,bijd->icjd", u_k, dvotes).to(weight.dtype)
+    return du, dweight, None if bias is None else ds_all.sum((0, 1)).to(bias.dtype)
+
+
+def _couplings_backward(votes: Tensor, total: Tensor, ds: Tensor, leaky: bool) -> tuple[Tensor, Tensor]:
+    """Couplings c and the logits' gradient c ⊙ (û·ds − Σ_j c û·ds), both (batch, in_caps, out_caps)."""
+    couplings = softmax_over_parents(torch.einsum("bijd,bjd->bij", votes, total), leaky)
+    dlogits = couplings * torch.einsum("bijd,bjd->bij", votes, ds)
+    return couplings, dlogits - couplings * dlogits.sum(-1, keepdim=True)
