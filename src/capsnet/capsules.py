@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.routing import Gradient, RoutingTrace, route, trace_routing
 from capsnet.nonlinearity import squash
+from capsnet.routing import Gradient, RoutingTrace, route, trace_routing
 
 __all__ = ["CapsuleLayer", "squash"]
 

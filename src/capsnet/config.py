@@ -23,6 +23,8 @@ class TrainConfig:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     data: str = "mnist5k"
+    image_size: int | None = None
+    """Height and width that a folder's images are resized to; None: the first image's."""
     epochs: int = 10
     steps: int | None = None
     """Stop after this many steps instead of after `epochs`."""
@@ -41,7 +43,14 @@ class TrainConfig:
     """Time between saves of the resumable state. 0: every step."""
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "batch_size": 1, "shift": 0, "seed": 0, "evaluate_every": 0, "save_seconds": 0}
+        at_least = {
+            "epochs": 1,
+            "batch_size": 1,
+            "shift": 0,
+            "seed": 0,
+            "evaluate_every": 0,
+            "save_seconds": 0,
+        }
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise CapsnetError(f"{name} is {getattr(self, name)}; it must be at least {least}")
@@ -61,7 +70,7 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     if config.schedule == "constant":
         return peak
     if config.schedule == "paper":
-        return max(1e-6, peak * 0.96 ** (step / 2000))
+        return max(1e-6, peak * 0.96 ** float(step / 2000))
     rise = 0.3 * steps
     start, end = peak / 25, peak / 25 / 10_000
     if step < rise:

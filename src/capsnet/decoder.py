@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class Decoder(nn.Module):
         channels, height, width = image_shape
         widths = (classes * dim, *hidden)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], channels * height * width))
 
@@ -45,4 +47,5 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "batch channels height width"]:
         """Reconstruct an image from one capsule of each example."""
         pixels = self.layers(mask(capsules, classes).flatten(1)).float().sigmoid()
-        return pixels.unflatten(1, self.image_shape)
+        images: Tensor = pixels.unflatten(1, self.image_shape)
+        return images

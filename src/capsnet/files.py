@@ -57,9 +57,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise CapsnetError(f"{path} is missing; is {path.parent} a run folder or a saved model?") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CapsnetError(
-            f"{path} cannot be read as JSON ({error}); restore it or train again"
-        ) from error
+        raise CapsnetError(f"{path} cannot be read as JSON ({error}); restore it or train again") from error
 
 
 def _ignore(_: object) -> None:

@@ -26,4 +26,5 @@ def squash(s: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     tensor(0.9615)
     """
     length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
-    return s * (length / (1 + length.square()))
+    v: Tensor = s * (length / (1 + length.square()))
+    return v

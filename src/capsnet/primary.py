@@ -68,5 +68,6 @@ class PrimaryCapsules(nn.Module):
 
     def group(self, maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch in_caps dim"]:
         """Read feature maps as capsules: (batch, types·dim, rows, columns) → (batch, types·rows·columns, dim)."""
-        capsules = maps.unflatten(1, (self.types, self.dim)).flatten(3)  # (batch, types, dim, places)
+        batch, _, rows, columns = maps.shape
+        capsules = maps.reshape(batch, self.types, self.dim, rows * columns)
         return capsules.transpose(2, 3).flatten(1, 2).float()

@@ -1,12 +1,12 @@
 """A run is a folder: what was asked, where it ran, how it went, the model, and how to go on.
 
-    config.json         the model and how it is trained
-    environment.json    versions, machine, threads
-    metrics.jsonl       one line per few steps, one per evaluation
-    state.safetensors   weights, optimizer, random state, position: one file, one checksum (until it ends)
-    model.safetensors   the last step's weights
-    result.json         test error with its interval
-    report/             the page and its figures
+config.json         the model and how it is trained
+environment.json    versions, machine, threads
+metrics.jsonl       one line per few steps, one per evaluation
+state.safetensors   weights, optimizer, random state, position: one file, one checksum (until it ends)
+model.safetensors   the last step's weights
+result.json         test error with its interval
+report/             the page and its figures
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib import metadata
@@ -45,18 +45,31 @@ class Run(AbstractContextManager["Run"]):
         self._lock: Any = None
 
     @classmethod
-    def create(cls, folder: Path, model: Classifier, config: TrainConfig) -> Self:
+    def create(
+        cls, folder: Path, model: Classifier, config: TrainConfig, classes: Sequence[str] | None = None
+    ) -> Self:
         """Start a run in a new or empty folder.
+
+        Args:
+            folder: made if it is not there.
+            model: what is trained.
+            config: how.
+            classes: the classes' names, for whoever uses the model later.
 
         Raises:
             CapsnetError: the folder holds something already, or cannot be written.
         """
         if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
-            raise CapsnetError(f"{folder} is not empty; choose another --out, or continue it with --resume {folder}")
+            raise CapsnetError(
+                f"{folder} is not empty; choose another --out, or continue it with --resume {folder}"
+            )
         if folder.exists() and not folder.is_dir():
             raise CapsnetError(f"{folder} is a file; choose another --out")
         run = cls(folder)
-        write_json(folder / "config.json", {**model.describe(), "training": asdict(config)})
+        about = {**model.describe(), "training": asdict(config)}
+        if classes is not None:
+            about["classes"] = list(classes)
+        write_json(folder / "config.json", about)
         write_json(folder / "environment.json", environment())
         return run
 
@@ -78,9 +91,13 @@ class Run(AbstractContextManager["Run"]):
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise CapsnetError(f"{self.folder} is in use by another process; wait for it, or choose another --out") from None
+            raise CapsnetError(
+                f"{self.folder} is in use by another process; wait for it, or choose another --out"
+            ) from None
         except OSError as error:
-            raise CapsnetError(f"cannot write in {self.folder}: {error.strerror}; choose another --out") from error
+            raise CapsnetError(
+                f"cannot write in {self.folder}: {error.strerror}; choose another --out"
+            ) from error
         self._lock = lock
         return self
 
@@ -182,7 +199,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 

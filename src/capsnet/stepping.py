@@ -68,7 +68,10 @@ class Stepper:
             model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate = torch.tensor(config.learning_rate, device=self.device) if on_gpu else config.learning_rate
         self.optimizer = torch.optim.Adam(
-            model.to(self.device).parameters(), lr=rate, fused=self.device.type in ("cpu", "cuda"), capturable=on_gpu
+            model.to(self.device).parameters(),
+            lr=rate,
+            fused=self.device.type in ("cpu", "cuda"),
+            capturable=on_gpu,
         )
         self._objective, self._prepared = self.accelerator.prepare(Objective(model), self.optimizer)
         self._graph: _Graph | None = None
@@ -77,7 +80,9 @@ class Stepper:
         self._names: list[str] = []
         self._count = 0
 
-    def step(self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"], rate: float) -> None:
+    def step(
+        self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"], rate: float
+    ) -> None:
         """Train on one global batch; each process takes its share of it.
 
         Raises:
@@ -180,9 +185,13 @@ class _Graph:
         return self._losses
 
 
-def _accelerator(precision: str, device: str) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+def pick_device(device: str) -> torch.device:
+    """The device that a name stands for; "auto" is what Accelerate finds.
+
+    Raises:
+        CapsnetError: no such device here.
+    """
+    from accelerate import PartialState
 
     if device == "cuda" and not torch.cuda.is_available():
         raise CapsnetError("no CUDA device is available here; use --device cpu or auto")
@@ -190,6 +199,17 @@ def _accelerator(precision: str, device: str) -> Any:
         raise CapsnetError("no MPS device is available here; use --device cpu or auto")
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise CapsnetError(f"device {device!r} is none of auto, cpu, cuda, mps")
-    # A process may train several models, with other settings each time; the state is a singleton.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision], cpu=device == "cpu")
+    if device == "auto":
+        found: torch.device = PartialState().device
+        return found
+    return torch.device(device)
+
+
+def _accelerator(precision: str, device: str) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    cpu = pick_device(device).type == "cpu"
+    # A process may train several models, each with its own settings; Accelerate's state is a singleton.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision], cpu=cpu)

@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from capsnet.errors import CapsnetError
-from capsnet.models.base import Classifier, find_pretrained, read_model_config
+from capsnet.models.base import Classifier, find_pretrained, parse_config, read_model_config
 from capsnet.models.capsnet import CapsNet, CapsNetConfig, CapsNetTrace
 
-__all__ = ["ARCHITECTURES", "CapsNet", "CapsNetConfig", "CapsNetTrace", "Classifier", "load_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "CapsNet",
+    "CapsNetConfig",
+    "CapsNetTrace",
+    "Classifier",
+    "build_model",
+    "load_model",
+]
 
 #: Every architecture, by the name that config.json holds.
 ARCHITECTURES: dict[str, type[Classifier]] = {CapsNet.architecture: CapsNet}
 
 
-def load_model(name: str | Path, *, device: str = "cpu") -> Classifier:
+def load_model(name: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
     """Load a saved model of whichever architecture, as `CapsNet.from_pretrained` does for its own.
 
     Raises:
         CapsnetError: no such model, a broken file, or an unknown architecture.
     """
     folder = find_pretrained(name)
-    config = read_model_config(folder)
-    architecture = ARCHITECTURES.get(config["architecture"])
+    description = read_model_config(folder)
+    return find_architecture(description, folder).from_description(description, folder).to(device)
+
+
+def build_model(folder: Path) -> Classifier:
+    """An untrained model as a folder's config.json describes it.
+
+    Raises:
+        CapsnetError: the file is missing, or describes no model of this package.
+    """
+    description = read_model_config(folder)
+    architecture = find_architecture(description, folder)
+    return architecture(parse_config(architecture.config_class, description["model"], folder / "config.json"))
+
+
+def find_architecture(description: dict[str, Any], folder: Path) -> type[Classifier]:
+    """The class that config.json names."""
+    architecture = ARCHITECTURES.get(description["architecture"])
     if architecture is None:
         raise CapsnetError(
-            f"{folder / 'config.json'}: architecture {config['architecture']!r} is none of "
+            f"{folder / 'config.json'}: architecture {description['architecture']!r} is none of "
             f"{', '.join(ARCHITECTURES)}"
         )
-    return architecture.from_description(config, folder).to(device)
+    return architecture

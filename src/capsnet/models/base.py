@@ -82,7 +82,11 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None, device: str = "cpu"
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
     ) -> Self:
         """Load a model: from a folder (a finished run, or `save_pretrained`), by the name of a model that
         comes with this package ("capsnet-mnist"), or from the Hugging Face Hub ("owner/name").
@@ -138,7 +142,11 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
 def read_model_config(folder: Path) -> dict[str, Any]:
     """The part of config.json that describes the model, checked for form."""
     config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict) or "architecture" not in config:
+    if (
+        not isinstance(config, dict)
+        or not isinstance(config.get("model"), dict)
+        or "architecture" not in config
+    ):
         raise CapsnetError(
             f"{folder / 'config.json'} does not describe a capsnet model (it needs architecture and model)"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -88,7 +89,9 @@ class CapsNetConfig:
             raise CapsnetError(f"CapsNetConfig: iterations is {self.iterations}; more than 100 is no routing")
         for name in ("margin_weight", "reconstruction_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise CapsnetError(f"CapsNetConfig: {name} is {getattr(self, name)}; it must be finite and ≥ 0")
+                raise CapsnetError(
+                    f"CapsNetConfig: {name} is {getattr(self, name)}; it must be finite and ≥ 0"
+                )
         if min(self.grid) < 1:
             smallest = self.stem_kernel + self.stem_stride * (self.primary_kernel - 1)
             raise CapsnetError(
@@ -118,7 +121,8 @@ class CapsNetConfig:
         """Rows and columns of the primary capsules' grid."""
         _, height, width = self.image_shape
         rows, columns = (
-            ((size - self.stem_kernel) // self.stem_stride + 1 - self.primary_kernel) // self.primary_stride + 1
+            ((size - self.stem_kernel) // self.stem_stride + 1 - self.primary_kernel) // self.primary_stride
+            + 1
             for size in (height, width)
         )
         return rows, columns
@@ -138,9 +142,7 @@ class CapsNetConfig:
         count += self.classes * self.class_dim * self.bias
         if self.decoder is not None:
             widths = (self.classes * self.class_dim, *self.decoder, prod(self.image_shape))
-            count += sum(
-                (fan_in + 1) * fan_out for fan_in, fan_out in zip(widths, widths[1:], strict=False)
-            )
+            count += sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
         return count
 
 
@@ -159,7 +161,7 @@ class CapsNetTrace:
     @property
     def lengths(self) -> Float[Tensor, "batch classes"]:
         """‖v‖: the probability that each class is there."""
-        return torch.linalg.vector_norm(self.capsules, dim=-1)
+        return lengths_of(self.capsules)
 
 
 class CapsNet(Classifier):
@@ -224,7 +226,7 @@ class CapsNet(Classifier):
 
     def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Lengths of the class capsules."""
-        return torch.linalg.vector_norm(self(images), dim=-1)
+        return lengths_of(self(images))
 
     def decode(
         self,
@@ -243,7 +245,7 @@ class CapsNet(Classifier):
         if self.decoder is None:
             raise ValueError("decode: this model has no decoder (CapsNetConfig.decoder is None)")
         if classes is None:
-            classes = torch.linalg.vector_norm(capsules, dim=-1).argmax(dim=1)
+            classes = lengths_of(capsules).argmax(dim=1)
         elif isinstance(classes, int):
             classes = torch.full(capsules.shape[:1], classes, device=capsules.device)
         images: Tensor = self.decoder(capsules, classes)
@@ -252,7 +254,7 @@ class CapsNet(Classifier):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Margin loss, plus the reconstruction error of each digit that is there, decoded alone (section 4.1)."""
         capsules = self(batch.images)
-        lengths = torch.linalg.vector_norm(capsules, dim=-1)
+        lengths = lengths_of(capsules)
         margin = margin_loss(lengths, batch.targets(self.config.classes))
         loss = self.config.margin_weight * margin
         parts = {"margin": margin}
@@ -280,6 +282,12 @@ class CapsNet(Classifier):
         primary = self.primary(images)
         routing = self.classes.trace(primary, iterations)
         return CapsNetTrace(maps, primary, routing, routing.outputs[-1])
+
+
+def lengths_of(capsules: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """‖v‖ of each capsule."""
+    lengths: Tensor = torch.linalg.vector_norm(capsules, dim=-1)
+    return lengths
 
 
 def start_as_official(model: CapsNet) -> None:

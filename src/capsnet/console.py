@@ -1,0 +1,64 @@
+"""What a person at the terminal sees: bars while it trains, one line when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from capsnet.evaluation import Evaluation
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line to standard error and exit."""
+    line = " ".join(message.split("\n"))
+    err.print(f"[bold red]error:[/] {escape(line)}")
+    sys.exit(code)
+
+
+class TrainingBar:
+    """A bar with loss, images/s and time left on a terminal; one line per evaluation elsewhere.
+
+    Implements `capsnet.training.Progress`.
+    """
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("[bold]step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not err.is_terminal,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
+        """Move the bar."""
+        if self._task is None:
+            self._task = self._bar.add_task("train", total=steps, figures="")
+        figures = f"loss {values['loss']:.4f}   {values['images_per_second']:,.0f} images/s"
+        self._bar.update(self._task, completed=step, figures=figures)
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        """Print the test error so far."""
+        self._bar.console.print(f"step {step:>7,}   test error {evaluation}")
