@@ -135,7 +135,7 @@ def train(
                 return
             config = run.training()
             dataset = _load_data(config.data, data_dir, config.image_size)
-            model = build_model(resume)
+            model = build_model(resume, config.seed)
             _check_fit(model, dataset)
         else:
             config = TrainConfig(

@@ -115,7 +115,13 @@ class Stepper:
         return dict(zip(self._names, means, strict=True))
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that the next step depends on: weights, Adam's moments, PyTorch's random state."""
+        """All tensors that the next step depends on: weights, Adam's moments, PyTorch's random state.
+
+        Raises:
+            NotFinite: a weight is no number any more; such a state is not worth keeping.
+        """
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
+            raise NotFinite("the weights are not finite")
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}

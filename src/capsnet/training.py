@@ -112,7 +112,8 @@ def train(
     """Train a model and leave a finished run behind. The model that counts is the last step's.
 
     Args:
-        model: freshly built (seed PyTorch first), or any model of the run's configuration when resuming.
+        model: freshly built, PyTorch seeded with config.seed first; when resuming too, since the run may have
+            ended before its first save (`capsnet.models.build_model`).
         dataset: training examples; its test set is only looked at, never chosen by.
         config: how to train.
         run: an open run folder.
@@ -164,7 +165,7 @@ def train(
     except NotFinite as error:
         kept = f"the state of step {saved_step} is kept" if saved_step else "nothing was saved before"
         raise CapsnetError(
-            f"{run.folder}: the loss is not finite near step {step + 1}, at learning rate {rate:.2g}; {kept}; "
+            f"{run.folder}: {error} near step {step + 1}, at learning rate {rate:.2g}; {kept}; "
             "train again with a smaller --learning-rate"
         ) from error
     evaluation = _look_at_test(model, test, run, plan.steps, stepper.is_main, progress)

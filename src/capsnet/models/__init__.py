@@ -10,9 +10,12 @@ import torch
 from capsnet.errors import CapsnetError
 from capsnet.models.base import Classifier, find_pretrained, parse_config, read_model_config
 from capsnet.models.capsnet import CapsNet, CapsNetConfig, CapsNetTrace
+from capsnet.models.cnn import CNN, CNNConfig
 
 __all__ = [
     "ARCHITECTURES",
+    "CNN",
+    "CNNConfig",
     "CapsNet",
     "CapsNetConfig",
     "CapsNetTrace",
@@ -22,7 +25,7 @@ __all__ = [
 ]
 
 #: Every architecture, by the name that config.json holds.
-ARCHITECTURES: dict[str, type[Classifier]] = {CapsNet.architecture: CapsNet}
+ARCHITECTURES: dict[str, type[Classifier]] = {CapsNet.architecture: CapsNet, CNN.architecture: CNN}
 
 
 def load_model(name: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
@@ -36,14 +39,15 @@ def load_model(name: str | Path, *, device: str | torch.device = "cpu") -> Class
     return find_architecture(description, folder).from_description(description, folder).to(device)
 
 
-def build_model(folder: Path) -> Classifier:
-    """An untrained model as a folder's config.json describes it.
+def build_model(folder: Path, seed: int) -> Classifier:
+    """An untrained model as a folder's config.json describes it, its weights drawn from `seed`.
 
     Raises:
         CapsnetError: the file is missing, or describes no model of this package.
     """
     description = read_model_config(folder)
     architecture = find_architecture(description, folder)
+    torch.manual_seed(seed)
     return architecture(parse_config(architecture.config_class, description["model"], folder / "config.json"))
 
 

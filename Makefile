@@ -1,0 +1,51 @@
+# Two commands from the README do everything: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-all lint bench help clean
+
+help:
+	@echo "make demo      install, train the paper's network on 5,000 digits, write the report"
+	@echo "make test      install what the tests need, run them (under 12 minutes on 2 cores)"
+	@echo "make test-all  the same and the slow ones"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     every fast path against the plain one, in one run"
+
+demo: $(VENV)/installed-demo
+	$(BIN)/capsnet train --data mnist5k --epochs 12
+	@echo
+	@echo "Next: open the report above in a browser; '$(BIN)/capsnet explore' to watch it think;"
+	@echo "      '$(BIN)/capsnet train --data mnist --epochs 3' for all 60,000 digits;"
+	@echo "      '$(BIN)/capsnet --help' for the rest."
+
+test: $(VENV)/installed-test lint
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-all: $(VENV)/installed-test lint
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-demo
+	$(BIN)/capsnet bench
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "capsnet needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-demo: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[explorer]'
+	@touch $@
+
+$(VENV)/installed-test: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@ $(VENV)/installed-demo

@@ -1,0 +1,247 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss
+from capsnet.data.dataset import Batch
+
+SMALL = CapsNetConfig(image_shape=(1, 20, 20), classes=4, stem_channels=8, primary_types=2, decoder=(16,))
+
+
+def small_batch(config: CapsNetConfig = SMALL, size: int = 3) -> Batch:
+    images = torch.rand(size, *config.image_shape)
+    return Batch(images, torch.arange(size)[:, None] % config.classes, images[:, None])
+
+
+def test_published_network_has_the_published_number_of_parameters() -> None:
+    model = CapsNet()
+    assert model.parameter_count() == model.config.parameter_count() == 8_215_568
+    without = CapsNetConfig(decoder=None)
+    assert CapsNet(without).parameter_count() == without.parameter_count() == 6_804_224
+    assert model.config.in_caps == 1152
+    assert CapsNetConfig.official().parameter_count() == 8_215_568 + 160
+
+
+def test_published_network_shapes() -> None:
+    model = CapsNet()
+    images = torch.rand(2, 1, 28, 28)
+    trace = model.trace(images)
+    assert trace.maps.shape == (2, 256, 20, 20)
+    assert trace.primary.shape == (2, 1152, 8)
+    assert trace.routing.couplings.shape == (3, 2, 1152, 10)
+    assert trace.capsules.shape == (2, 10, 16)
+    assert model.decode(trace.capsules).shape == images.shape
+    torch.testing.assert_close(trace.capsules, model(images))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_shape": (3, 24, 32), "classes": 2},
+        {"image_shape": (2, 17, 18), "classes": 7, "iterations": 1, "class_dim": 5, "primary_dim": 3},
+        {"image_shape": (1, 40, 40), "classes": 100, "decoder": None, "leaky": True},
+        {"image_shape": (1, 12, 12), "stem_kernel": 5, "primary_kernel": 3, "bias": True, "gradient": "last"},
+        {"official_init": True, "decoder": (8, 8, 8)},
+    ],
+)
+def test_every_size_and_reading_works_and_every_parameter_learns(changes: dict) -> None:
+    config = CapsNetConfig(**{"stem_channels": 6, "primary_types": 3, "decoder": (16,), **changes})
+    model = CapsNet(config)
+    batch = small_batch(config, size=5)
+    model.loss(batch)["loss"].backward()
+    assert model(batch.images).shape == (5, config.classes, config.class_dim)
+    assert model.parameter_count() == config.parameter_count()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_capsule_is_one_place_of_the_image_not_eight_neighbours() -> None:
+    """PrimaryCaps reshaped without the transpose passes every accuracy test; this one it does not."""
+    model = CapsNet(SMALL)
+    maps = torch.zeros(1, 16, 2, 2)
+    maps[0, 8:16, 1, 0] = torch.arange(1.0, 9.0)  # type 1, row 1, column 0
+    capsules = model.primary.group(maps)
+    assert capsules.shape == (1, 8, 8)
+    assert torch.equal(capsules[0, 4 + 2], torch.arange(1.0, 9.0))
+    assert capsules.count_nonzero() == 8
+
+
+def test_an_image_too_small_says_what_would_do() -> None:
+    with pytest.raises(CapsnetError, match=r"16×16 image is too small.*at least 17×17"):
+        CapsNetConfig(image_shape=(1, 16, 16))
+    CapsNetConfig(image_shape=(1, 17, 17))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": 1},
+        {"iterations": 0},
+        {"primary_dim": 0},
+        {"decoder": (0,)},
+        {"reconstruction_weight": float("nan")},
+    ],
+)
+def test_senseless_configurations_are_refused(changes: dict) -> None:
+    with pytest.raises(CapsnetError, match=next(iter(changes))):
+        CapsNetConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 1, 28, 28), r"\(batch, 1, 20, 20\)"),
+        (torch.zeros(1, 20, 20), r"\(batch, 1, 20, 20\)"),
+        (torch.zeros(2, 1, 20, 20, dtype=torch.uint8), "float"),
+    ],
+)
+def test_wrong_images_get_a_reason(images: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CapsNet(SMALL)(images)
+
+
+def test_loss_is_margin_plus_weighted_sum_of_squares() -> None:
+    model = CapsNet(SMALL)
+    batch = small_batch()
+    parts = model.loss(batch)
+    capsules = model(batch.images)
+    margin = margin_loss(capsules.norm(dim=-1), torch.eye(4)[batch.labels[:, 0]])
+    squares = (model.decode(capsules, batch.labels[:, 0]) - batch.images).square().sum() / 3
+    torch.testing.assert_close(parts["margin"], margin)
+    torch.testing.assert_close(parts["reconstruction"], squares)
+    torch.testing.assert_close(parts["loss"], margin + 0.0005 * squares)
+
+
+def test_overlapping_digits_are_reconstructed_one_by_one() -> None:
+    model = CapsNet(SMALL)
+    labels = torch.tensor([[0, 2], [3, 1]])
+    originals = torch.rand(2, 2, 1, 20, 20)
+    batch = Batch(originals.sum(1).clamp(max=1), labels, originals)
+    capsules = model(batch.images)
+    expected = sum(
+        (model.decode(capsules, labels[:, k]) - originals[:, k]).square().flatten(1).sum(1).mean()
+        for k in (0, 1)
+    )
+    torch.testing.assert_close(model.loss(batch)["reconstruction"], expected)
+
+
+def test_official_margin_loss_is_a_twentieth() -> None:
+    assert CapsNetConfig.official().margin_weight == 1 / 20
+    assert CapsNetConfig.official(iterations=1).iterations == 1
+
+
+def test_decode_speaks_for_the_longest_capsule_unless_told() -> None:
+    model = CapsNet(SMALL)
+    capsules = model(torch.rand(3, 1, 20, 20))
+    longest = capsules.norm(dim=-1).argmax(1)
+    assert torch.equal(model.decode(capsules), model.decode(capsules, longest))
+    assert torch.equal(model.decode(capsules, 1), model.decode(capsules, torch.tensor([1, 1, 1])))
+    with pytest.raises(ValueError, match="no decoder"):
+        CapsNet(CapsNetConfig(decoder=None, stem_channels=2, primary_types=1)).decode(torch.zeros(1, 10, 16))
+
+
+def test_predict_names_the_longest_capsules() -> None:
+    model = CapsNet(SMALL)
+    images = torch.rand(5, 1, 20, 20)
+    order = model(images).norm(dim=-1).argsort(dim=1, descending=True)
+    assert torch.equal(model.predict(images), order[:, 0])
+    assert torch.equal(model.predict(images, count=2), order[:, :2])
+
+
+def test_a_batch_equals_its_images_one_by_one() -> None:
+    model = CapsNet(SMALL)
+    images = torch.rand(7, 1, 20, 20)
+    one_by_one = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(model(images), one_by_one, rtol=1e-5, atol=1e-6)
+
+
+def test_a_black_image_has_finite_gradients() -> None:
+    model = CapsNet(SMALL)
+    images = torch.zeros(2, 1, 20, 20)
+    model.loss(Batch(images, torch.tensor([[0], [1]]), images[:, None]))["loss"].backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_saved_and_loaded_it_is_the_same_model(tmp_path: Path) -> None:
+    model = CapsNet(SMALL).eval()
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "capsnet"
+    loaded = CapsNet.from_pretrained(tmp_path)
+    images = torch.rand(2, 1, 20, 20)
+    assert loaded.config == SMALL
+    assert not loaded.training
+    assert torch.equal(loaded(images), model(images))
+    assert torch.equal(load_model(tmp_path)(images), model(images))
+
+
+def test_half_precision_weights_are_loaded_as_float32(tmp_path: Path) -> None:
+    CapsNet(SMALL).save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(weights).items()}, weights)
+    assert next(CapsNet.from_pretrained(tmp_path).parameters()).dtype == torch.float32
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["model"] |= changes
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": 5}, "does not fit its config.json"),
+        ({"classes": 10**9}, "parameters"),
+        ({"classes": "four"}, "classes"),
+        ({"no_such_option": 1}, "no_such_option"),
+        ({"image_shape": [1, 20]}, "image_shape"),
+        ({"reconstruction_weight": float("nan")}, "reconstruction_weight"),
+        ({"decoder": None}, "not part of the model"),
+    ],
+)
+def test_a_config_that_lies_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    CapsNet(SMALL).save_pretrained(tmp_path)
+    change_config(tmp_path, **changes)
+    with pytest.raises(CapsnetError, match=message) as caught:
+        CapsNet.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "config.json" in str(caught.value)
+
+
+def test_broken_weights_are_refused_by_name(tmp_path: Path) -> None:
+    CapsNet(SMALL).save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    for broken in (b"", whole[:100], whole[:-10], b"\xff" * 50):
+        weights.write_bytes(broken)
+        with pytest.raises(CapsnetError, match=r"model\.safetensors is damaged"):
+            CapsNet.from_pretrained(tmp_path)
+    tensors = {
+        name: torch.full_like(tensor, torch.nan) for name, tensor in CapsNet(SMALL).state_dict().items()
+    }
+    save_file(tensors, weights)
+    with pytest.raises(CapsnetError, match="not finite"):
+        CapsNet.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(CapsnetError, match="missing"):
+        CapsNet.from_pretrained(tmp_path)
+
+
+def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(CapsnetError, match="no model at"):
+        CapsNet.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(CapsnetError, match=r"config\.json is missing"):
+        CapsNet.from_pretrained(tmp_path)
+    CapsNet(SMALL).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "transformer"}))
+    with pytest.raises(CapsnetError, match="'transformer' is none of"):
+        load_model(tmp_path)
+    with pytest.raises(CapsnetError, match="'transformer', not a 'capsnet'"):
+        CapsNet.from_pretrained(tmp_path)
