@@ -6,16 +6,15 @@ are added in a fixed order, not with atomics: the same inputs give the same bits
 follow from the sizes alone, never from timings at run time, so nothing depends on what ran before, nothing
 waits for the device, and forward and backward can be captured in a CUDA graph.
 
-float32 inputs are multiplied on tensor cores as three tf32 products of a high and a low part, which is
-float32's accuracy; bfloat16 and float16 inputs are exact in tf32, so one product is enough. Sums are float32.
+float32 is multiplied on tensor cores as three tf32 products of high and low parts: float32's accuracy. Where
+u and W are both bfloat16, what meets them in a product is rounded to bfloat16, too; where one of them has 16
+bits, products are tf32, which holds bfloat16 and float16 exactly. All sums are float32.
 """
-
-# ruff: noqa: PLR0917  the interface of all backends
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -36,22 +35,25 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Launch:
-    """What a program holds at a time, and what runs it."""
+    """What a program holds at a time, and what runs it; max_registers bounds a thread's, for occupancy."""
 
     samples: int
     children: int
     num_warps: int
-    num_stages: int = 1
+    num_stages: int
+    max_registers: int | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Launch shapes of the passes forward, the passes backward, and the last pass."""
+    """Launch shapes: first pass forward (uniform couplings), other passes forward, passes backward, last pass."""
 
+    uniform: Launch
     forward: Launch
     backward: Launch
     gradients: Launch
     children_per_program: int
+    """Of a pass; a program's partial sums are one contribution to s."""
 
 
 def is_available(u: Batched) -> bool:
@@ -76,24 +78,24 @@ def forward(
 
     run = _Run(u, weight, leaky)
     s_all = run.empty(iterations, *run.parents)
-    v_sum = run.empty(*run.parents)
+    v_sum = run.empty(*run.parents, dtype=run.operand)
     v = run.empty(*run.parents, dtype=torch.promote_types(u.dtype, weight.dtype))
-    with torch.cuda.device_of(u):
+    with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
         for t in range(iterations):
             partial = run.sum_votes(v_sum, uniform=t == 0)
             kernels.finish_iteration[run.rows_grid](
                 partial,
                 v if bias is None else bias.contiguous(),
+                s_all,
                 v_sum,
-                s_all[t],
                 v,
+                t,
                 len(partial),
                 run.n_rows,
                 J=run.out_caps,
                 **run.rows,
                 NP=_power_of_two(len(partial), 1, 128),
                 BIAS=bias is not None,
-                FIRST=t == 0,
                 LAST=t == iterations - 1,
             )
     return v, s_all
@@ -116,13 +118,14 @@ def backward(
 
     run = _Run(u, weight, leaky)
     s_all = s_all.contiguous()
-    v_sums, ds_all = torch.empty_like(s_all), torch.empty_like(s_all)
+    v_sums = run.empty(*s_all.shape, dtype=run.operand)
+    ds_all = torch.empty_like(v_sums)
     dv_sum = run.empty(*run.parents)
     # of the softmax over parents in iterations 2 to r: log Σ_j exp b_j, and Σ_j c_j dc_j
     log_totals = run.empty(max(1, iterations - 1), run.batch, run.in_caps)
     mean_dcs = torch.empty_like(log_totals)
     last = iterations - 1
-    with torch.cuda.device_of(u):
+    with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
         kernels.start_backward[run.rows_grid](
             dv.contiguous(), s_all, v_sums, ds_all[last], run.n_rows, **run.rows, ITERATIONS=iterations
         )
@@ -162,29 +165,39 @@ def backward(
         if bias is None:
             return du, dweight.to(weight.dtype), None
         ds = ds_all if gradient == "all" else ds_all[last:]
-        return du, dweight.to(weight.dtype), ds.sum((0, 1)).to(bias.dtype)
+        return du, dweight.to(weight.dtype), ds.sum((0, 1), dtype=torch.float32).to(bias.dtype)
 
 
 @cache
-def plan_for(
-    batch: int, in_caps: int, in_dim: int, out_caps: int, out_dim: int, processors: int
-) -> Plan:
+def plan_for(u_shape: torch.Size, weight_shape: torch.Size, precision: str, processors: int) -> Plan:
     """Launch shapes for these sizes on a device with that many multiprocessors.
 
-    Found by `benchmarks/gpu_routing.py --sweep` at the paper's sizes; elsewhere tiles shrink so that what a
-    thread holds (an accumulator and the logits of each parent) stays about as much.
+    Found by `benchmarks/gpu_routing.py --sweep` at the paper's sizes. Elsewhere tiles shrink so that what a
+    thread holds, an accumulator and the logits of each parent, stays about as much.
     """
-    parents = out_caps * _power_of_two(out_dim, 16, 64)
-    samples = 32 if parents <= 256 else 16
-    least = max(1, 16 // _power_of_two(in_dim, 1, MAX_IN_DIM))
-    children = max(least, 4 if out_caps <= 16 else 2)
-    programs = 2 * processors / _ceil_div(batch, samples)
-    share = max(1, round(in_caps / programs / children)) * children
-    forward = Launch(samples, children, num_warps=4)
+    batch, in_caps, in_dim = u_shape
+    out_caps, out_dim = weight_shape[2:]
+    # a tile's columns are the inner size of a tensor core's product, 16 at least
+    least = _ceil_div(16, _power_of_two(in_dim, 1, MAX_IN_DIM))
+    is_wide = out_caps * _power_of_two(out_dim, 16, MAX_OUT_DIM) > 256
+    samples, warps = (16, 1) if is_wide or batch <= 16 else (32, 2)
+    a_pass = Launch(
+        samples, max(least, 1 if is_wide else 2), warps, num_stages=3 if precision == "bf16" else 2
+    )
+    last = Launch(
+        _power_of_two(batch, 16, 64),
+        max(least, 4 if precision == "bf16" else 2),
+        num_warps=4,
+        num_stages=2,
+        max_registers=168 if precision == "bf16" else None,
+    )
+    shares = max(1, round(3 * processors / _ceil_div(batch, samples)))
+    share = _ceil_div(_ceil_div(in_caps, shares), a_pass.children) * a_pass.children
     return Plan(
-        forward=forward,
-        backward=forward,
-        gradients=Launch(_power_of_two(batch, 16, 64), max(least, 4), num_warps=4),
+        uniform=replace(a_pass, children=2 * a_pass.children),
+        forward=a_pass,
+        backward=a_pass,
+        gradients=last,
         children_per_program=share,
     )
 
@@ -199,10 +212,10 @@ class _Run:
         self.parents = (self.batch, self.out_caps, self.out_dim)
         self.n_rows = self.batch * self.out_caps
         self.leaky = leaky
-        exact = torch.float32 not in (u.dtype, weight.dtype)
-        self.precision = "tf32" if exact else "tf32x3"
+        self.precision = _precision(u, weight)
+        self.operand = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.padded_dim = _power_of_two(self.out_dim, 16, MAX_OUT_DIM)
-        self.plan = plan_for(*u.shape, *weight.shape[2:], _processors(u.device))
+        self.plan = plan_for(u.shape, weight.shape, self.precision, _processors(u.device))
         self.rows = {"D": self.out_dim, "DP": self.padded_dim, "ROWS": 4}
         self.rows_grid = (_ceil_div(self.n_rows, 4),)
         n_partials = _ceil_div(self.in_caps, self.plan.children_per_program)
@@ -213,7 +226,8 @@ class _Run:
 
     def tile(self, launch: Launch) -> dict[str, Any]:
         """Constants of a kernel that works on tiles of samples and children."""
-        return {
+        limit = {} if launch.max_registers is None else {"maxnreg": launch.max_registers}
+        return limit | {
             "C": self.in_dim,
             "J": self.out_caps,
             "D": self.out_dim,
@@ -233,7 +247,8 @@ class _Run:
         """One pass over all children; softmax_state (ds, log_total, mean_dc) makes it a pass backward."""
         from capsnet.routing import triton_kernels as kernels
 
-        launch = self.plan.backward if softmax_state else self.plan.forward
+        plan = self.plan
+        launch = plan.uniform if uniform else plan.backward if softmax_state else plan.forward
         kernels.sum_votes[(_ceil_div(self.batch, launch.samples), len(self.partial))](
             self.u,
             self.weight,
@@ -242,12 +257,21 @@ class _Run:
             self.partial,
             self.batch,
             self.in_caps,
-            self.plan.children_per_program,
+            plan.children_per_program,
             UNIFORM=uniform,
             BACKWARD=bool(softmax_state),
             **self.tile(launch),
         )
         return self.partial
+
+
+def _precision(u: Tensor, weight: Tensor) -> str:
+    """Of products, by the less precise input; see `triton_kernels._dot`."""
+    if u.dtype == weight.dtype == torch.float32:
+        return "float32"
+    if u.dtype == weight.dtype == torch.bfloat16 and u.is_cuda:  # Triton's interpreter cannot multiply it
+        return "bf16"
+    return "tf32"
 
 
 def _fits(u: Tensor, weight: Tensor) -> bool:

@@ -10,6 +10,9 @@ A tile's columns are (child, number of that child), `KK = ICH · CP` of them: IC
 rounded up to a power of two. Masked children and samples are loaded as zeros and so add nothing.
 """
 
+# mypy: ignore-errors
+# ruff: noqa: PLR0912, PLR0915, RUF005  Triton's language: no annotations for tensors, no starred tuples
+
 from __future__ import annotations
 
 import triton
@@ -46,7 +49,7 @@ def _columns(first, last, C: tl.constexpr, CP: tl.constexpr, KK: tl.constexpr):
 def _load_children(u, sample, row, exists, n_samples, row_size):
     """u of a tile: (BB, KK)."""
     mask = (sample < n_samples)[:, None] & exists[None, :]
-    return tl.load(u + sample.to(tl.int64)[:, None] * row_size + row[None, :], mask=mask, other=0.0).to(tl.float32)
+    return tl.load(u + sample.to(tl.int64)[:, None] * row_size + row[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -54,7 +57,7 @@ def _load_weight(w, row, exists, j, J: tl.constexpr, D: tl.constexpr, DP: tl.con
     """W of a tile of children and parent j: (KK, DP)."""
     d = tl.arange(0, DP)
     mask = exists[:, None] & (d < D)[None, :]
-    return tl.load(w + row[:, None] * (J * D) + j * D + d[None, :], mask=mask, other=0.0).to(tl.float32)
+    return tl.load(w + row[:, None] * (J * D) + j * D + d[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -66,9 +69,36 @@ def _load_parent(x, sample, j, n_samples, J: tl.constexpr, D: tl.constexpr, DP: 
 
 
 @triton.jit
+def _dot(a, b, total, PRECISION: tl.constexpr):
+    """total + a @ b, summed in float32.
+
+    PRECISION: "bf16" and "tf32" round a and b to that. "float32" takes three tf32 products of their high and
+    low parts; what it drops is low times low, about 2⁻²² of the result.
+    """
+    if PRECISION == "bf16":
+        total = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
+    elif PRECISION == "tf32":
+        total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="tf32")
+    else:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+        a_high, b_high = _high(a), _high(b)
+        total = tl.dot(a - a_high, b_high, total, input_precision="tf32")
+        total = tl.dot(a_high, b - b_high, total, input_precision="tf32")
+        total = tl.dot(a_high, b_high, total, input_precision="tf32")
+    return total
+
+
+@triton.jit
+def _high(x):
+    """The upper 19 of float32's 32 bits: exact in tf32. (Own code: `tf32x3` takes twice the instructions.)"""
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def _pull_back(x, weight, PRECISION: tl.constexpr):
     """P of a tile: (BB, DP), (KK, DP) → (BB, KK)."""
-    return tl.dot(x, tl.trans(weight), input_precision=PRECISION)
+    zero = tl.zeros((x.shape[0], weight.shape[0]), tl.float32)
+    return _dot(x, tl.trans(weight), zero, PRECISION)
 
 
 @triton.jit
@@ -117,8 +147,14 @@ def sum_votes(
     first = tl.program_id(1) * children_per_program
     last = tl.minimum(first + children_per_program, n_children)
     sums = ()
-    for _ in tl.static_range(J):
+    v_sums = ()  # loaded once: the compiler keeps them in shared memory, as the products want them
+    dss = ()
+    for j in tl.static_range(J):
         sums = sums + (tl.zeros((BB, DP), tl.float32),)
+        if not UNIFORM:
+            v_sums = v_sums + (_load_parent(v_sum, sample, j, n_samples, J, D, DP),)
+        if BACKWARD:
+            dss = dss + (_load_parent(ds, sample, j, n_samples, J, D, DP),)
 
     for i in range(first, last, ICH):
         row, exists = _columns(i, last, C, CP, KK)
@@ -130,13 +166,13 @@ def sum_votes(
         if UNIFORM:
             updated = ()
             for j in tl.static_range(J):
-                updated = updated + (tl.dot(children, weights[j], sums[j], input_precision=PRECISION),)
+                updated = updated + (_dot(children, weights[j], sums[j], PRECISION),)
             sums = updated
         else:
             logits = ()
             for j in tl.static_range(J):
-                v = _load_parent(v_sum, sample, j, n_samples, J, D, DP)
-                logits = logits + (_per_child(children * _pull_back(v, weights[j], PRECISION), BB, ICH, CP),)
+                logit = _per_child(children * _pull_back(v_sums[j], weights[j], PRECISION), BB, ICH, CP)
+                logits = logits + (logit,)
             largest = tl.zeros((BB, ICH), tl.float32) if LEAKY else logits[0]
             for j in tl.static_range(J):
                 largest = tl.maximum(largest, logits[j])
@@ -149,8 +185,8 @@ def sum_votes(
                 dcs = ()
                 mean = tl.zeros((BB, ICH), tl.float32)
                 for j in tl.static_range(J):
-                    x = _load_parent(ds, sample, j, n_samples, J, D, DP)
-                    dcs = dcs + (_per_child(children * _pull_back(x, weights[j], PRECISION), BB, ICH, CP),)
+                    dc = _per_child(children * _pull_back(dss[j], weights[j], PRECISION), BB, ICH, CP)
+                    dcs = dcs + (dc,)
                     mean += factors[j] * dcs[j]
                 mean /= total
                 child = i + tl.arange(0, ICH)
@@ -166,13 +202,15 @@ def sum_votes(
             updated = ()
             for j in tl.static_range(J):
                 scaled = children * _spread(factors[j] * share, BB, ICH, CP)
-                updated = updated + (tl.dot(scaled, weights[j], sums[j], input_precision=PRECISION),)
+                updated = updated + (_dot(scaled, weights[j], sums[j], PRECISION),)
             sums = updated
 
     coupling: tl.constexpr = 1.0 / (J + 1 if LEAKY else J) if UNIFORM else 1.0
     d = tl.arange(0, DP)
     mask = (sample < n_samples)[:, None] & (d < D)[None, :]
-    out = partial + tl.program_id(1).to(tl.int64) * n_samples * (J * D) + sample[:, None] * (J * D) + d[None, :]
+    out = (
+        partial + tl.program_id(1).to(tl.int64) * n_samples * (J * D) + sample[:, None] * (J * D) + d[None, :]
+    )
     for j in tl.static_range(J):
         tl.store(out + j * D, sums[j] * coupling, mask=mask)
 
@@ -193,12 +231,21 @@ def _sum_partials(partial, at, mask, n_partials, partial_size, NP: tl.constexpr)
 
 
 @triton.jit
+def _rows(n_rows, D: tl.constexpr, DP: tl.constexpr, ROWS: tl.constexpr):
+    """This program's vectors of parents, one row for each sample and parent: offsets, mask, row numbers."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    d = tl.arange(0, DP)
+    return row[:, None] * D + d[None, :], (row < n_rows)[:, None] & (d < D)[None, :], row
+
+
+@triton.jit
 def finish_iteration(
     partial,
     bias,
+    s_all,
     v_sum,
-    s_out,
     v_out,
+    iteration,
     n_partials,
     n_rows,
     J: tl.constexpr,
@@ -207,25 +254,22 @@ def finish_iteration(
     ROWS: tl.constexpr,
     NP: tl.constexpr,
     BIAS: tl.constexpr,
-    FIRST: tl.constexpr,
     LAST: tl.constexpr,
 ):
-    """s = Σ partial + bias; v = squash(s); v_sum += v, the vector that the next iteration's logits use."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # one row per sample and parent
-    d = tl.arange(0, DP)
-    at = row[:, None] * D + d[None, :]
-    mask = (row < n_rows)[:, None] & (d < D)[None, :]
+    """s = Σ partial + bias, into s_all[iteration]; v = squash(s); v_sum = Σ v so far, for the next logits."""
+    at, mask, row = _rows(n_rows, D, DP, ROWS)
     s = _sum_partials(partial, at, mask, n_partials, n_rows * D, NP)
     if BIAS:
+        d = tl.arange(0, DP)
         s += tl.load(bias + (row % J)[:, None] * D + d[None, :], mask=mask, other=0.0).to(tl.float32)
-    tl.store(s_out + at, s, mask=mask)
+    tl.store(s_all + iteration * n_rows * D + at, s, mask=mask)
     v = _squash(s)
     if LAST:
         tl.store(v_out + at, v.to(v_out.dtype.element_ty), mask=mask)
     else:
-        if not FIRST:
-            v += tl.load(v_sum + at, mask=mask, other=0.0)
-        tl.store(v_sum + at, v, mask=mask)
+        for t in range(iteration):
+            v += _squash(tl.load(s_all + t * n_rows * D + at, mask=mask, other=0.0))
+        tl.store(v_sum + at, v.to(v_sum.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -241,19 +285,17 @@ def start_backward(
     ITERATIONS: tl.constexpr,
 ):
     """V of every iteration from the saved sums, and ds of the last one."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    d = tl.arange(0, DP)
-    at = row[:, None] * D + d[None, :]
-    mask = (row < n_rows)[:, None] & (d < D)[None, :]
+    at, mask, _ = _rows(n_rows, D, DP, ROWS)
     v_sum = tl.zeros((ROWS, DP), tl.float32)
     for _ in tl.static_range(ITERATIONS - 1):
-        tl.store(v_sums + at, v_sum, mask=mask)
+        tl.store(v_sums + at, v_sum.to(v_sums.dtype.element_ty), mask=mask)
         v_sum += _squash(tl.load(s_all + at, mask=mask, other=0.0))
         v_sums += n_rows * D
         s_all += n_rows * D
-    tl.store(v_sums + at, v_sum, mask=mask)
+    tl.store(v_sums + at, v_sum.to(v_sums.dtype.element_ty), mask=mask)
     s = tl.load(s_all + at, mask=mask, other=0.0)
-    tl.store(ds_last + at, _squash_backward(s, tl.load(dv + at, mask=mask, other=0.0).to(tl.float32)), mask=mask)
+    ds = _squash_backward(s, tl.load(dv + at, mask=mask, other=0.0).to(tl.float32))
+    tl.store(ds_last + at, ds.to(ds_last.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -271,15 +313,13 @@ def step_backward(
     FIRST: tl.constexpr,
 ):
     """dv_sum += Σ partial, what later iterations ask of this one's v; ds is its gradient through squash."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    d = tl.arange(0, DP)
-    at = row[:, None] * D + d[None, :]
-    mask = (row < n_rows)[:, None] & (d < D)[None, :]
+    at, mask, _ = _rows(n_rows, D, DP, ROWS)
     dv = _sum_partials(partial, at, mask, n_partials, n_rows * D, NP)
     if not FIRST:
         dv += tl.load(dv_sum + at, mask=mask, other=0.0)
     tl.store(dv_sum + at, dv, mask=mask)
-    tl.store(ds + at, _squash_backward(tl.load(s + at, mask=mask, other=0.0), dv), mask=mask)
+    grad = _squash_backward(tl.load(s + at, mask=mask, other=0.0), dv)
+    tl.store(ds + at, grad.to(ds.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -336,9 +376,9 @@ def input_gradients(
             dw_tile = tl.zeros((KK, DP), tl.float32)
             if THROUGH_COUPLINGS or ITERATIONS == 1:
                 uniform: tl.constexpr = 1.0 / (J + 1 if LEAKY else J)
-                x = _load_parent(ds_all, sample, j, n_samples, J, D, DP) * uniform
-                grad += _pull_back(x, weight, PRECISION)
-                dw_tile = tl.dot(tl.trans(children), x, dw_tile, input_precision=PRECISION)
+                x = _load_parent(ds_all, sample, j, n_samples, J, D, DP)
+                grad += uniform * _pull_back(x, weight, PRECISION)
+                dw_tile = uniform * _dot(tl.trans(children), x, dw_tile, PRECISION)
             for t in tl.static_range(1, ITERATIONS):
                 if THROUGH_COUPLINGS or t == ITERATIONS - 1:
                     offset = t * n_samples * (J * D)
@@ -350,14 +390,14 @@ def input_gradients(
                     coupling = tl.exp(logit - log_total_tiles[t - 1])
                     spread = _spread(coupling, BB, ICH, CP)
                     grad += spread * back_x
-                    scaled = tl.trans(spread * children)
-                    dw_tile = tl.dot(scaled, x, dw_tile, input_precision=PRECISION)
+                    scaled = tl.trans((spread * children).to(v.dtype))
+                    dw_tile = _dot(scaled, x, dw_tile, PRECISION)
                     if THROUGH_COUPLINGS:
                         dc = _per_child(children * back_x, BB, ICH, CP)
                         spread = _spread(coupling * (dc - mean_tiles[t - 1]), BB, ICH, CP)
                         grad += spread * back_v
-                        scaled = tl.trans(spread * children)
-                        dw_tile = tl.dot(scaled, v, dw_tile, input_precision=PRECISION)
+                        scaled = tl.trans((spread * children).to(v.dtype))
+                        dw_tile = _dot(scaled, v, dw_tile, PRECISION)
             dw_at = dw + row[:, None] * (J * D) + j * D + d[None, :]
             if b > 0:
                 dw_tile += tl.load(dw_at, mask=dw_mask, other=0.0)
