@@ -122,7 +122,10 @@ def train(
     from capsnet.config import TrainConfig
     from capsnet.models import build_model
     from capsnet.runs import Run
+    from capsnet.stepping import pick_device
     from capsnet.training import train as run_training
+
+    pick_device(device)  # refuses what is not there before anything is loaded or written
 
     with ExitStack() as stack:
         if not fast:

@@ -1,0 +1,344 @@
+"""The command line as a person meets it: what it prints, what it leaves behind, how it fails."""
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from capsnet import CapsNet, CapsNetConfig
+from capsnet.cli import main
+
+FEW = ("--stem-channels", "4", "--primary-types", "1", "--no-report", "--device", "cpu")
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def capsnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `capsnet ARGS…` through the entry point that the installed command calls."""
+
+    def command(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["capsnet", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        return Outcome(code, *capfd.readouterr())
+
+    return command
+
+
+def picture(path: Path, bright: bool, size: int = 18, mode: str = "L") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.name)).integers(0, 90, (size, size), np.uint8)
+    pixels[: size // 2] += 150 * bright
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(10):
+        picture(folder / "bright" / f"{number}.png", True)
+        picture(folder / "dark" / f"{number}.png", False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """A finished run on pictures of two classes, made by the installed command in a process of its own."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    arguments = [
+        "train",
+        "--data",
+        f"folder:{pictures}",
+        "--out",
+        str(run),
+        "--steps",
+        "12",
+        "--lr",
+        "0.02",
+        *FEW,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "capsnet.cli", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test error" in done.stdout
+    return run
+
+
+def assert_one_line(outcome: Outcome, *words: str) -> None:
+    assert outcome.code == 2, outcome
+    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_does_not_wait_for_pytorch() -> None:
+    code = "import sys; from capsnet.cli import main; sys.argv[1:] = ['--help']\ntry: main()\nexcept SystemExit: pass\n"
+    heavy = "print(sorted({'torch', 'numba', 'matplotlib', 'sklearn', 'accelerate'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code + heavy], capture_output=True, text=True, check=True)
+    assert "train" in done.stdout
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_version_and_the_list_of_data_sets(capsnet: Command) -> None:
+    assert capsnet("--version").out.startswith("capsnet ")
+    listed = capsnet("data").out
+    assert "mnist5k" in listed
+    assert "folder:PATH" in listed
+
+
+def test_train_then_evaluate_then_predict(capsnet: Command, finished: Path, pictures: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert (result["n"], result["steps"]) == (4, 12)
+    evaluated = capsnet("evaluate", finished, "--json")
+    assert json.loads(evaluated.out)["test_error"] == result["test_error"]
+    answers = capsnet("predict", finished, pictures / "bright" / "3.png", pictures / "dark", "--json")
+    lines = [json.loads(line) for line in answers.out.splitlines()]
+    assert [Path(line["name"]).name for line in lines] == [
+        "3.png",
+        *(f"{number}.png" for number in range(10)),
+    ]
+    assert {line["label"] for line in lines} <= {"bright", "dark"}
+    assert all(0 <= line["score"] < 1 for line in lines)
+
+
+def test_resuming_a_finished_run_says_so(capsnet: Command, finished: Path) -> None:
+    outcome = capsnet("train", "--resume", finished)
+    assert outcome.code == 0
+    assert "is finished" in outcome.out
+
+
+def test_a_run_goes_on_as_it_was_started(capsnet: Command, finished: Path) -> None:
+    assert_one_line(capsnet("train", "--resume", finished, "--epochs", 3), "--epochs cannot be changed")
+
+
+def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
+    outcome = capsnet(
+        "train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", "--steps", 2, "--no-fast", *FEW
+    )
+    assert outcome.code == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data", "nosuch"), ("'nosuch'", "mnist5k")),
+        (("--data", "folder:/no/such/place"), ("/no/such/place", "not a directory")),
+        (("--lr", "-1"), ("learning_rate",)),
+        (("--device", "cuda:99"), ("'cuda:99'", "auto")),
+        (("--iterations", "0"), ("iterations",)),
+        (("--stem-channels", "100000000"), ("parameters",)),
+    ],
+)
+def test_options_that_make_no_sense_leave_no_run(
+    capsnet: Command, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    outcome = capsnet("train", "--out", tmp_path / "run", "--steps", 1, "--no-report", *options)
+    assert_one_line(outcome, *words)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+BAD_IMAGES = {
+    "not an image": lambda whole: b"hello, I am text\n" * 20,
+    "truncated": lambda whole: whole[: len(whole) // 2],
+    "0 bytes": lambda whole: b"",
+    "20,000 × 20,000": lambda whole: png_claiming(20_000, 20_000),
+    "1 × 1": lambda whole: png_claiming(1, 1),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_a_bad_image_is_named_in_one_line(
+    capsnet: Command, tmp_path: Path, finished: Path, pictures: Path, kind: str
+) -> None:
+    bad = tmp_path / "classes" / "bright" / "bad.png"
+    picture(bad, True)
+    picture(tmp_path / "classes" / "bright" / "good.png", True)
+    picture(tmp_path / "classes" / "dark" / "good.png", False)
+    picture(tmp_path / "classes" / "dark" / "better.png", False)
+    bad.write_bytes(BAD_IMAGES[kind](bad.read_bytes()))
+    assert_one_line(capsnet("predict", finished, bad), "bad.png")
+    outcome = capsnet("train", "--data", f"folder:{tmp_path / 'classes'}", "--out", tmp_path / "run", *FEW)
+    assert_one_line(outcome, "bad.png")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_answers_before_a_bad_image_are_not_lost(
+    capsnet: Command, tmp_path: Path, finished: Path, pictures: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"")
+    outcome = capsnet("predict", finished, pictures / "dark" / "0.png", tmp_path / "bad.png")
+    assert_one_line(outcome, "bad.png")
+    assert "0.png" in outcome.out
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "P", "I;16", "LA", "1", "CMYK"])
+def test_every_kind_of_pixel_is_converted(
+    capsnet: Command, tmp_path: Path, finished: Path, mode: str
+) -> None:
+    path = tmp_path / ("image.tif" if mode in ("I;16", "CMYK") else "image.png")
+    if mode == "I;16":
+        Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(path)
+    else:
+        picture(path, True, size=33, mode=mode)
+    outcome = capsnet("predict", finished, path)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(str(path))
+
+
+def test_a_missing_or_unfinished_run_is_one_line(capsnet: Command, tmp_path: Path) -> None:
+    for command in (("evaluate",), ("report",), ("train", "--resume")):
+        assert_one_line(capsnet(*command, tmp_path / "nowhere"), "nowhere")
+        assert_one_line(
+            capsnet(*command, tmp_path),
+            "config.json is missing" if command[0] != "report" else "not finished",
+        )
+
+
+def test_damaged_checkpoints_are_one_line(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
+    model = CapsNet(CapsNetConfig(image_shape=(1, 18, 18), classes=2, stem_channels=4, primary_types=1))
+    model.save_pretrained(tmp_path)
+    image = pictures / "dark" / "0.png"
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    whole, described = weights.read_bytes(), config.read_text()
+    assert capsnet("predict", tmp_path, image).code == 0
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert_one_line(capsnet("predict", tmp_path, image), "model.safetensors", "damaged")
+    weights.write_bytes(whole)
+    config.write_text(described[:-30])
+    assert_one_line(capsnet("predict", tmp_path, image), "config.json")
+    config.write_text(described.replace('"capsnet"', '"resnet"'))
+    assert_one_line(capsnet("predict", tmp_path, image), "'resnet'")
+    config.write_text(described.replace('"classes": 2', '"classes": 3'))
+    assert_one_line(capsnet("predict", tmp_path, image), "does not fit its config.json")
+    config.write_text(described)
+    weights.unlink()
+    assert_one_line(capsnet("predict", tmp_path, image), "model.safetensors is missing")
+
+
+def test_the_wrong_data_set_for_a_model_is_one_line(capsnet: Command, tmp_path: Path, finished: Path) -> None:
+    assert_one_line(capsnet("evaluate", finished, "--data", "mnist5k"), "2 classes", "10")
+    CapsNet(CapsNetConfig(image_shape=(1, 20, 20), stem_channels=4, primary_types=1)).save_pretrained(
+        tmp_path
+    )
+    assert_one_line(capsnet("evaluate", tmp_path, "--data", "mnist5k"), "(1, 20, 20)", "(1, 28, 28)")
+    assert_one_line(capsnet("evaluate", tmp_path), "--data")
+
+
+def idx(labels: bytes, magic: int) -> bytes:
+    return gzip.compress(struct.pack(">II", magic, len(labels)) + labels)
+
+
+def test_idx_files_with_a_wrong_header_or_checksum_are_one_line(capsnet: Command, tmp_path: Path) -> None:
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(idx(b"\1\2\3", 0x801))
+    arguments = ("train", "--data", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "run", *FEW)
+    assert_one_line(capsnet(*arguments), "idx3-ubyte")
+    broken = bytearray(idx(b"\1\2\3", 0x801))
+    broken[-6] ^= 0xFF
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(broken)
+    assert_one_line(capsnet(*arguments), "train-images-idx3-ubyte")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_class_is_named(capsnet: Command, tmp_path: Path) -> None:
+    picture(tmp_path / "classes" / "full" / "1.png", True)
+    (tmp_path / "classes" / "empty").mkdir()
+    assert_one_line(capsnet("train", "--data", f"folder:{tmp_path / 'classes'}", *FEW), "empty")
+
+
+def test_without_a_network_it_says_which_file_to_put_where(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "CAPSNET_DATA"}
+    blocked = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "capsnet.cli",
+            "train",
+            "--data",
+            "mnist",
+            "--out",
+            str(tmp_path / "run"),
+            *FEW,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, **blocked, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert_one_line(
+        Outcome(done.returncode, done.stdout, done.stderr), "idx3-ubyte.gz", "--data-dir", "CAPSNET_DATA"
+    )
+    assert not (tmp_path / "run").exists()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_learning_rate_far_too_large_ends_in_a_message_and_not_in_a_model(
+    capsnet: Command, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: CapsNet, batch: object) -> dict[str, torch.Tensor]:
+        return {"loss": self.classes.weight.sum() * torch.nan}
+
+    monkeypatch.setattr(CapsNet, "loss", broken)
+    outcome = capsnet("train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", "--steps", 3, *FEW)
+    assert outcome.code == 2
+    assert "the loss is not finite" in outcome.err
+    assert "--learning-rate" in outcome.err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    capsnet: Command, tmp_path: Path, pictures: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    outcome = capsnet(
+        "train", "--data", f"folder:{pictures}", "--out", tmp_path / "file" / "run", "--steps", 1, *FEW
+    )
+    assert_one_line(outcome, "cannot write", "--out")
+
+
+def test_a_folder_that_is_taken_is_not_overwritten(capsnet: Command, finished: Path, pictures: Path) -> None:
+    before = (finished / "model.safetensors").read_bytes()
+    assert_one_line(
+        capsnet("train", "--data", f"folder:{pictures}", "--out", finished, *FEW), "not empty", "--resume"
+    )
+    assert (finished / "model.safetensors").read_bytes() == before
