@@ -1,0 +1,36 @@
+"""What a model costs: parameters and multiply-adds, counted by the same code for every architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from capsnet import fast
+from capsnet.models.base import Classifier
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size and arithmetic of a model."""
+
+    parameters: int
+    """All trained numbers, a decoder's included."""
+    multiply_adds: int
+    """To classify one image, by the plain paths: convolutions and matrix products, routing included. A decoder
+    takes no part in that."""
+
+
+def cost_of(model: Classifier) -> Cost:
+    """Count a model's cost by showing it one black image.
+
+    >>> from capsnet.models import CapsNet
+    >>> cost_of(CapsNet())
+    Cost(parameters=8215568, multiply_adds=201793536)
+    """
+    image = torch.zeros(1, *model.config.image_shape, device=next(model.parameters()).device)
+    counter = FlopCounterMode(display=False)
+    with fast.disabled(), counter:
+        model.predict(image)
+    return Cost(model.parameter_count(), counter.get_total_flops() // 2)
