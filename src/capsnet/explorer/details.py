@@ -1,0 +1,201 @@
+"""The arithmetic of one unit, with the numbers of this image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from capsnet.errors import CapsnetError
+from capsnet.explain import OFFSETS, dimension_effects, dimension_sheet
+from capsnet.explorer.schemas import (
+    Array,
+    CapsuleRequest,
+    ChildRequest,
+    ChildResponse,
+    DecodeResponse,
+    Meaning,
+    MeaningsResponse,
+    PixelRequest,
+    PixelResponse,
+    PoolRequest,
+    PoolResponse,
+    SheetResponse,
+)
+from capsnet.explorer.session import Session
+from capsnet.explorer.tracing import check_class, scene_image
+from capsnet.models.capsnet import lengths_of
+
+#: Examples of a class that its dimensions' meanings are measured on.
+MEANING_EXAMPLES = 6
+
+
+@torch.no_grad()
+def pixel(session: Session, request: PixelRequest) -> PixelResponse:
+    """One number of Conv1: the patch it sees, its kernel, and their sum.
+
+    Raises:
+        CapsnetError: no such channel or place.
+    """
+    conv1 = session.model.primary.conv1
+    image = session.network_input(scene_image(session, request))
+    maps = conv1(image).relu()
+    channels, rows, columns = maps.shape[1:]
+    if request.channel >= channels or request.row >= rows or request.column >= columns:
+        raise CapsnetError(f"Conv1 has {channels} maps of {rows}×{columns}; ask for a place inside (from 0)")
+    top, left = request.row * conv1.stride[0], request.column * conv1.stride[1]
+    height, width = conv1.kernel_size
+    patch = image[0, :, top : top + height, left : left + width]
+    kernel = conv1.weight[request.channel]
+    assert conv1.bias is not None
+    return PixelResponse(
+        patch=Array.of(patch),
+        kernel=Array.of(kernel),
+        products=Array.of(patch * kernel),
+        dot=float((patch * kernel).sum()),
+        bias=float(conv1.bias[request.channel]),
+        value=float(maps[0, request.channel, request.row, request.column]),
+        top=top,
+        left=left,
+    )
+
+
+@torch.no_grad()
+def child(session: Session, request: ChildRequest) -> ChildResponse:
+    """One primary capsule, from its sum to its vote for one parent.
+
+    Raises:
+        CapsnetError: no such capsule or class.
+    """
+    model, config = session.model, session.model.config
+    parent = check_class(session, request.parent)
+    if request.child >= config.in_caps:
+        raise CapsnetError(
+            f"there is no primary capsule {request.child}; they are numbered 0 to {config.in_caps - 1}"
+        )
+    trace = model.trace(session.network_input(scene_image(session, request)), request.iterations)
+    rows, columns = config.grid
+    kind, place = divmod(request.child, rows * columns)
+    row, column = divmod(place, columns)
+    u = trace.primary[0, request.child]
+    before = _before_squash(session, trace.maps, kind, row, column)
+    weight = model.classes.weight[request.child, :, parent].T
+    vote = weight @ u
+    step = config.primary_stride * config.stem_stride
+    size = config.stem_kernel + config.stem_stride * (config.primary_kernel - 1)
+    top, left = row * step, column * step
+    return ChildResponse(
+        child=request.child,
+        type=kind,
+        row=row,
+        column=column,
+        field=(top, left, top + size, left + size),
+        before=Array.of(before),
+        u=Array.of(u),
+        before_length=float(before.norm()),
+        length=float(u.norm()),
+        weight=Array.of(weight),
+        vote=Array.of(vote),
+        logits=Array.of(trace.routing.logits[:, 0, request.child]),
+        couplings=Array.of(trace.routing.couplings[:, 0, request.child]),
+        agreement=(trace.routing.outputs[:, 0, parent] @ vote).tolist(),
+    )
+
+
+def _before_squash(session: Session, maps: Tensor, kind: int, row: int, column: int) -> Tensor:
+    """s of one primary capsule: the second convolution at one place, for one capsule's channels."""
+    primary, config = session.model.primary, session.model.config
+    top, left, size = row * config.primary_stride, column * config.primary_stride, config.primary_kernel
+    patch = maps[0, :, top : top + size, left : left + size]
+    own = slice(kind * config.primary_dim, (kind + 1) * config.primary_dim)
+    assert primary.conv2.bias is not None
+    return (
+        torch.einsum("dchw,chw->d", primary.conv2.weight[own] * primary.scale, patch)
+        + primary.conv2.bias[own]
+    )
+
+
+def _capsules(session: Session, request: CapsuleRequest) -> Tensor:
+    """A set of class capsules in which one speaks, (1, classes, class_dim)."""
+    config = session.model.config
+    number = check_class(session, request.number)
+    if session.model.decoder is None:
+        raise CapsnetError("this model was trained without a decoder: it cannot draw")
+    if len(request.pose) != config.class_dim:
+        raise CapsnetError(
+            f"a class capsule of this model has {config.class_dim} numbers, not {len(request.pose)}"
+        )
+    capsules = torch.zeros(1, config.classes, config.class_dim)
+    capsules[0, number] = torch.tensor(request.pose)
+    return capsules
+
+
+@torch.no_grad()
+def decode(session: Session, request: CapsuleRequest) -> DecodeResponse:
+    """What a capsule with these numbers draws."""
+    capsules = _capsules(session, request)
+    return DecodeResponse(
+        image=Array.of(session.model.decode(capsules, request.number)[0]),
+        length=float(lengths_of(capsules)[0, request.number]),
+    )
+
+
+def sheet(session: Session, request: CapsuleRequest) -> SheetResponse:
+    """Each number of a capsule turned from −0.25 to 0.25 (figure 4 of the paper)."""
+    images = dimension_sheet(session.model, _capsules(session, request)[0], request.number)
+    return SheetResponse(offsets=list(OFFSETS), images=Array.of(images))
+
+
+@torch.no_grad()
+def meanings(session: Session, number: int) -> MeaningsResponse:
+    """What each number of a class's capsule changes in the drawing, measured on test digits of that class."""
+    check_class(session, number)
+    if session.model.decoder is None:
+        raise CapsnetError("this model was trained without a decoder: it cannot draw")
+    own = [index for index, labels in enumerate(session.labels) if labels == [number]][:MEANING_EXAMPLES]
+    if len(own) < 2:
+        return MeaningsResponse(examples=len(own), meanings=[None] * session.model.config.class_dim)
+    capsules = session.model(session.network_input(session.pictures[own].float() / 255))
+    found = dimension_effects(session.model, capsules, torch.full((len(own),), number)).meanings()
+    return MeaningsResponse(
+        examples=len(own),
+        meanings=[None if one is None else Meaning(measure=one[0], correlation=one[1]) for one in found],
+    )
+
+
+@torch.no_grad()
+def pool(session: Session, request: PoolRequest) -> PoolResponse:
+    """Max pooling of one map, and a second map, its windows shuffled, that pools to exactly the same.
+
+    Each window's numbers are turned by half a window's worth of places: nothing is lost but where they were.
+
+    Raises:
+        CapsnetError: no such channel, or windows larger than the map.
+    """
+    maps = session.model.primary.conv1(session.network_input(scene_image(session, request))).relu()
+    size = request.size
+    if request.channel >= maps.shape[1] or size > min(maps.shape[2:]):
+        raise CapsnetError(
+            f"Conv1 has {maps.shape[1]} maps of {maps.shape[2]}×{maps.shape[3]}; ask for one of them"
+        )
+    rows, columns = maps.shape[2] // size, maps.shape[3] // size
+    whole = maps[:, request.channel, : rows * size, : columns * size]
+    windows = whole.view(rows, size, columns, size).transpose(1, 2).reshape(rows, columns, size * size)
+    turned = windows.roll(size * size // 2 + (size % 2), dims=2)
+    shuffled = turned.view(rows, columns, size, size).transpose(1, 2).reshape(1, rows * size, columns * size)
+    before, after = windows.argmax(dim=2), turned.argmax(dim=2)
+    alive = windows.amax(dim=2) > 0
+    distance = torch.hypot((before // size - after // size).float(), (before % size - after % size).float())
+    winners = torch.stack((before // size, before % size), dim=2)
+    corner = (
+        torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), dim=2) * size
+    )
+    return PoolResponse(
+        size=size,
+        map=Array.of(whole[0]),
+        pooled=Array.of(max_pool2d(whole[None], size)[0, 0]),
+        winners=Array.of((winners + corner).float()),
+        shuffled=Array.of(shuffled[0]),
+        shuffled_pooled=Array.of(max_pool2d(shuffled[None], size)[0, 0]),
+        moved=float(distance[alive].mean()) if bool(alive.any()) else 0.0,
+    )

@@ -1,0 +1,84 @@
+"""Capsules on a plane: projections that keep what the pictures are about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def main_directions(
+    vectors: Float[Tensor, "*groups n dim"], count: int = 2
+) -> Float[Tensor, "*groups dim count"]:
+    """The directions from the origin that hold most of the vectors' sum of squares, orthonormal.
+
+    Each is turned so that its entries sum to a positive number: a picture must not flip when a finger moves.
+    """
+    _, directions = torch.linalg.eigh(vectors.mT @ vectors)
+    directions = directions[..., -count:].flip(-1)
+    sign = torch.where(directions.sum(dim=-2, keepdim=True) < 0, -1.0, 1.0)
+    turned: Tensor = directions * sign
+    return turned
+
+
+def flatten_arrows(
+    capsules: Float[Tensor, "types places dim"], planes: Float[Tensor, "types dim 2"]
+) -> Float[Tensor, "types places 2"]:
+    """Each capsule as an arrow in its type's plane, stretched to the capsule's own length."""
+    arrows = capsules @ planes
+    length = capsules.norm(dim=-1, keepdim=True)
+    stretched: Tensor = arrows * (length / arrows.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+    return stretched
+
+
+@dataclass(frozen=True)
+class VotePlane:
+    """Votes for one parent, seen from the side: how far along the parent's final vector, and how far off it."""
+
+    points: Float[Tensor, "in_caps 2"]
+    mean: Float[Tensor, "iterations 2"]
+    spread: Float[Tensor, "iterations 2 2"]
+    outputs: Float[Tensor, "iterations 2"]
+    rms: Float[Tensor, " iterations"]
+    shown: float
+
+
+def vote_plane(
+    votes: Float[Tensor, "in_caps dim"],
+    couplings: Float[Tensor, "iterations in_caps"],
+    outputs: Float[Tensor, "iterations dim"],
+) -> VotePlane:
+    """Project the votes for one parent onto the plane of its final vector and the main direction beside it.
+
+    Across is û·v/‖v‖, so what routing adds to a child's logit is its place times ‖v‖. Means and covariances
+    are weighted by the couplings, iteration by iteration.
+    """
+    final = outputs[-1]
+    along = final / final.norm().clamp(min=1e-12)
+    beside = main_directions(votes - (votes @ along)[:, None] * along, 1)[:, 0]
+    plane = torch.stack((along, beside), dim=1)
+    points = votes @ plane
+
+    weights = couplings / couplings.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    mean = weights @ votes
+    flat_mean = mean @ plane
+    off = points - flat_mean[:, None]
+    distance = (votes - mean[:, None]).norm(dim=-1)
+    return VotePlane(
+        points,
+        flat_mean,
+        torch.einsum("ti,tia,tib->tab", weights, off, off),
+        outputs @ plane,
+        (weights * distance.square()).sum(dim=1).sqrt(),
+        float(points.square().sum() / votes.square().sum().clamp(min=1e-12)),
+    )
+
+
+def path_of(vectors: Float[Tensor, "steps dim"], origin: int) -> tuple[Float[Tensor, "steps 2"], float]:
+    """A path through a high-dimensional space on the two directions in which it leads away from its origin,
+    and the share of its sum of squares that can be seen there."""
+    away = vectors - vectors[origin]
+    path = away @ main_directions(away)
+    return path, float(path.square().sum() / away.square().sum().clamp(min=1e-12))

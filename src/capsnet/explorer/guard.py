@@ -1,0 +1,135 @@
+"""Who may ask, and how much. The page's server is a program on somebody's computer: any web site that is
+open in the same browser can try to talk to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: A scene of two 28×28 digits takes some 30 kB of JSON.
+MAX_JSON = 2_000_000
+MAX_PICTURE = 16_000_000
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-cache",
+}
+
+
+class Refused(Exception):
+    """A request that gets no further."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Guard:
+    """ASGI middleware: checks Host (DNS rebinding), Origin (other sites), content type and size of the body.
+
+    The body is counted as it arrives, before anything parses it.
+
+    Args:
+        app: what is guarded.
+        hosts: names by which this server may be addressed.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
+        self.app = app
+        self.hosts = frozenset(name.lower() for name in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is allowed, with the security headers on every answer."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # there are no web sockets here
+            return
+
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *own]}
+            await send(message)
+
+        try:
+            limit = self.check(scope)
+            await self.app(scope, _limited(receive, limit), send_with_headers)
+        except Refused as refused:
+            if not started:
+                await _answer(send_with_headers, refused)
+
+    def check(self, scope: Scope) -> int:
+        """How many bytes the body may have.
+
+        Raises:
+            Refused: another host or origin, an unsuitable content type, a body announced as too large.
+        """
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        host = headers.get("host", "")
+        if _hostname(host) not in self.hosts:
+            raise Refused(403, "this server answers to its own name only; open it by the address it printed")
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
+            raise Refused(403, "requests from other origins are refused")
+        if headers.get("sec-fetch-site") == "cross-site" and scope["method"] not in ("GET", "HEAD"):
+            raise Refused(403, "requests from other sites are refused")
+        if scope["method"] != "POST":
+            return 0
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        picture = scope["path"] == "/api/picture"
+        if picture and not (kind.startswith("image/") or kind == "application/octet-stream"):
+            raise Refused(415, "send the picture itself, with its content type (image/png, …)")
+        if not picture and kind != "application/json":
+            raise Refused(415, "send JSON, with content type application/json")
+        limit = MAX_PICTURE if picture else MAX_JSON
+        announced = headers.get("content-length", "0")
+        if not announced.isdigit() or int(announced) > limit:
+            raise Refused(413, f"the body may have up to {limit:,} bytes")
+        return limit
+
+
+def _hostname(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    total = 0
+
+    async def counted() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        if total > limit:
+            raise Refused(413, f"the body may have up to {limit:,} bytes")
+        return message
+
+    return counted
+
+
+async def _answer(send: Send, refused: Refused) -> None:
+    body = json.dumps({"detail": refused.reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if refused.status == 413:  # what is left of the body is not read
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

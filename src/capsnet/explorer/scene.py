@@ -1,0 +1,64 @@
+"""The visitor's layers → the network's input."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capsnet.errors import CapsnetError
+from capsnet.explorer.schemas import Layer, Transform
+from capsnet.warp import affine_matrices, warp
+
+Images = Float[Tensor, "batch channels height width"]
+
+
+def matrices_of(transforms: list[Transform]) -> Float[Tensor, "batch 2 3"]:
+    """The affine maps of pixel coordinates about the centre."""
+    values = torch.tensor(
+        [[t.rotation, t.shear, t.scale_x, t.scale_y, t.shift_x, t.shift_y] for t in transforms]
+    )
+    return affine_matrices(
+        rotation=values[:, 0], shear=values[:, 1], scale=values[:, 2:4], translation=values[:, 4:6]
+    )
+
+
+def pixels_of(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
+    """Each layer's pixels as it was drawn.
+
+    Raises:
+        CapsnetError: a layer is not of the model's size.
+    """
+    channels, height, width = image_shape
+    for number, layer in enumerate(layers, 1):
+        if len(layer.pixels) != channels * height * width:
+            raise CapsnetError(
+                f"layer {number} has {len(layer.pixels)} pixels; this model takes "
+                f"{channels}·{height}·{width} = {channels * height * width}"
+            )
+    return torch.tensor([layer.pixels for layer in layers]).view(-1, *image_shape)
+
+
+def placed(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
+    """Each layer, transformed. A layer that is not transformed keeps its pixels exactly."""
+    images = pixels_of(layers, image_shape)
+    moved = [number for number, layer in enumerate(layers) if layer.transform != Transform()]
+    if moved:
+        images[moved] = warp(images[moved], matrices_of([layers[number].transform for number in moved]))
+    return images.clamp(0, 1)
+
+
+def compose(layers: Images) -> Float[Tensor, "1 channels height width"]:
+    """Layers on top of each other, as in MultiMNIST: added, and clipped at 1."""
+    return layers.sum(dim=0, keepdim=True).clamp(max=1)
+
+
+def outlines(layers: list[Layer], image_shape: tuple[int, int, int]) -> Float[Tensor, "batch 4 2"]:
+    """Corners of each layer's frame after its transform, in pixels (across, down) from the top left."""
+    _, height, width = image_shape
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]) * torch.tensor(
+        [width / 2, height / 2]
+    )
+    matrices = matrices_of([layer.transform for layer in layers])
+    moved = corners @ matrices[:, :, :2].mT + matrices[:, None, :, 2]
+    return moved + torch.tensor([width / 2, height / 2])

@@ -1,0 +1,86 @@
+"""The command `capsnet explore`: load, listen, open the browser."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from capsnet.errors import CapsnetError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+DEFAULT_MODEL = "capsnet-mnist"
+DEFAULT_PORT = 8721
+
+
+def serve(
+    run: str | None = None, port: int = DEFAULT_PORT, open_browser: bool = True, host: str = "127.0.0.1"
+) -> None:
+    """Show a model in the browser until interrupted.
+
+    Args:
+        run: a run folder, a saved model, or the name of a model that comes with the package (the default).
+        port: 0 takes any free one.
+        open_browser: show the page once the server listens.
+        host: address to listen on. Anything but loopback lets others on the network use this computer.
+
+    Raises:
+        CapsnetError: the web framework is not installed, no such model, or the port is taken.
+    """
+    try:
+        import uvicorn
+
+        from capsnet.explorer.app import LOOPBACK, create_app
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in {"fastapi", "uvicorn", "starlette"}:
+            raise
+        raise CapsnetError(
+            f"the explorer needs {error.name}; install it with: pip install 'capsnet[explorer]'"
+        ) from error
+    from capsnet.explorer.session import open_session
+
+    listener = listen(host, port)
+    try:
+        session = open_session(run or DEFAULT_MODEL)
+        shown = "localhost" if host in LOOPBACK else host
+        address = f"http://{shown}:{listener.getsockname()[1]}/"
+        app = create_app(session, hosts={*LOOPBACK, host})
+        if open_browser:
+            _open_when_ready(app, address)
+        print(f"{session.run}: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        )
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass  # how one leaves
+    finally:
+        listener.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, before anything slow is done.
+
+    Raises:
+        CapsnetError: the port is taken, or the address is none of this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise CapsnetError(f"--port {port}: ports are 0 (any free one) to 65535")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise CapsnetError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
+        ) from error
+
+
+def _open_when_ready(app: FastAPI, address: str) -> None:
+    """The socket accepts connections already, so the browser may be started at once: it will wait."""
+    import threading
+    import webbrowser
+
+    del app
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

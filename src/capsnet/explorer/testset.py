@@ -1,0 +1,179 @@
+"""Does routing matter here? Over the test set, a few images at a time so that a visitor never waits for it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from capsnet.data.dataset import Source
+from capsnet.evaluation import Evaluation
+from capsnet.explain import coupling_entropy, dead_share
+from capsnet.explorer.comparing import ABLATION, DEAD
+from capsnet.explorer.schemas import TestRow, TestsetResponse
+from capsnet.explorer.session import Session
+from capsnet.explorer.worker import Busy, Worker
+from capsnet.files import write_text
+from capsnet.models.capsnet import lengths_of
+
+#: Images at a time: one visitor's request waits for no more than that.
+CHUNK = 8
+#: Enough for an interval of ±0.5 % around 1 %.
+LIMIT = 1000
+#: Kept beside a model's weights, measured on a whole test set; see `measure`.
+FILE = "ablation.json"
+
+
+@dataclass
+class _Sums:
+    """Collected chunk by chunk, one entry per number of iterations."""
+
+    scores: list[list[Tensor]] = field(default_factory=lambda: [[] for _ in ABLATION])
+    own: list[Tensor] = field(default_factory=list)
+    entropy: list[list[Tensor]] = field(default_factory=lambda: [[] for _ in ABLATION])
+    labels: list[Tensor] = field(default_factory=list)
+    control: list[Tensor] = field(default_factory=list)
+    longest: Tensor | None = None
+
+
+class Ablation:
+    """Counts errors with uniform couplings and with more and more routing.
+
+    Args:
+        session: the model and its digits.
+        limit: images of the test set, from its start.
+    """
+
+    def __init__(self, session: Session, limit: int = LIMIT) -> None:
+        self.session = session
+        self.total = min(limit, len(session.dataset.test)) if session.dataset else 0
+        self.done = 0
+        self._sums = _Sums()
+
+    @torch.no_grad()
+    def step(self, count: int = CHUNK) -> bool:
+        """Measure the next images; True while some are left."""
+        session, sums = self.session, self._sums
+        if self.done >= self.total:
+            return False
+        assert session.dataset is not None
+        stop = min(self.done + count, self.total)
+        batch = _batch(session.dataset.test, torch.arange(self.done, stop))
+        primary = session.model.primary(batch.images)
+        sums.own.append(lengths_of(session.model.classes(primary)))
+        for index, iterations in enumerate(ABLATION):
+            routing = session.model.classes.trace(primary, iterations)
+            sums.scores[index].append(lengths_of(routing.outputs[-1]))
+            sums.entropy[index].append(coupling_entropy(routing)[-1])
+        if session.control is not None:
+            sums.control.append(session.control.scores(batch.images))
+        sums.labels.append(batch.labels)
+        longest = lengths_of(primary).amax(dim=0)
+        sums.longest = longest if sums.longest is None else torch.maximum(sums.longest, longest)
+        self.done = stop
+        return self.done < self.total
+
+    def result(self) -> TestsetResponse:
+        """Figures once all is measured; only the progress before."""
+        dataset = self.session.dataset
+        source = (
+            "no test set here" if dataset is None else f"{self.session.provenance} First {self.total:,} used."
+        )
+        if self.done < self.total or self.total == 0:
+            return TestsetResponse(
+                source=source, done=self.done, total=self.total, rows=[], dead_children=None,
+                control_error=None, control_interval=None,
+            )  # fmt: skip
+        sums = self._sums
+        labels, own = torch.cat(sums.labels), torch.cat(sums.own)
+        control = Evaluation(torch.cat(sums.control), labels) if sums.control else None
+        assert sums.longest is not None
+        return TestsetResponse(
+            source=source,
+            done=self.done,
+            total=self.total,
+            rows=[
+                _row(iterations, torch.cat(sums.scores[index]), own, labels, torch.cat(sums.entropy[index]))
+                for index, iterations in enumerate(ABLATION)
+            ],
+            dead_children=dead_share(sums.longest[None, :, None], DEAD),
+            control_error=None if control is None else control.error,
+            control_interval=None if control is None else control.interval,
+        )
+
+
+def _row(iterations: int, lengths: Tensor, own: Tensor, labels: Tensor, entropy: Tensor) -> TestRow:
+    evaluation = Evaluation(lengths, labels)
+    top = lengths.topk(2, dim=1).values.mean(dim=0)
+    return TestRow(
+        iterations=iterations,
+        errors=evaluation.errors,
+        n=evaluation.n,
+        error=evaluation.error,
+        interval=evaluation.interval,
+        changed=int((evaluation.predictions != Evaluation(own, labels).predictions).any(dim=1).sum()),
+        winner=float(top[0]),
+        runner_up=float(top[1]),
+        entropy=float(entropy.mean()),
+    )
+
+
+def _batch(test: Source, indices: Tensor):  # type: ignore[no-untyped-def]
+    return test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
+
+
+def read_measured(folder: Path) -> TestsetResponse | None:
+    """What `measure` left beside a model, if it did."""
+    path = folder / FILE
+    try:
+        return TestsetResponse.model_validate_json(path.read_bytes()) if path.exists() else None
+    except (OSError, ValidationError):
+        return None  # measured again instead
+
+
+def measure(session: Session) -> TestsetResponse:
+    """Measure the whole test set and keep the figures beside the model, for models that are passed on."""
+    ablation = Ablation(session, limit=2**31)
+    while ablation.step(count=50):
+        pass
+    result = ablation.result()
+    write_text(session.folder / FILE, result.model_dump_json(indent=2) + "\n")
+    return result
+
+
+class Background:
+    """Runs an ablation in a worker's spare time, from when somebody first asks for it."""
+
+    def __init__(self, session: Session, worker: Worker) -> None:
+        self._ablation = Ablation(session)
+        self._measured = read_measured(session.folder)
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._running = False
+
+    def ask(self) -> TestsetResponse:
+        """Figures, or how far it has come."""
+        if self._measured is not None:
+            return self._measured
+        with self._lock:
+            if not self._running and self._ablation.done < self._ablation.total:
+                self._running = True
+                self._next()
+        result = self._ablation.result()
+        if result.rows:
+            self._measured = result
+        return result
+
+    def _next(self) -> None:
+        try:
+            self._worker.submit(self._step, urgent=False)
+        except Busy:
+            self._running = False  # the next question starts it again
+
+    def _step(self) -> None:
+        if self._ablation.step():
+            self._next()
