@@ -1,25 +1,22 @@
 """Routing on a GPU: the Triton backend against the reference, eager and compiled, side by side in one run.
 
-    python benchmarks/gpu_routing.py --out results/          # parity, then time and memory
-    python benchmarks/gpu_routing.py --out results/ --sweep  # launch shapes, for `plan_for`
+    python benchmarks/gpu_routing.py --out results/
 
 Parity with float64 comes first, and where it fails there are no timings. Times are medians of CUDA events,
 interleaved over rounds; "graph" replays a CUDA graph, so that what is timed is the device, not Python.
-Writes gpu_routing.json and gpu_routing.csv (or gpu_routing_sweep.csv) into the directory given by --out.
+Writes gpu_routing.json and gpu_routing.csv into the directory given by --out.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import json
-import multiprocessing
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -235,99 +232,6 @@ def kernels(case: Case) -> list[dict[str, Any]]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------- sweep
-
-
-@dataclass(frozen=True)
-class Trial:
-    dtype: torch.dtype
-    stage: str
-    launch: backend.Launch
-    share: int
-
-
-def trials() -> Iterable[Trial]:
-    Launch = backend.Launch
-    for dtype in (torch.bfloat16, torch.float32):
-        shares = (6, 8, 12, 16, 24)
-        for (samples, warps), children, stages, share in itertools.product(
-            ((32, 2), (64, 4), (128, 8)), (2, 4), (1, 2, 3), shares
-        ):
-            yield Trial(dtype, "forward", Launch(samples, children, warps, stages), share)
-            if children == 2:
-                yield Trial(dtype, "backward", Launch(samples, children, warps, stages), share)
-        for (samples, warps), children, stages, share in itertools.product(
-            ((32, 2), (64, 4), (128, 8)), (4, 8), (2, 3), shares
-        ):
-            yield Trial(dtype, "uniform", Launch(samples, children, warps, stages), share)
-        for (samples, warps), children, stages, registers in itertools.product(
-            ((32, 2), (64, 4), (64, 8), (128, 4), (128, 8)), (2, 4, 8), (1, 2, 3), (None, 128, 168)
-        ):
-            yield Trial(dtype, "gradients", Launch(samples, children, warps, stages, registers), 12)
-
-
-def attempt(trial: Trial, compile_only: bool = False) -> float:
-    """Microseconds of one launch of that stage; inf where it does not fit the device."""
-    case = Case(dtype=trial.dtype)
-    u, weight, _, dv = case.tensors()
-    plan = backend.plan_for(
-        u.shape, weight.shape, backend._precision(u, weight), backend._processors(u.device)
-    )
-    plan = replace(plan, children_per_program=trial.share, **{trial.stage: trial.launch})
-    plain, backend.plan_for = backend.plan_for, lambda *_: plan  # type: ignore[assignment]
-    try:
-        run = backend._Run(u, weight, False)
-        s_all = torch.randn(3, *run.parents, device="cuda")
-        v_sum = torch.randn(run.parents, device="cuda").to(run.operand) * 0.2
-        state = (v_sum.clone(), *(torch.empty(case.batch, case.in_caps, device="cuda") for _ in range(2)))
-        call = {
-            "uniform": lambda: run.sum_votes(v_sum, uniform=True),
-            "forward": lambda: run.sum_votes(v_sum),
-            "backward": lambda: run.sum_votes(v_sum, *state),
-            "gradients": lambda: backend.backward(dv, u, weight, None, s_all, 3, False, "all"),
-        }[trial.stage]
-        call()
-        torch.cuda.synchronize()
-        return 0.0 if compile_only else 1e3 * do_bench(captured(call), warmup=3, rep=15, return_mode="median")
-    except Exception as problem:  # noqa: BLE001  out of shared memory or registers: not a candidate
-        if "out of resource" not in str(problem).lower():
-            print(trial, type(problem).__name__, str(problem)[:120], flush=True)
-        return float("inf")
-    finally:
-        backend.plan_for = plain
-
-
-def compile_one(trial: Trial) -> None:
-    attempt(trial, compile_only=True)
-
-
-def sweep(stages: list[str], workers: int) -> list[dict[str, Any]]:
-    """Time of every launch shape. "gradients" is the time of a whole backward, of which only that kernel varies."""
-    wanted = [trial for trial in trials() if trial.stage in stages]
-    distinct = {(trial.dtype, trial.stage, trial.launch): trial for trial in wanted}
-    print(f"{len(wanted)} trials, {len(distinct)} kernels to compile", flush=True)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        list(pool.imap_unordered(compile_one, distinct.values(), chunksize=4))
-    rows = [
-        {
-            "dtype": SHORT[t.dtype],
-            "stage": t.stage,
-            **vars(t.launch),
-            "share": t.share,
-            "us": round(attempt(t), 1),
-        }
-        for t in wanted
-    ]
-    for dtype, stage in itertools.product(SHORT.values(), stages):
-        best = sorted((r for r in rows if (r["dtype"], r["stage"]) == (dtype, stage)), key=lambda r: r["us"])
-        for row in best[:6]:
-            print(" ".join(f"{key}={value}" for key, value in row.items()))
-    return rows
-
-
-# ---------------------------------------------------------------------------------------------- report
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     names = list(rows[0])
     cells = [names, *([str(row[name]) for name in names] for row in rows)]
@@ -358,16 +262,10 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="directory for the results")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sweep", action="store_true", help="search launch shapes instead")
-    parser.add_argument("--stages", default="uniform,forward,backward,gradients", help="of --sweep")
-    parser.add_argument("--workers", type=int, default=12, help="processes that compile for --sweep")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = False
     print(machine())
-    if options.sweep:
-        write_csv(options.out / "gpu_routing_sweep.csv", sweep(options.stages.split(","), options.workers))
-        return 0
 
     good, checks = parity()
     report: dict[str, Any] = {"machine": machine(), "sizes": PAPER, "iterations": 3, "parity": checks}
