@@ -1,11 +1,26 @@
-"""The network's beginning, images → feature maps of the primary capsules: most of the network's arithmetic."""
+"""The network's beginning, images → feature maps of the primary capsules: most of the network's arithmetic.
+
+`features` and `conv2d` equal the library's convolutions (reference.py) to float32 rounding, and pick the fast form
+(points.py says why it needs a fifth of the multiplications) where it wins: float32 on a CPU, a large kernel, enough
+images and channels. Elsewhere, and in compiled, exported or traced programs, they are the library's.
+
+The same input gives the same bits with the same number of threads. One image alone may take another path than
+inside a batch: the two agree to 1e-6, relative to the norm.
+"""
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional as F
 
+from capsnet import fast as switch
 from capsnet.stem import reference
+from capsnet.stem.cost import wins
+
+__all__ = ["conv2d", "features"]
 
 
 def features(
@@ -18,7 +33,78 @@ def features(
     stride2: int = 2,
     fast: bool | None = None,
 ) -> Float[Tensor, "batch out rows columns"]:
-    """conv2(relu(conv1(images))), before any squash."""
-    return reference.features(
-        images, conv1_weight, conv1_bias, conv2_weight, conv2_bias, stride1, stride2
+    """conv2(relu(conv1(images))), before any squash.
+
+    fast: False takes the library's convolutions; None and True take the fast form where it is expected to win.
+    Raises RuntimeError, as F.conv2d does, for shapes that do not fit.
+    """
+    parameters = (conv1_weight, conv1_bias, conv2_weight, conv2_bias)
+    if (
+        _allowed(fast, images, *parameters)
+        and _fits(images, conv1_weight, stride1)
+        and conv1_weight[0].numel() <= conv1_weight.shape[0] * 2
+    ):
+        rows, columns = ((size - conv1_weight.shape[2]) // stride1 + 1 for size in images.shape[2:])
+        train = torch.is_grad_enabled() and any(t.requires_grad for t in (images, *parameters))
+        if wins(len(images), rows, columns, conv2_weight.shape, stride2, train):
+            from capsnet.stem.autograd import Stem, stem_inference
+
+            strides = (stride1, stride1), (stride2, stride2)
+            call = Stem.apply if train else stem_inference
+            return call(images, *parameters, *strides)
+    return reference.features(images, *parameters, stride1, stride2)
+
+
+def conv2d(
+    x: Float[Tensor, "batch channels height width"],
+    weight: Float[Tensor, "out channels k k"],
+    bias: Float[Tensor, " out"] | None = None,
+    stride: int = 1,
+    fast: bool | None = None,
+) -> Float[Tensor, "batch out rows columns"]:
+    """F.conv2d(x, weight, bias, stride), with the same choice as `features`."""
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if _allowed(fast, *tensors) and _fits(x, weight, stride):
+        train = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        if wins(len(x), x.shape[2], x.shape[3], weight.shape, stride, train):
+            from capsnet.stem.autograd import Conv2d, conv2d_inference
+
+            call = Conv2d.apply if train else conv2d_inference
+            return call(x, weight, bias, (stride, stride))
+    return F.conv2d(x, weight, bias, stride)
+
+
+def _allowed(fast: bool | None, *tensors: Tensor) -> bool:
+    """Plain float32 CPU tensors in eager mode, and nothing that switches the fast path off."""
+    return (
+        fast is not False
+        and not torch.compiler.is_compiling()
+        and not torch._C._get_tracing_state()
+        and switch.enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()  # vmap, jvp: they need the library's rules
+        and torch._C._len_torch_dispatch_stack() == 0  # nor may whoever watches operators miss these
+        and all(_plain(tensor) for tensor in tensors)
+    )
+
+
+def _plain(tensor: Tensor) -> bool:
+    return (
+        type(tensor) in (Tensor, nn.Parameter)  # not a fake or distributed tensor
+        and tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and not tensor.is_neg()
+        and forward_ad.unpack_dual(tensor).tangent is None  # type: ignore[no-untyped-call]
+    )
+
+
+def _fits(x: Tensor, weight: Tensor, stride: int) -> bool:
+    """Shapes for which there is something to compute; the library explains the others."""
+    return (
+        x.dim() == weight.dim() == 4
+        and x.shape[1] == weight.shape[1]
+        and isinstance(stride, int)
+        and stride > 0
+        and all(size >= k for size, k in zip(x.shape[2:], weight.shape[2:], strict=True))
     )

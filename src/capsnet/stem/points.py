@@ -95,7 +95,10 @@ def axis(size: int, kernel: int, stride: int) -> Axis:
     points = [(row, False, row == 1) for row in range(n_real)]
     points += [(row, True, False) for row in range(n_real, n, 2)]
     full = [length == n for length in samples]
-    inverses = [np.linalg.inv(_evaluate(s, roots, inf)) for s, inf in zip(samples, full, strict=True)]
+    inverses = [
+        np.linalg.inv(_evaluate(s, roots, inf)).astype(np.complex128)
+        for s, inf in zip(samples, full, strict=True)
+    ]
     return Axis(
         outputs=outputs,
         stride=stride,
@@ -112,7 +115,7 @@ def axis(size: int, kernel: int, stride: int) -> Axis:
 class Plan:
     """Two axes and their planes, ordered so that planes which need the same phases lie together.
 
-    ops: (kind, first plane, four coordinates row·n_x + column) per product of points, one row each.
+    ops: (kind, first plane, four coordinates column·n_y + row) per product of points, one row each.
     groups: (first plane, end plane, number of phases); slots: (planes, phases) position of a phase among those
     its plane uses, or −1.
     """
@@ -143,16 +146,18 @@ def plan(height: int, width: int, kernel: tuple[int, int], stride: tuple[int, in
     for p, (row, row_complex, _) in enumerate(y.points):
         for q, (column, column_complex, _) in enumerate(x.points):
             slots = tuple(int(y.has(p, a) and x.has(q, b)) for a, b in phases)
-            first = row * x.size + column
-            down, right = first + x.size * row_complex, first + column_complex
+            first = column * y.size + row
+            down, right = first + row_complex, first + column_complex * y.size
             kind = row_complex + column_complex
-            corners = [first, max(down, right) if kind == COMPLEX else right, down, down + column_complex]
+            second = max(down, right) if kind == COMPLEX else right
+            corners = [first, second, down, right + row_complex]
             found.setdefault(slots, []).append((kind, corners))
-    ops, groups, table = [], [], []
+    ops, groups = [], []
+    table: list[list[int]] = []
     for used in sorted(found, reverse=True):
-        start, slots = len(table), [sum(used[:i]) if use else -1 for i, use in enumerate(used)]
+        start, positions = len(table), [sum(used[:i]) if use else -1 for i, use in enumerate(used)]
         for kind, corners in found[used]:
             ops.append([kind, len(table), *corners])
-            table += [slots] * (1, 3, 6)[kind]
+            table += [positions] * (1, 3, 6)[kind]
         groups.append((start, len(table), sum(used)))
     return Plan(y, x, np.array(ops), tuple(groups), np.array(table))
