@@ -23,6 +23,14 @@ _SETS = {
         "trained as mnist40, tested on fixed affine transforms of MNIST's test digits",
     ),
     "affnist": ("affine", "trained as mnist40, tested on the published affNIST (local files only)"),
+    "smallnorb": ("views", "smallNORB, 24,300 + 24,300 stereo pairs of toys (local files only)"),
+    "smallnorb-azimuth": ("views", "the same, tested on azimuths that were not trained on"),
+    "smallnorb-elevation": ("views", "the same, tested on elevations that were not trained on"),
+    "objects3d": ("views", "rendered toys under smallNORB's viewpoints; rendered once, in about two minutes"),
+    "objects3d-azimuth": ("views", "the same, tested on azimuths that were not trained on"),
+    "objects3d-elevation": ("views", "the same, tested on elevations that were not trained on"),
+    "cifar10": ("cifar10", "CIFAR-10, 50,000 + 10,000 photographs, cropped to 24×24"),
+    "svhn": ("svhn", "SVHN, 73,257 + 26,032 house numbers"),
     "multimnist5k": ("overlapping", "the same, made from mnist5k; needs no network"),
 }
 

@@ -1,0 +1,101 @@
+"""CIFAR-10 (Krizhevsky 2009) from its binary version, cropped and varied as the authors' code does."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+
+from capsnet.augment import Brightness, CenterCrop, Compose, Contrast, Flip, RandomCrop
+from capsnet.data.dataset import Dataset, Examples
+from capsnet.data.files import Download, locate, obtain, shown
+from capsnet.errors import CapsnetError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIRECTORY = "cifar-10-batches-bin"
+FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+ARCHIVE = "cifar-10-binary.tar.gz"
+#: The MD5 that its author publishes.
+DOWNLOAD = Download(
+    mirrors=("https://www.cs.toronto.edu/~kriz/",),
+    hashes={ARCHIVE: "md5:c32a1d4ab5d03f1284b67883e8d87530"},
+)
+#: A label and 3 × 32 × 32 pixels.
+RECORD = 1 + 3072
+CROP = 24
+
+
+def load(name: str = "cifar10", data_dir: Path | str | None = None, download: bool = True) -> Dataset:
+    """CIFAR-10: random 24×24 crops, flips, brightness and contrast to train on, the centre to test on.
+
+    The network sees each image standardised. Local batches may hold fewer images than the published ones.
+
+    Raises:
+        CapsnetError: the files are missing or damaged.
+    """
+    paths = locate(DIRECTORY, FILES, data_dir)
+    if paths is not None:
+        contents = [path.read_bytes() for path in paths]
+        names = [shown(path) for path in paths]
+    else:
+        (archive,) = obtain("cifar10", [ARCHIVE], data_dir, download, DOWNLOAD)
+        contents = _unpack(archive)
+        names = [f"{shown(archive)}/{file}" for file in FILES]
+    parts = [read_batch(content, shown_name) for content, shown_name in zip(contents, names, strict=True)]
+    images, labels = zip(*parts, strict=True)
+    varied = Compose([RandomCrop(CROP), Flip(), Brightness(63 / 255), Contrast(0.2, 1.8)])
+    train = Examples(torch.cat(images[:-1]), torch.cat(labels[:-1]), augment=varied, standardize=True)
+    test = Examples(images[-1], labels[-1], augment=CenterCrop(CROP), standardize=True)
+    return Dataset(name, train, test, CLASSES, (3, CROP, CROP), _about(len(train), len(test)))
+
+
+def _about(train: int, test: int) -> str:
+    def share(count: int, published: int) -> str:
+        return f"{count:,}" if count == published else f"{count:,} of the {published:,}"
+
+    return f"CIFAR-10, {share(train, 50_000)} training and {share(test, 10_000)} test images."
+
+
+def read_batch(content: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images (examples, 3, 32, 32) and labels (examples,) of a binary batch.
+
+    Args:
+        content: the file.
+        name: what to call it in messages.
+
+    Raises:
+        CapsnetError: it is not whole records, or has labels above 9.
+    """
+    if not content or len(content) % RECORD:
+        raise CapsnetError(
+            f"{name}: {len(content):,} bytes are not whole records of {RECORD:,}; it is truncated or no "
+            "CIFAR-10 batch, fetch it again"
+        )
+    records = np.frombuffer(bytearray(content), np.uint8).reshape(-1, RECORD)
+    if records[:, 0].max() > 9:
+        raise CapsnetError(f"{name}: has label {records[:, 0].max()}, which CIFAR-10 has not; fetch it again")
+    images = torch.from_numpy(np.ascontiguousarray(records[:, 1:])).view(-1, 3, 32, 32)
+    return images, torch.from_numpy(records[:, 0].astype(np.int64))
+
+
+def _unpack(archive: Path) -> list[bytes]:
+    """The batches, straight out of the archive: nothing is extracted to the disk."""
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                stream: IO[bytes] = tar.extractfile(member) or io.BytesIO()
+                name = Path(member.name).name
+                if name in FILES:
+                    found[name] = stream.read()
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise CapsnetError(f"{shown(archive)}: damaged archive ({error}); delete it and run again") from error
+    missing: Sequence[str] = [name for name in FILES if name not in found]
+    if missing:
+        raise CapsnetError(f"{shown(archive)}: has no {missing[0]}; delete it and run again")
+    return [found[name] for name in FILES]

@@ -1,0 +1,58 @@
+"""SVHN, house numbers cropped to single digits (Netzer et al. 2011), from its MATLAB files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from capsnet.data.dataset import Dataset, Examples
+from capsnet.data.files import Download, obtain, shown
+from capsnet.data.mat import read_mat
+from capsnet.errors import CapsnetError
+
+FILES = ("train_32x32.mat", "test_32x32.mat")
+DOWNLOAD = Download(
+    mirrors=("http://ufldl.stanford.edu/housenumbers/",),
+    hashes={
+        FILES[0]: "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+        FILES[1]: "md5:eb5a983be6a315427106f1b164d9cef3",
+    },
+)
+
+
+def load(name: str = "svhn", data_dir: Path | str | None = None, download: bool = True) -> Dataset:
+    """SVHN: 73,257 digits to train on (as the paper; without the extra set) and 26,032 to test on.
+
+    Raises:
+        CapsnetError: a file is missing or damaged.
+    """
+    train, test = (read_svhn(path) for path in obtain(name, FILES, data_dir, download, DOWNLOAD))
+    about = f"SVHN, {len(train):,} training (without the extra set) and {len(test):,} test images."
+    return Dataset(name, train, test, tuple("0123456789"), (3, 32, 32), about)
+
+
+def read_svhn(path: Path) -> Examples:
+    """One file: X (32, 32, 3, examples), and y (examples, 1) in which 10 stands for the digit 0.
+
+    Raises:
+        CapsnetError: it is not such a file.
+    """
+    variables = read_mat(path)
+    try:
+        images, labels = np.asarray(variables["X"]), np.atleast_1d(np.asarray(variables["y"]))
+        images = images.reshape(32, 32, 3, -1)  # a single example is squeezed
+    except (KeyError, ValueError) as error:
+        raise CapsnetError(f"{shown(path)}: has no X (32, 32, 3, examples) and y; fetch it again") from error
+    if images.dtype != np.uint8 or labels.shape != (images.shape[3],):
+        raise CapsnetError(
+            f"{shown(path)}: X {images.dtype} {images.shape} and y {labels.shape} do not fit each other or "
+            "the format; fetch it again"
+        )
+    if labels.min() < 1 or labels.max() > 10:
+        raise CapsnetError(f"{shown(path)}: has labels outside 1 to 10; fetch it again")
+    return Examples(
+        torch.from_numpy(np.ascontiguousarray(images.transpose(3, 2, 0, 1))),
+        torch.from_numpy(labels.astype(np.int64) % 10),
+    )
