@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 #: Columns of `measure`.
 MEASURES = ("area", "length", "thickness", "slant", "width", "height", "across", "down")
@@ -89,11 +90,9 @@ def _strokes(ink: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     from scipy import ndimage
 
     # One black pixel all round: every stroke has an edge.
-    padded = np.pad(ink, ((0, 0), (1, 1), (1, 1)))
-    fine = ndimage.zoom(padded, (1, FINE, FINE), order=1, mode="grid-constant", grid_mode=True) >= 0.5
-    # All images in one call: the distance to another image is made longer than any inside one.
-    far = 10 * max(fine.shape[1:])
-    distance = ndimage.distance_transform_edt(fine, sampling=(far, 1, 1))
+    padded = torch.from_numpy(np.pad(ink, ((0, 0), (1, 1), (1, 1))))[:, None]
+    fine = interpolate(padded, scale_factor=FINE, mode="bilinear")[:, 0].numpy() >= 0.5
+    distance = np.stack([ndimage.distance_transform_edt(image) for image in fine])
     middle = fine & (distance >= ndimage.maximum_filter(distance, size=(1, 3, 3)) - 1e-9)
     count = middle.sum(axis=(1, 2))
     half = np.where(middle, distance, 0.0).sum(axis=(1, 2)) / np.maximum(count, 1)

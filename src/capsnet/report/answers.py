@@ -1,0 +1,233 @@
+"""What the model says: which classes it confuses, how long the capsules are, examples beside reconstructions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from capsnet.explain.segment import Segmentation, segment
+from capsnet.models.capsnet import CapsNet
+from capsnet.report.material import Material
+from capsnet.report.style import (
+    BLUE,
+    FAINT,
+    FONT,
+    INK,
+    MUTED,
+    RED,
+    SMALL,
+    Picture,
+    bare,
+    new_figure,
+    pixels,
+    plain,
+    png,
+    show,
+    text_font,
+)
+
+#: More classes than this are shown by those with the most errors.
+MATRIX_CLASSES = 20
+COLUMNS = 8
+#: Colours of two overlapping digits, as the eye mixes them: where both are, nearly white.
+FIRST, SECOND = np.array([1.0, 0.55, 0.1]), np.array([0.1, 0.55, 1.0])
+
+
+def confusions(material: Material) -> NDArray[np.int64]:
+    """How often class i was answered by class j, (classes, classes).
+
+    Where an example has several classes, those found are on the diagonal, and those missed are paired with
+    those wrongly found, in order.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    true, said = _paired(material.evaluation.labels, material.evaluation.predictions)
+    matrix: NDArray[np.int64] = confusion_matrix(true, said, labels=range(len(material.names)))
+    return matrix
+
+
+def _paired(labels: Int[Tensor, "n count"], answers: Int[Tensor, "n count"]) -> tuple[list[int], list[int]]:
+    true: list[int] = []
+    said: list[int] = []
+    for want, have in zip(labels.tolist(), answers.tolist(), strict=True):
+        found = [number for number in want if number in have]
+        true += found + [number for number in want if number not in have]
+        said += found + [number for number in have if number not in want]
+    return true, said
+
+
+def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
+    """The matrix as a heat map with its counts; the diagonal is left pale, so that mistakes stand out."""
+    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    chosen = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
+    part = matrix[np.ix_(chosen, chosen)]
+    names = [material.names[number] for number in chosen]
+    mistakes = part.astype(float)
+    np.fill_diagonal(mistakes, np.nan)
+    side = max(3.6, 0.36 * len(names) + 1.6)
+    figure = new_figure(side, side)
+    axes = figure.add_subplot()
+    most = max(1.0, float(np.nanmax(mistakes, initial=0.0)))
+    axes.imshow(mistakes, cmap="Blues", vmin=0, vmax=most)
+    plain(axes, "", "answer", "true class")
+    upright = max(map(len, names)) <= 2
+    axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, **text_font())
+    axes.set_yticks(range(len(names)), names, **text_font())
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for (row, column), count in np.ndenumerate(part):
+        if count:
+            dark = row != column and count > 0.55 * most
+            colour = "white" if dark else (MUTED if row == column else INK)
+            axes.text(
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=SMALL if count < 1000 else SMALL - 1.5,
+                fontfamily=FONT,
+            )
+    some = f" the {len(chosen)} classes with the most mistakes," if len(chosen) < len(matrix) else ""
+    return Picture(
+        "confusion",
+        png(figure),
+        f"Confusion matrix of{some or ' all classes,'} {material.evaluation.errors} errors in all.",
+        f"Rows are the truth, columns the answers{';' + some.rstrip(',') if some else ''}. "
+        "Coloured cells are mistakes.",
+    )
+
+
+def commonest(material: Material, matrix: NDArray[np.int64], count: int = 8) -> list[tuple[str, str, str]]:
+    """(true class, answer, how often) of the most frequent mistakes, with the classes' full names."""
+    mistakes = matrix.copy()
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(place), len(matrix)) for place in order if mistakes.flat[place]]
+    names = material.dataset.classes
+    return [(names[true], names[said], str(mistakes[true, said])) for true, said in pairs]
+
+
+def examples(material: Material, chosen: list[int], name: str) -> Picture:
+    """Inputs, with what the model says; below them what its capsules draw, if they can."""
+    batch = material.batch(chosen)
+    inputs = material.pictures(batch)
+    wrong = bool(material.evaluation.wrong[chosen].any())
+    rows: list[tuple[str, list[NDArray[Any]]]] = [("input", [pixels(image) for image in inputs])]
+    if (model := material.drawing) is not None:
+        rows += _drawn(model, batch.images, batch.labels, batch.originals, wrong)
+    height = (0.97 * material.dataset.image_shape[1] / material.dataset.image_shape[2] + 0.05) * len(rows)
+    figure = new_figure(8.6, height + (0.4 if wrong else 0.24))
+    grid = np.asarray(figure.subplots(len(rows), COLUMNS, squeeze=False))
+    for row, (about, images) in enumerate(rows):
+        for column in range(COLUMNS):
+            axes = grid[row, column]
+            bare(axes)
+            if column < len(images):
+                show(axes, images[column])
+                if row == 0:
+                    bare(axes, _verdict(material, chosen[column], wrong), RED if wrong else INK)
+        grid[row, 0].set_ylabel(about, **text_font())
+    what = "wrongly" if wrong else "rightly"
+    return Picture(
+        name,
+        png(figure),
+        f"{len(chosen)} test images that are {what} classified"
+        + (", and what the capsules draw." if model is not None else "."),
+        wide=True,
+    )
+
+
+def _verdict(material: Material, index: int, wrong: bool) -> str:
+    evaluation = material.evaluation
+    scores, labels, said = evaluation.scores[index], evaluation.labels[index], evaluation.predictions[index]
+
+    def text(numbers: Tensor) -> str:
+        strengths = " + ".join(f"{float(scores[number]):.2f}" for number in numbers)
+        return f"{material.named(numbers)} ({strengths})" if len(numbers) == 1 else material.named(numbers)
+
+    return f"true {text(labels)}\nsaid {text(said)}" if wrong else text(labels)
+
+
+def _drawn(
+    model: CapsNet, images: Tensor, labels: Tensor, originals: Tensor, wrong: bool
+) -> list[tuple[str, list[NDArray[Any]]]]:
+    count = labels.shape[1]
+    answer = segment(model, images, count)
+    if count == 1:
+        drawn = [pixels(image) for image in answer.drawings[:, 0]]
+        if not wrong:
+            return [("drawn", drawn)]
+        truth = model.decode(model(images), labels[:, 0])
+        return [("drawn as\nthe truth", [pixels(image) for image in truth]), ("drawn as\nthe answer", drawn)]
+    order = _as_labelled(answer, labels)
+    drawings = torch.stack([part[row] for part, row in zip(answer.drawings, order, strict=True)])
+    return [
+        ("the two\ndigits", [overlay(pair) for pair in originals]),
+        ("drawn by\ntwo capsules", [overlay(pair) for pair in drawings]),
+    ]
+
+
+def _as_labelled(answer: Segmentation, labels: Tensor) -> list[list[int]]:
+    """Order of each image's answers in which those that are right stand, and are coloured, as the truth."""
+    orders = []
+    for said, want in zip(answer.classes.tolist(), labels.tolist(), strict=True):
+        free = [place for place, number in enumerate(said) if number not in want]
+        orders.append([said.index(number) if number in said else free.pop(0) for number in want])
+    return orders
+
+
+def overlay(images: Float[Tensor, "count channels height width"]) -> NDArray[np.float32]:
+    """Two images in one, the first in orange and the second in blue, (height, width, 3)."""
+    first, second = (image.mean(dim=0).detach().float().cpu().numpy()[..., None] for image in images[:2])
+    mixed: NDArray[np.float32] = np.clip(first * FIRST + second * SECOND, 0, 1).astype(np.float32)
+    return mixed
+
+
+def lengths_picture(material: Material, chosen: list[int]) -> Picture:
+    """How strongly each class answers to a few images."""
+    pictures = material.pictures(material.batch(chosen))
+    columns = 3
+    rows = -(-len(chosen) // columns)
+    shown = min(len(material.names), 10)
+    figure = new_figure(8.6, rows * (0.18 * shown + 0.75))
+    cells = figure.add_gridspec(rows, 2 * columns, width_ratios=[1, 1.6] * columns)
+    for place, index in enumerate(chosen):
+        row, column = divmod(place, columns)
+        left = figure.add_subplot(cells[row, 2 * column])
+        show(left, pixels(pictures[place]))
+        bare(left, below=f"true: {material.named(material.evaluation.labels[index])}")
+        _bars(material, figure.add_subplot(cells[row, 2 * column + 1]), index, shown)
+    return Picture(
+        "lengths",
+        png(figure),
+        f"Lengths of the class capsules for {len(chosen)} test images.",
+        f"Blue: the true class. Orange-red: a wrong answer. Dashed: the margins 0.1 and 0.9 that training aims "
+        f"for{'' if shown == len(material.names) else f'. The {shown} strongest classes are shown'}.",
+        wide=True,
+    )
+
+
+def _bars(material: Material, axes: Any, index: int, shown: int) -> None:
+    evaluation = material.evaluation
+    scores = evaluation.scores[index].nan_to_num(0.0)
+    classes = scores.topk(shown).indices.sort().values.tolist()
+    true, said = evaluation.labels[index].tolist(), evaluation.predictions[index].tolist()
+    colours = [BLUE if number in true else RED if number in said else "#b6bfc8" for number in classes]
+    axes.barh(range(shown), scores[classes].tolist(), color=colours, height=0.72)
+    for margin in (0.1, 0.9):
+        axes.axvline(margin, color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
+    plain(axes)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(shown - 0.4, -0.6)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], **text_font())
+    axes.set_yticks(range(shown), [material.names[number] for number in classes], **text_font())
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_color(FAINT)

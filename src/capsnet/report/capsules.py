@@ -1,0 +1,225 @@
+"""Inside the capsules: what each number of a pose draws, and how routing decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from capsnet.explain.perturb import OFFSETS, dimension_effects, dimension_sheet
+from capsnet.explain.routing import coupling_entropy, dead_share, logit_changes
+from capsnet.models.capsnet import CapsNet, CapsNetTrace
+from capsnet.report.material import Material
+from capsnet.report.style import (
+    BLUE,
+    DIVERGING,
+    FAINT,
+    FONT,
+    GREEN,
+    INK,
+    MUTED,
+    NORMAL,
+    ORANGE,
+    SMALL,
+    Picture,
+    bare,
+    mosaic,
+    new_figure,
+    pixels,
+    plain,
+    png,
+    show,
+    text_font,
+)
+
+#: Dimensions drawn at most, if capsules are larger than the paper's.
+DIMENSIONS = 32
+#: Examples that a dimension's meaning is read from, and how finely.
+MEANING_EXAMPLES, MEANING_OFFSETS = 5, (-0.25, -0.125, 0.0, 0.125, 0.25)
+#: Routing iterations drawn at most: the first, the last, and some between.
+ITERATIONS = 4
+ROUTING_EXAMPLES = 64
+
+
+def sheets(material: Material, model: CapsNet) -> list[Picture]:
+    """For each class (or ten of many), one example with each number of its capsule turned."""
+    return [_sheet(material, model, number) for number in material.classes_shown]
+
+
+@torch.no_grad()
+def _sheet(material: Material, model: CapsNet, number: int) -> Picture:
+    chosen = material.of_class(number, MEANING_EXAMPLES)
+    batch = material.batch(chosen)
+    capsules = model(batch.images)
+    sheet = dimension_sheet(model, capsules[0], number)[:DIMENSIONS]
+    meanings: list[tuple[str, float] | None] = [None] * len(sheet)
+    if len(chosen) > 1 and is_drawn_on_dark(material.pictures(batch)):
+        numbers = torch.full((len(chosen),), number)
+        meanings = dimension_effects(model, capsules, numbers, MEANING_OFFSETS).meanings()[:DIMENSIONS]
+    canvas, rows, columns = mosaic(sheet)
+    broad = 4.3
+    figure = new_figure(broad, (broad - 1.5) * canvas.shape[0] / canvas.shape[1] + 0.75)
+    axes = figure.add_subplot()
+    show(axes, canvas)
+    length = float(capsules[0, number].norm())
+    bare(axes, f"{material.names[number]}: a capsule of length {length:.2f}")
+    axes.set_xticks([columns[0], columns[len(columns) // 2], columns[-1]])
+    axes.set_xticklabels([f"{OFFSETS[0]:+g}", "0", f"{OFFSETS[-1]:+g}"], **text_font())
+    axes.set_yticks(rows, [str(row + 1) for row in range(len(rows))], **text_font())
+    axes.set_ylabel("dimension", **text_font())
+    axes.tick_params(length=0)
+    other: Any = axes.secondary_yaxis("right")
+    other.set_yticks(rows, [_meaning(meaning) for meaning in meanings], **text_font())
+    other.tick_params(length=0)
+    other.spines["right"].set_visible(False)
+    found = sorted({meaning[0] for meaning in meanings if meaning})
+    return Picture(
+        f"dimensions-{number}",
+        png(figure),
+        f"Reconstructions of class {material.dataset.classes[number]} with each of {len(rows)} dimensions changed "
+        f"from {OFFSETS[0]} to {OFFSETS[-1]}" + (f"; they change {', '.join(found)}." if found else "."),
+    )
+
+
+#: What a measure's growth and its shrinking look like, from left to right.
+WORDS = {
+    "area": ("more ink", "less ink"),
+    "length": ("longer", "shorter"),
+    "thickness": ("thicker", "thinner"),
+    "slant": ("leans right", "leans left"),
+    "width": ("wider", "narrower"),
+    "height": ("taller", "flatter"),
+    "across": ("moves right", "moves left"),
+    "down": ("moves down", "moves up"),
+}
+
+
+def _meaning(meaning: tuple[str, float] | None) -> str:
+    return "" if meaning is None else WORDS[meaning[0]][0 if meaning[1] > 0 else 1]
+
+
+def is_drawn_on_dark(images: Float[Tensor, "batch channels height width"]) -> bool:
+    """Whether thickness and slant mean anything: one channel, and a border that is nearly black."""
+    border = torch.cat([images[..., [0, -1], :].flatten(), images[..., :, [0, -1]].flatten()])
+    return images.shape[1] == 1 and float(border.mean()) < 0.1
+
+
+def couplings_picture(material: Material, model: CapsNet, index: int, name: str) -> Picture:
+    """Where each of two classes' votes come from, per iteration, and how the couplings spread."""
+    batch = material.batch([index])
+    trace = model.trace(batch.images)
+    lengths = trace.lengths[0].nan_to_num(0.0).cpu()
+    first, second = lengths.topk(2).indices.tolist()
+    steps = _iterations(len(trace.routing.couplings))
+    maps = coupling_maps(model, trace)[steps].cpu().numpy()
+    even = 1 / len(lengths)
+    # Symmetric about the couplings' beginning, which is the middle colour. Rounding is not to look like a change.
+    widest = max(float(np.nanmax(np.abs(maps[..., [first, second]] - even), initial=0.0)), even / 100)
+    scale = {"vmin": even - widest, "vmax": even + widest}
+    figure = new_figure(8.6, 6.2)
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.75, 1])
+    upper, lower = halves
+    grid = upper.subplots(2, len(steps) + 1, squeeze=False)
+    show(grid[0, 0], pixels(material.pictures(batch)[0]))
+    bare(grid[0, 0], f"input: {material.named(material.evaluation.labels[index])}")
+    bare(grid[1, 0])
+    if material.drawing is not None:
+        show(grid[1, 0], pixels(model.decode(trace.capsules, first)[0]))
+        bare(grid[1, 0], f"drawn by {material.names[first]}")
+    heat: Any = None
+    for row, number in enumerate((first, second)):
+        for column, step in enumerate(steps, start=1):
+            axes = grid[row, column]
+            heat = axes.imshow(maps[column - 1, ..., number], cmap=DIVERGING, **scale)
+            bare(axes, f"iteration {step + 1}" if row == 0 else "")
+        share = f"to {material.names[number]}\n(length {float(lengths[number]):.2f})"
+        grid[row, 1].set_ylabel(share, **text_font())
+    bar = upper.colorbar(heat, ax=grid[:, 1:].ravel().tolist(), shrink=0.8, pad=0.02)
+    bar.ax.tick_params(colors=MUTED, labelsize=SMALL, labelfontfamily=FONT)
+    bar.outline.set_visible(False)
+    bar.ax.set_ylim(bottom=max(0.0, even - widest))
+    bar.set_label("mean coupling", **text_font())
+    _spread(material, lower.subplots(), trace, lengths, steps)
+    said = material.named(material.evaluation.predictions[index])
+    return Picture(
+        name,
+        png(figure),
+        f"Couplings of the primary capsules to classes {material.names[first]} and {material.names[second]} over "
+        f"{len(trace.routing.couplings)} routing iterations; the answer is {said}.",
+        wide=True,
+    )
+
+
+def _iterations(count: int) -> list[int]:
+    return sorted({round(float(step)) for step in np.linspace(0, count - 1, min(count, ITERATIONS))})
+
+
+def coupling_maps(model: CapsNet, trace: CapsNetTrace) -> Float[Tensor, "iterations rows columns classes"]:
+    """Couplings of the first example at each place of the primary capsules' grid, mean over the types."""
+    rows, columns = model.config.grid
+    couplings = trace.routing.couplings[:, 0]
+    return couplings.unflatten(1, (-1, rows, columns)).mean(dim=1)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _spread(material: Material, axes: Any, trace: CapsNetTrace, lengths: Tensor, steps: list[int]) -> None:
+    shown = lengths.topk(min(10, len(lengths))).indices.sort().values.tolist()
+    couplings = trace.routing.couplings[:, 0].cpu().numpy()
+    palette = (FAINT, ORANGE, BLUE, GREEN) if len(steps) > 1 else (BLUE,)
+    gap = 0.8 / len(steps)
+    for place, step in enumerate(steps):
+        values: NDArray[Any] = couplings[step][:, shown]
+        low, quarter, middle, three, high = np.nanquantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
+        at = np.arange(len(shown)) + (place - (len(steps) - 1) / 2) * gap
+        colour = MUTED if step == 0 and len(steps) > 1 else palette[place]
+        axes.vlines(at, low, high, color=colour, linewidth=1.1)
+        axes.vlines(at, quarter, three, color=colour, linewidth=4.0)
+        axes.plot(at, middle, "o", color="white", markeredgecolor=colour, markersize=3.4, markeredgewidth=0.9)
+        axes.plot([], [], color=colour, linewidth=4, label=f"iteration {step + 1}")
+    axes.axhline(1 / len(lengths), color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
+    plain(axes, "", "", "coupling")
+    axes.set_title(
+        "couplings of all primary capsules to each class",
+        loc="left",
+        fontsize=NORMAL,
+        color=INK,
+        fontfamily=FONT,
+    )
+    axes.set_xticks(range(len(shown)), [material.names[number] for number in shown], **text_font())
+    axes.legend(
+        frameon=False,
+        prop={"size": SMALL, "family": FONT},
+        labelcolor=INK,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        borderaxespad=0.2,
+        ncols=len(steps),
+    )
+
+
+def routing_numbers(material: Material, model: CapsNet) -> tuple[list[tuple[str, ...]], str]:
+    """A table of how the routing of the first test images settles, and a sentence on dead capsules."""
+    trace = model.trace(material.batch(material.several(ROUTING_EXAMPLES)).images)
+    entropy = coupling_entropy(trace.routing).mean(dim=1).tolist()
+    changes = [None, *logit_changes(trace.routing).mean(dim=1).tolist()]
+    longest = trace.routing.outputs.norm(dim=-1).amax(dim=-1).mean(dim=-1).tolist()
+    table: list[tuple[str, ...]] = [
+        ("iteration", "entropy of couplings", "change of logits", "longest capsule")
+    ]
+    for step, (spread, change, length) in enumerate(zip(entropy, changes, longest, strict=True), start=1):
+        table.append(
+            (str(step), f"{spread:.1%}", "–" if change is None else f"{change:.4f}", f"{length:.2f}")
+        )
+    images = len(trace.primary)
+    even = (
+        "The couplings stay close to even: most of the work is in the votes. " if entropy[-1] > 0.95 else ""
+    )
+    return table, (
+        f"Means over {images} test image{'s' if images > 1 else ''}. Entropy: 100 % is spread evenly over all "
+        "classes, 0 % is decided. The logits' change is since the iteration before. "
+        f"{even if len(entropy) > 1 else ''}"
+        f"{dead_share(trace.primary):.1%} of the primary capsules are dead: shorter than 0.01 in all these images."
+    )

@@ -1,0 +1,250 @@
+"""The report's sections, and the sentences that tell a learner what each figure shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from capsnet.explain.segment import segmentation_quality
+from capsnet.models.capsnet import CapsNet
+from capsnet.report import answers, capsules, curves
+from capsnet.report.curves import duration
+from capsnet.report.material import Material
+from capsnet.report.page import Section
+
+#: Test pairs on which overlapping digits are told apart.
+PAIRS = 500
+NO_DECODER = (
+    "This model was trained without a decoder, so its capsules cannot be drawn: "
+    "reconstructions and the meaning of dimensions are left out."
+)
+
+
+def sections(material: Material) -> list[Section]:
+    """All that can be told of this run, in order."""
+    told = [result(material), training(material), mistakes(material), examples(material)]
+    if (model := material.capsnet) is not None:
+        told.append(lengths(material))
+        if material.drawing is not None:
+            told.append(dimensions(material, model))
+        told.append(routing(material, model))
+    return told
+
+
+def result(material: Material) -> Section:
+    """The facts in a table."""
+    evaluation, run = material.evaluation, material.result
+    low, high = evaluation.interval
+    rows: list[tuple[str, str]] = [
+        ("test error", f"{evaluation.error:.2%}"),
+        ("95 % interval (Wilson)", f"{low:.2%} to {high:.2%}"),
+        ("wrong", f"{evaluation.errors:,} of n = {evaluation.n:,} test examples"),
+    ]
+    recorded = (run.get("errors"), run.get("n"))
+    if None not in recorded and recorded != (evaluation.errors, evaluation.n):
+        rows.append(("when training ended", f"{recorded[0]} wrong of {recorded[1]}"))
+    rows += [
+        ("data", f"{material.dataset.name}. {material.dataset.provenance}"),
+        ("model", f"{material.model.architecture}, {material.model.parameter_count():,} parameters"),
+        ("training", _how_trained(run, material.config)),
+        ("seed", _text(run.get("seed"))),
+        ("machine", _machine(run)),
+        ("versions", _versions(run)),
+    ]
+    text = ["What was measured, on what, with what: enough to do it again."]
+    if material.present > 1:
+        text.append(
+            f"Each example has {material.present} classes. It counts as right only if all of them are found."
+        )
+    return Section("Result", text, table=rows, facts=True)
+
+
+def training(material: Material) -> Section:
+    """Curves."""
+    pictures = curves.learning_curves(material)
+    if not pictures:
+        return Section("Training", ["This run has no metrics.jsonl, so there are no curves."])
+    return Section(
+        "Training",
+        [
+            "The network is shown images and changes its weights so that the loss falls. The margin part asks "
+            "the right class's capsule to be long and all others short; the reconstruction part asks the capsule "
+            "to know enough to draw the image again."
+            if material.drawing is not None
+            else "The network is shown images and changes its weights so that the loss falls."
+        ],
+        pictures,
+    )
+
+
+def mistakes(material: Material) -> Section:
+    """The confusion matrix, and the commonest confusions."""
+    matrix = answers.confusions(material)
+    common = answers.commonest(material, matrix)
+    table = [("true class", "answer", "times"), *common] if common else []
+    text = [
+        "Which class is taken for which. Mistakes are seldom random: they gather where classes look alike."
+    ]
+    if material.present > 1:
+        text.append("A class that was missed is counted under the one that was found in its place.")
+    if not common:
+        text.append(f"There is no mistake among the {material.evaluation.n:,} test examples.")
+    return Section("Confusions", text, [answers.confusion_picture(material, matrix)], table)
+
+
+def examples(material: Material) -> Section:
+    """Inputs beside reconstructions."""
+    right, wrong = material.right(answers.COLUMNS), material.wrong(answers.COLUMNS)
+    text = []
+    if material.drawing is not None:
+        text.append(
+            "Below each input is what the network draws from the winning capsule alone: "
+            f"{material.model.config.class_dim} numbers. Pooling in ordinary networks forgets where things were; "
+            "these numbers kept enough of it to draw the input again, smoothed."
+        )
+        if material.present > 1:
+            text.append(_overlap(material, material.drawing))
+    elif material.capsnet is not None:
+        text.append(NO_DECODER)
+    else:
+        text.append("Test images with the model's answers. This architecture has no capsules to look into.")
+    if wrong:
+        text.append(
+            "The mistakes shown are those that the model was surest of. Numbers in brackets say how strongly "
+            "it believes in a class, from 0 to 1."
+        )
+    else:
+        text.append("It makes no mistakes on this test set, so none are shown.")
+    if not right:
+        text.append("It gets nothing right on this test set, so no such examples are shown.")
+    pictures = [
+        answers.examples(material, chosen, name)
+        for chosen, name in ((right, "examples-right"), (wrong, "examples-wrong"))
+        if chosen
+    ]
+    return Section("Right and wrong", text, pictures)
+
+
+def _overlap(material: Material, model: CapsNet) -> str:
+    quality = segmentation_quality(model, material.test, PAIRS)
+    return (
+        "In colour: the two digits, and what their two capsules draw, each on its own. Overlap with the true "
+        f"digits (intersection over union, {quality.digits:,} digits): {quality.iou:.2f} on average, "
+        f"{quality.iou_of_found:.2f} for the {quality.found:.1%} of digits that were found; "
+        f"taking all the ink for each digit would give {quality.iou_of_everything:.2f}."
+    )
+
+
+def lengths(material: Material) -> Section:
+    """Bars."""
+    chosen = material.right(3)
+    chosen += material.wrong(6 - len(chosen))
+    chosen += [index for index in material.right(12) if index not in chosen][: 6 - len(chosen)]
+    return Section(
+        "Length says whether",
+        [
+            "Each class has one capsule: a vector. Its length, between 0 and 1, is how sure the network is that "
+            "the class is there. Lengths need not add up to 1, so two classes can be there at once, or none."
+        ],
+        [answers.lengths_picture(material, chosen)],
+    )
+
+
+def dimensions(material: Material, model: CapsNet) -> Section:
+    """Sheets."""
+    some = len(material.classes_shown) < len(material.names)
+    return Section(
+        "Direction says how",
+        [
+            "The direction of a capsule describes how its class appears. Here one number at a time is changed by "
+            "up to ±0.25 (left to right) while the others stay, and the capsule is drawn. Nobody told the network "
+            "what the numbers should mean.",
+            "Words at the right are measured, not guessed: what changes most from left to right, in several "
+            "examples alike. No word: nothing that was measured follows the number clearly."
+            + (" Ten classes are shown." if some else ""),
+        ],
+        capsules.sheets(material, model),
+    )
+
+
+def routing(material: Material, model: CapsNet) -> Section:
+    """Couplings."""
+    iterations = model.config.iterations
+    text = [
+        "Every primary capsule sees a small part of the image and votes for the pose of every class. Votes that "
+        "agree strengthen each other: in each iteration a capsule's coupling moves towards the class whose "
+        "vector its vote fits. Routing is a vote by agreement.",
+    ]
+    if iterations == 1:
+        text.append(
+            "This model routes once only, so all couplings stay as they begin: the same for every class."
+        )
+    else:
+        text.append(
+            "All couplings begin equal (dashed line; the pale colour). The maps show, for the two longest "
+            "capsules, which parts of the image come to send them more or less. Below are the couplings to each class: "
+            "thin line 5 to 95 %, thick line the middle half, dot the median."
+        )
+    chosen = material.right(2)
+    chosen += material.wrong(3 - len(chosen))
+    table, note = capsules.routing_numbers(material, model)
+    return Section(
+        "Routing: a vote by agreement",
+        text,
+        [
+            capsules.couplings_picture(material, model, index, f"couplings-{place}")
+            for place, index in enumerate(chosen, start=1)
+        ],
+        table,
+        notes=[note],
+    )
+
+
+def _text(value: Any) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _how_trained(run: dict[str, Any], config: dict[str, Any]) -> str:
+    options = config.get("training")
+    options = options if isinstance(options, dict) else {}
+    parts = []
+    if isinstance(run.get("steps"), int):
+        parts.append(f"{run['steps']:,} steps")
+    if isinstance(run.get("epochs"), int | float):
+        parts.append(f"{run['epochs']:.1f} epochs")
+    for name, about in (
+        ("batch_size", "batches of {}"),
+        ("learning_rate", "learning rate {}"),
+        ("schedule", "schedule {}"),
+        ("shift", "shifts of up to {} px"),
+        ("precision", "{}"),
+    ):
+        if name in options:
+            parts.append(about.format(options[name]))
+    if isinstance(run.get("seconds"), int | float):
+        parts.append(f"{duration(run['seconds'])} on {_text(run.get('device'))}")
+    return ", ".join(parts) or "unknown"
+
+
+def _machine(run: dict[str, Any]) -> str:
+    about = run.get("environment")
+    if not isinstance(about, dict):
+        return "unknown"
+    cores, threads = about.get("cores"), about.get("threads")
+    parts = [
+        about.get("gpu"),
+        about.get("processor"),
+        f"{cores} cores" if cores else None,
+        f"{threads} threads" if threads else None,
+        about.get("platform"),
+    ]
+    return ", ".join(str(part) for part in parts if part) or "unknown"
+
+
+def _versions(run: dict[str, Any]) -> str:
+    about = run.get("environment")
+    if not isinstance(about, dict):
+        return "unknown"
+    versions = about.get("versions")
+    found = {"capsnet": about.get("capsnet"), "python": about.get("python")}
+    found |= versions if isinstance(versions, dict) else {}
+    return ", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown"

@@ -1,0 +1,162 @@
+"""One look for all figures: colours that colour-blind readers can tell apart, and no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+INK, MUTED, FAINT = "#1f2328", "#59636e", "#d1d9e0"
+#: Pale in the middle, purple below and orange above: told apart by every kind of sight.
+DIVERGING = "PuOr_r"
+
+DPI = 160
+SMALL, NORMAL = 8.0, 9.0
+FONT = "DejaVu Sans"  # comes with matplotlib, so that figures look the same everywhere
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure."""
+
+    name: str
+    """Of its file, without the ending."""
+    png: bytes
+    alt: str
+    """What it shows, for those who cannot see it."""
+    caption: str = ""
+    wide: bool = False
+    """Needs the page's whole width to be readable."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in the page's pixels."""
+        width, height = (int.from_bytes(self.png[start : start + 4], "big") for start in (16, 20))
+        return width * 96 // DPI, height * 96 // DPI
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file's content; the same figure gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def plain(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
+    """Give axes the house style."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+    axes.set_facecolor("white")
+    axes.tick_params(which="both", colors=MUTED, labelsize=SMALL, labelfontfamily=FONT)
+    axes.set_axisbelow(True)
+    axes.grid(False)
+    for write, text, colour in (
+        (axes.set_title, title, INK),
+        (axes.set_xlabel, x, MUTED),
+        (axes.set_ylabel, y, MUTED),
+    ):
+        if text:
+            write(text, fontsize=NORMAL, color=colour, fontfamily=FONT)
+
+
+def bare(axes: Axes, title: str = "", colour: str = INK, below: str = "") -> None:
+    """Axes that hold a picture: no ticks, no frame, a short text above or below."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=SMALL, color=colour, fontfamily=FONT, pad=3)
+    if below:
+        axes.set_xlabel(below, fontsize=SMALL, color=MUTED, fontfamily=FONT, labelpad=3)
+
+
+def text_font() -> dict[str, Any]:
+    """Keyword arguments for tick labels and other small text."""
+    return {"fontsize": SMALL, "color": MUTED, "fontfamily": FONT}
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib import font_manager, ft2font
+
+    return frozenset(ft2font.FT2Font(font_manager.findfont(FONT)).get_charmap())
+
+
+def drawable(names: Sequence[str], limit: int = 12) -> tuple[str, ...]:
+    """Class names as figures can show them: short, one line, in letters the font has, no mathematics.
+
+    A name that the font cannot write becomes the class's number; the page, whose fonts are the reader's,
+    shows the names in full.
+    """
+    shown = []
+    for number, name in enumerate(names):
+        if not name.strip() or any(
+            ord(letter) not in _glyphs() or not letter.isprintable() for letter in name
+        ):
+            shown.append(f"class {number}")
+            continue
+        short = name if len(name) <= limit else name[: limit - 1] + "…"
+        shown.append(short.replace("\\", "∖").replace("$", r"\$"))
+    return tuple(shown)
+
+
+def pixels(image: Float[Tensor, "channels height width"]) -> NDArray[np.float32]:
+    """An image as matplotlib takes it: (height, width) or (height, width, 3), in [0, 1].
+
+    Of two channels (stereo pairs) the first is shown.
+    """
+    array = image.detach().to("cpu").float().nan_to_num(0.0).clamp(0, 1).numpy()
+    result: NDArray[np.float32] = array[0] if len(array) < 3 else array[:3].transpose(1, 2, 0)
+    return result
+
+
+def show(axes: Axes, image: NDArray[Any]) -> None:
+    """Draw pixels as they are."""
+    axes.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="auto")
+
+
+def mosaic(
+    images: Float[Tensor, "rows columns channels height width"], gap: int = 2
+) -> tuple[NDArray[np.float32], list[float], list[float]]:
+    """One picture of many, with white gaps, and the centres of its rows and columns for ticks."""
+    rows, columns, channels, height, width = images.shape
+    colours = () if channels < 3 else (3,)
+    tall, broad = height + gap, width + gap
+    canvas = np.ones((rows * tall - gap, columns * broad - gap, *colours), np.float32)
+    for row in range(rows):
+        for column in range(columns):
+            at = (
+                slice(row * tall, row * tall + height),
+                slice(column * broad, column * broad + width),
+            )
+            canvas[at] = pixels(images[row, column])
+    return (
+        canvas,
+        [row * tall + (height - 1) / 2 for row in range(rows)],
+        [column * broad + (width - 1) / 2 for column in range(columns)],
+    )
