@@ -236,6 +236,32 @@ def report(
 
 
 @app.command()
+def bench(
+    device: DeviceOption = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each row.")] = 10.0,
+    grow: Annotated[bool, typer.Option("--sweep", help="Also: children × parents × iterations.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time every fast path against the plain PyTorch reference, in turn, in this one run."""
+    from capsnet.benchmark import CASES, describe, measure, sweep
+    from capsnet.benchmark.table import print_table, write_csv
+    from capsnet.stepping import pick_device
+
+    where = pick_device(device)
+    results = [measure(case, where, seconds) for case in CASES]
+    if grow:
+        results += [result for _, result in sweep(where)]
+    rows = describe(results)
+    if csv is not None:
+        write_csv(csv, rows)
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        print_table(results, rows[0])
+
+
+@app.command()
 def data() -> None:
     """List the data sets."""
     from capsnet.data import names

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,11 +23,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-import capsnet
 from capsnet.config import TrainConfig
 from capsnet.errors import CapsnetError
 from capsnet.files import read_json, write_json, write_text
 from capsnet.models.base import Classifier, parse_config, read_model_config
+from capsnet.provenance import environment
 from capsnet.weights import read_weights, save_weights
 
 
@@ -199,37 +196,5 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for whoever wants to know why a number differs."""
-    packages = ("torch", "numpy", "numba", "triton", "accelerate", "safetensors")
-    return {
-        "capsnet": capsnet.__version__,
-        "python": platform.python_version(),
-        "versions": {name: version for name in packages if (version := _version(name))},
-        "platform": platform.platform(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def processor() -> str:
-    """The processor's name as it calls itself."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -24,7 +24,8 @@ from capsnet.data.dataset import Dataset, Examples, Source
 from capsnet.errors import CapsnetError
 from capsnet.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
-from capsnet.runs import Run, environment
+from capsnet.provenance import environment
+from capsnet.runs import Run
 from capsnet.stepping import NotFinite, Stepper
 
 #: Steps between two lines of metrics.

@@ -1,0 +1,208 @@
+"""What is measured: routing alone, the training step, inference, memory, and how they grow."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capsnet import fast
+from capsnet.benchmark.measure import Result, interleaved, peak_extra_memory, quartiles
+from capsnet.data.dataset import Batch
+from capsnet.errors import CapsnetError
+from capsnet.models import CapsNet
+from capsnet.provenance import environment
+from capsnet.routing import route
+
+#: Relative differences allowed between fast and plain: outputs, gradients, in float32.
+OUTPUT_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4
+#: The reference's votes may take this much memory in the sweep, gradients and copies not counted.
+MOST_VOTES = 2**30
+
+
+class NoParity(CapsnetError):
+    """A fast path and the reference disagree: there is no speed to report."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a routing layer."""
+
+    batch: int = 128
+    in_caps: int = 1152
+    in_dim: int = 8
+    out_caps: int = 10
+    out_dim: int = 16
+    iterations: int = 3
+
+    @property
+    def votes(self) -> int:
+        """Bytes of û in float32."""
+        return 4 * self.batch * self.in_caps * self.out_caps * self.out_dim
+
+    def __str__(self) -> str:
+        return f"{self.in_caps}×{self.in_dim} → {self.out_caps}×{self.out_dim}, r={self.iterations}, batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure: functions that do the same, plainly and fast."""
+
+    name: str
+    build: Callable[[torch.device, bool], Callable[[], tuple[Tensor, ...]]]
+    """(device, plain) → a function that returns what is compared."""
+    memory: bool = False
+    """Measure peak extra memory instead of time."""
+    tolerance: float = OUTPUT_TOLERANCE
+
+
+def build_routing(
+    sizes: Sizes, backward: bool, device: torch.device, plain: bool
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Routing alone, on children of the lengths that squash gives."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(sizes.batch, sizes.in_caps, sizes.in_dim, generator=generator) * 0.2
+    shape = (sizes.in_caps, sizes.in_dim, sizes.out_caps, sizes.out_dim)
+    weight = torch.empty(shape).normal_(std=0.1, generator=generator)
+    seen = torch.randn(sizes.batch, sizes.out_caps, sizes.out_dim, generator=generator).to(device)
+    u, weight = u.to(device).requires_grad_(backward), weight.to(device).requires_grad_(backward)
+    backend = "reference" if plain else "auto"
+
+    def run() -> tuple[Tensor, ...]:
+        with nullcontext() if backward else torch.no_grad():
+            v = route(u, weight, sizes.iterations, backend=backend)
+        if not backward:
+            return (v,)
+        return v.detach(), *torch.autograd.grad(v, (u, weight), seen)
+
+    return run
+
+
+def build_step(device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """A whole training step of the published network at batch 128: forward, backward, Adam."""
+    torch.manual_seed(0)
+    model = CapsNet().to(device)
+    images = torch.rand(128, 1, 28, 28).to(device)
+    batch = Batch(images, torch.arange(128, device=device)[:, None] % 10, images[:, None])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=None if plain else True)
+
+    def run() -> tuple[Tensor, ...]:
+        with fast.disabled() if plain else nullcontext():
+            optimizer.zero_grad(set_to_none=True)
+            loss = model.loss(batch)["loss"]
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return (loss.detach(),)
+
+    return run
+
+
+def build_inference(size: int, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """Images to class capsules with the published network."""
+    torch.manual_seed(0)
+    model = CapsNet().to(device).eval()
+    images = torch.rand(size, 1, 28, 28).to(device)
+
+    def run() -> tuple[Tensor, ...]:
+        with fast.disabled() if plain else nullcontext(), torch.no_grad():
+            return (model(images),)
+
+    return run
+
+
+PAPER = Sizes()
+LARGE = Sizes(batch=32, in_caps=32_768, out_caps=100)
+
+#: The table of the documentation.
+CASES = (
+    Case("routing forward", partial(build_routing, PAPER, False)),
+    Case("routing forward + backward", partial(build_routing, PAPER, True), tolerance=GRADIENT_TOLERANCE),
+    Case("training step, batch 128", build_step, tolerance=GRADIENT_TOLERANCE),
+    Case("inference, batch 128", partial(build_inference, 128), tolerance=GRADIENT_TOLERANCE),
+    Case("inference, batch 1", partial(build_inference, 1), tolerance=GRADIENT_TOLERANCE),
+    Case("routing memory, forward + backward", partial(build_routing, PAPER, True), memory=True),
+)
+
+
+def measure(case: Case, device: torch.device, seconds: float = 10.0) -> Result:
+    """Compare a case's two paths, then time them in turn (or weigh them).
+
+    Raises:
+        NoParity: they give different numbers.
+    """
+    plain, quick = case.build(device, True), case.build(device, False)
+    parity = largest_difference(quick(), plain())
+    tolerance = GRADIENT_TOLERANCE if case.memory else case.tolerance
+    if not parity <= tolerance:
+        raise NoParity(
+            f"{case.name}: fast and plain differ by {parity:.1e} (at most {tolerance:.0e}): no speed to report"
+        )
+    if case.memory:
+        del plain, quick
+        return Result(
+            case.name,
+            "bytes",
+            float(peak_extra_memory(partial(case.build, device, True), device)),
+            float(peak_extra_memory(partial(case.build, device, False), device)),
+            None,
+            None,
+            1,
+            parity,
+        )
+    times = interleaved({"plain": plain, "fast": quick}, device, seconds)
+    return Result(
+        case.name,
+        "seconds",
+        statistics.median(times["plain"]),
+        statistics.median(times["fast"]),
+        quartiles(times["plain"]),
+        quartiles(times["fast"]),
+        len(times["fast"]),
+        parity,
+    )
+
+
+def sweep(device: torch.device, seconds: float = 1.0) -> Iterator[tuple[Sizes, Result]]:
+    """How time and memory of routing, forward and backward, grow with children, parents and iterations.
+
+    The reference is left out where its votes alone would exceed `MOST_VOTES`.
+    """
+    small = replace(PAPER, batch=32)
+    grid = [replace(small, in_caps=size) for size in (288, 1152, 4608, 18_432)]
+    grid += [replace(small, out_caps=size) for size in (2, 50, 100, 250)]
+    grid += [replace(small, iterations=count) for count in (1, 2, 5, 10)]
+    for sizes in (*grid, LARGE):
+        build = partial(build_routing, sizes, True)
+        name = f"routing {sizes}"
+        if sizes.votes <= MOST_VOTES:
+            yield sizes, measure(Case(name, build, tolerance=GRADIENT_TOLERANCE), device, seconds)
+            yield sizes, measure(Case(name, build, memory=True), device)
+            continue
+        times = interleaved({"fast": build(device, False)}, device, seconds, least=2)["fast"]
+        yield sizes, Result(name, "seconds", None, statistics.median(times), None, None, len(times), None)
+        weight = peak_extra_memory(partial(build, device, False), device)
+        yield sizes, Result(name, "bytes", None, float(weight), None, None, 1, None)
+
+
+def largest_difference(fast_values: tuple[Tensor, ...], plain_values: tuple[Tensor, ...]) -> float:
+    """max ‖a − b‖ / ‖b‖; NaN if anything is not finite."""
+    differences = []
+    for ours, reference in zip(fast_values, plain_values, strict=True):
+        a, b = ours.double(), reference.double()
+        differences.append(float((a - b).norm() / b.norm()))
+    return max(differences) if all(map(isfinite, differences)) else float("nan")
+
+
+def describe(results: list[Result]) -> list[dict[str, Any]]:
+    """Rows for CSV and JSON: each result with the machine, the versions and the commit."""
+    about = environment()
+    versions = about.pop("versions")
+    return [{**result.as_dict(), **about, **versions} for result in results]

@@ -1,0 +1,128 @@
+"""Clocks and memory meters."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Result:
+    """One quantity of the reference and of the fast path, measured in the same run."""
+
+    case: str
+    quantity: str
+    """"seconds" or "bytes"."""
+    reference: float | None
+    """Median of the plain path; None where it cannot run (its votes do not fit)."""
+    fast: float
+    reference_spread: tuple[float, float] | None
+    """Quartiles."""
+    fast_spread: tuple[float, float] | None
+    repeats: int
+    parity: float | None
+    """Largest relative difference of outputs and gradients; None where there is no reference."""
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times less the fast path takes."""
+        return None if self.reference is None or self.fast <= 0 else self.reference / self.fast
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and CSV."""
+        return {**asdict(self), "ratio": self.ratio}
+
+
+def interleaved(
+    functions: dict[str, Callable[[], object]], device: torch.device, seconds: float, least: int = 7
+) -> dict[str, list[float]]:
+    """Time functions in turn, so that whatever else the machine does falls on all of them alike.
+
+    Args:
+        functions: by name; each is run once before the clock starts.
+        device: on GPUs the clock waits for the device.
+        seconds: how long to go on.
+        least: rounds at least.
+
+    Returns:
+        Seconds of every round, by name.
+    """
+
+    def timed(function: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    for function in functions.values():
+        timed(function)
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    end = time.perf_counter() + seconds
+    while len(next(iter(times.values()))) < least or time.perf_counter() < end:
+        for name, function in functions.items():
+            times[name].append(timed(function))
+    return times
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """First and third quartile."""
+    low, _, high = statistics.quantiles(values, n=4)
+    return low, high
+
+
+def peak_extra_memory(build: Callable[[], Callable[[], object]], device: torch.device) -> int:
+    """Bytes that a function needs at its peak beyond what was there before and what it returns.
+
+    On CPUs it runs in a fresh process and the kernel's high-water mark is read, so that allocations outside
+    PyTorch count as well, and nothing kept from before does. `build` prepares the inputs there.
+
+    Raises:
+        RuntimeError: this platform does not tell.
+    """
+    if device.type == "cuda":
+        function = build()
+        function()  # compile, and fill whatever is kept for good
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        kept = function()
+        peak = torch.cuda.max_memory_allocated() - before
+        return max(0, peak - _bytes_of(kept))
+    if not Path("/proc/self/clear_refs").exists():
+        raise RuntimeError("peak memory is read from /proc, which this platform does not have")
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_peak_of, (build, torch.get_num_threads()))
+
+
+def _peak_of(build: Callable[[], Callable[[], object]], threads: int) -> int:
+    torch.set_num_threads(threads)
+    function = build()
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    before = _status("VmRSS")
+    kept = function()
+    return max(0, _status("VmHWM") - before - _bytes_of(kept))
+
+
+def _bytes_of(kept: object) -> int:
+    tensors = [kept] if isinstance(kept, torch.Tensor) else kept
+    if not isinstance(tensors, list | tuple):
+        return 0
+    return sum(
+        tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, torch.Tensor)
+    )
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
