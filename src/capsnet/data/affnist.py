@@ -43,8 +43,9 @@ def read_affnist(path: Path) -> Examples:
     Raises:
         CapsnetError: it is not such a file.
     """
+    variables = read_mat(path)
     try:
-        data = read_mat(path)["affNISTdata"]
+        data = variables["affNISTdata"]
         # One example is squeezed to (1600,) and a number.
         images = np.asarray(data["image"])
         images = images.reshape(SIDE * SIDE, -1).T.reshape(-1, 1, SIDE, SIDE)

@@ -119,6 +119,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                         f"{name}: only {width}×{height} pixels, nothing can be seen; delete it"
                     )
                 yield image
+    except CapsnetError:  # a ValueError itself
+        raise
     except Image.DecompressionBombError as error:
         raise CapsnetError(
             f"{name}: more than {MAX_PIXELS // 10**6} million pixels; scale it down"

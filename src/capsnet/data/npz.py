@@ -44,9 +44,10 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         CapsnetError: it is damaged, or no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: np.load leaves a damaged file open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise CapsnetError(
             f"{shown(path)}: not a NumPy archive, or damaged; delete it and prepare it again"
         ) from error
