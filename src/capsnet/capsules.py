@@ -65,16 +65,22 @@ class CapsuleLayer(nn.Module):
             nn.init.constant_(self.bias, 0.1)
 
     def forward(self, u: Float[Tensor, "batch in_caps in_dim"]) -> Float[Tensor, "batch out_caps out_dim"]:
-        """Route the children u to the parents."""
-        return route(
+        """Route the children u to the parents. The result is float32, under autocast too."""
+        weight = self.weight
+        if u.is_cuda and torch.is_autocast_enabled("cuda"):
+            # As autocast does for other products: 16-bit operands, sums in float32.
+            dtype = torch.get_autocast_dtype("cuda")
+            u, weight = u.to(dtype), weight.to(dtype)
+        v = route(
             u,
-            self.weight,
+            weight,
             self.iterations,
             backend=self.backend,
             bias=self.bias,
             leaky=self.leaky,
             gradient=self.gradient,
         )
+        return v.to(self.weight.dtype)
 
     def trace(self, u: Float[Tensor, "batch in_caps in_dim"], iterations: int | None = None) -> RoutingTrace:
         """Logits, couplings and outputs of every routing iteration."""
