@@ -18,16 +18,24 @@ T = TypeVar("T")
 
 
 class Service:
-    """A session and the worker that computes for it."""
+    """A session, the worker that computes what visitors wait for, and one for what may take seconds."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.worker = Worker()
-        self.testset = Background(session, self.worker)
+        self.patient = Worker(niceness=15)
+        self.testset = Background(session, self.patient)
         self.info = tracing.describe(session)
         self.meanings: dict[int, s.MeaningsResponse] = {}
 
-    async def compute(self, request: Request, run: str | None, work: Callable[[Session], T]) -> T:
+    def close(self) -> None:
+        """Stop computing."""
+        self.worker.close()
+        self.patient.close()
+
+    async def compute(
+        self, request: Request, run: str | None, work: Callable[[Session], T], *, patient: bool = False
+    ) -> T:
         """Queue `work`; for a client that goes away while it waits, nothing is computed.
 
         Raises:
@@ -35,7 +43,8 @@ class Service:
             Busy: too many requests are waiting.
         """
         self.check_run(run)
-        job = self.worker.submit(lambda: work(self.session))
+        worker = self.patient if patient else self.worker
+        job = worker.submit(lambda: work(self.session))
         answer: asyncio.Future[T] = asyncio.wrap_future(job)
         gone: asyncio.Future[None] = asyncio.ensure_future(_disconnected(request))
         try:
@@ -99,12 +108,6 @@ async def maps(request: Request, here: Here, body: s.Scene) -> s.MapsResponse:
     return await here.compute(request, body.run, lambda session: tracing.all_maps(session, body))
 
 
-@router.post("/place")
-async def place(request: Request, here: Here, body: s.Scene) -> s.ImageResponse:
-    """The first layer where it has been put, as pixels."""
-    return await here.compute(request, body.run, lambda session: tracing.first_layer(session, body))
-
-
 @router.post("/pixel")
 async def pixel(request: Request, here: Here, body: s.PixelRequest) -> s.PixelResponse:
     """One number of Conv1, with the patch and the kernel it comes from."""
@@ -142,7 +145,7 @@ async def meanings(
     """What each number of a class's capsule changes in the drawing."""
     if number not in here.meanings:
         here.meanings[number] = await here.compute(
-            request, None, lambda session: details.meanings(session, number)
+            request, None, lambda session: details.meanings(session, number), patient=True
         )
     return here.meanings[number]
 
@@ -157,6 +160,12 @@ async def sweep(request: Request, here: Here, body: s.SweepRequest) -> s.SweepRe
 async def ablation(request: Request, here: Here, body: s.Scene) -> s.AblationResponse:
     """A scene with uniform couplings, and with more and more routing."""
     return await here.compute(request, body.run, lambda session: comparing.ablation(session, body))
+
+
+@router.post("/agents")
+async def agents(request: Request, here: Here, body: s.AgentsRequest) -> s.AgentsResponse:
+    """Routing by agreement among estate agents: the library's routing on estimates given by hand."""
+    return await here.compute(request, None, lambda _: details.agents(body))
 
 
 @router.get("/testset")

@@ -46,7 +46,7 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(service.worker.close)
+        await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="capsnet explorer",

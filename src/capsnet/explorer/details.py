@@ -9,6 +9,8 @@ from torch.nn.functional import max_pool2d
 from capsnet.errors import CapsnetError
 from capsnet.explain import OFFSETS, dimension_effects, dimension_sheet
 from capsnet.explorer.schemas import (
+    AgentsRequest,
+    AgentsResponse,
     Array,
     CapsuleRequest,
     ChildRequest,
@@ -25,9 +27,11 @@ from capsnet.explorer.schemas import (
 from capsnet.explorer.session import Session
 from capsnet.explorer.tracing import check_class, scene_image
 from capsnet.models.capsnet import lengths_of
+from capsnet.routing import trace_routing
 
 #: Examples of a class that its dimensions' meanings are measured on.
-MEANING_EXAMPLES = 6
+MEANING_EXAMPLES = 4
+MEANING_OFFSETS = (-0.25, -0.125, 0.0, 0.125, 0.25)
 
 
 @torch.no_grad()
@@ -156,7 +160,9 @@ def meanings(session: Session, number: int) -> MeaningsResponse:
     if len(own) < 2:
         return MeaningsResponse(examples=len(own), meanings=[None] * session.model.config.class_dim)
     capsules = session.model(session.network_input(session.pictures[own].float() / 255))
-    found = dimension_effects(session.model, capsules, torch.full((len(own),), number)).meanings()
+    found = dimension_effects(
+        session.model, capsules, torch.full((len(own),), number), MEANING_OFFSETS
+    ).meanings()
     return MeaningsResponse(
         examples=len(own),
         meanings=[None if one is None else Meaning(measure=one[0], correlation=one[1]) for one in found],
@@ -198,4 +204,26 @@ def pool(session: Session, request: PoolRequest) -> PoolResponse:
         shuffled=Array.of(shuffled[0]),
         shuffled_pooled=Array.of(max_pool2d(shuffled[None], size)[0, 0]),
         moved=float(distance[alive].mean()) if bool(alive.any()) else 0.0,
+    )
+
+
+@torch.no_grad()
+def agents(request: AgentsRequest) -> AgentsResponse:
+    """Routing by agreement with the votes given: each agent is a child of one number, 1, and W its estimates.
+
+    Raises:
+        CapsnetError: an agent has no estimate for some house.
+    """
+    houses = len(request.estimates[0])
+    if any(len(agent) != houses for agent in request.estimates):
+        raise CapsnetError("every agent must give an estimate for every house")
+    votes = torch.tensor(request.estimates)  # (agents, houses, 2)
+    trace = trace_routing(torch.ones(1, len(votes), 1), votes[:, None], request.iterations)
+    couplings, outputs = trace.couplings[:, 0], trace.outputs[:, 0]
+    weights = couplings / couplings.sum(dim=1, keepdim=True)
+    return AgentsResponse(
+        couplings=Array.of(couplings),
+        outputs=Array.of(outputs),
+        means=Array.of(torch.einsum("tij,ijd->tjd", weights, votes)),
+        lengths=Array.of(lengths_of(outputs)),
     )

@@ -119,6 +119,17 @@ class PoolRequest(Scene):
     size: int = Field(2, ge=2, le=8, description="Windows of size × size.")
 
 
+Estimate = Annotated[float, Field(ge=-100, le=100)]
+Estimates = Annotated[list[Annotated[list[Estimate], Field(min_length=2, max_length=2)]], Field(min_length=1)]
+
+
+class AgentsRequest(Strict):
+    """What estate agents say about houses: (agents, houses, 2) numbers. Votes that are given, not computed."""
+
+    estimates: Annotated[list[Annotated[Estimates, Field(max_length=8)]], Field(min_length=1, max_length=50)]
+    iterations: Iterations = 3
+
+
 # Responses
 
 
@@ -368,6 +379,19 @@ class PoolResponse(BaseModel):
     shuffled_pooled: Array
     moved: float
     """Mean distance, in pixels, by which the largest numbers were moved; pooling cannot tell"""
+
+
+class AgentsResponse(BaseModel):
+    """Whom each house listened to."""
+
+    couplings: Array
+    """(iterations, agents, houses)"""
+    outputs: Array
+    """(iterations, houses, 2): v"""
+    means: Array
+    """(iterations, houses, 2): the agents' estimates, weighted by the couplings"""
+    lengths: Array
+    """(iterations, houses): ‖v‖"""
 
 
 class AblationRow(BaseModel):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import socket
 import sys
-from typing import TYPE_CHECKING
+import threading
+import webbrowser
 
 from capsnet.errors import CapsnetError
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 DEFAULT_MODEL = "capsnet-mnist"
 DEFAULT_PORT = 8721
@@ -44,11 +42,12 @@ def serve(
     listener = listen(host, port)
     try:
         session = open_session(run or DEFAULT_MODEL)
-        shown = "localhost" if host in LOOPBACK else host
-        address = f"http://{shown}:{listener.getsockname()[1]}/"
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}/"
         app = create_app(session, hosts={*LOOPBACK, host})
         if open_browser:
-            _open_when_ready(app, address)
+            # The socket accepts connections already: the browser waits for the server, not the other way round.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         print(f"{session.run}: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
@@ -75,12 +74,3 @@ def listen(host: str, port: int) -> socket.socket:
         raise CapsnetError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
         ) from error
-
-
-def _open_when_ready(app: FastAPI, address: str) -> None:
-    """The socket accepts connections already, so the browser may be started at once: it will wait."""
-    import threading
-    import webbrowser
-
-    del app
-    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

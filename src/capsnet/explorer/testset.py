@@ -1,8 +1,8 @@
-"""Does routing matter here? Over the test set, a few images at a time so that a visitor never waits for it."""
+"""Does routing matter here? Over the test set, in time that no visitor is waiting for."""
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,18 +10,18 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from capsnet.data.dataset import Source
+from capsnet.data.dataset import Batch, Source
 from capsnet.evaluation import Evaluation
 from capsnet.explain import coupling_entropy, dead_share
 from capsnet.explorer.comparing import ABLATION, DEAD
 from capsnet.explorer.schemas import TestRow, TestsetResponse
 from capsnet.explorer.session import Session
-from capsnet.explorer.worker import Busy, Worker
+from capsnet.explorer.worker import Worker
 from capsnet.files import write_text
 from capsnet.models.capsnet import lengths_of
 
-#: Images at a time: one visitor's request waits for no more than that.
-CHUNK = 8
+#: Images at a time.
+CHUNK = 20
 #: Enough for an interval of ±0.5 % around 1 %.
 LIMIT = 1000
 #: Kept beside a model's weights, measured on a whole test set; see `measure`.
@@ -77,33 +77,39 @@ class Ablation:
         self.done = stop
         return self.done < self.total
 
-    def result(self) -> TestsetResponse:
-        """Figures once all is measured; only the progress before."""
-        dataset = self.session.dataset
-        source = (
-            "no test set here" if dataset is None else f"{self.session.provenance} First {self.total:,} used."
+    def progress(self) -> TestsetResponse:
+        """How far it has come, without figures."""
+        few = "" if self.session.dataset is None else f" The first {self.total:,} are used."
+        return TestsetResponse(
+            source=self.session.provenance + few,
+            done=self.done,
+            total=self.total,
+            rows=[],
+            dead_children=None,
+            control_error=None,
+            control_interval=None,
         )
+
+    def result(self) -> TestsetResponse:
+        """The figures, if all is measured."""
+        progress = self.progress()
         if self.done < self.total or self.total == 0:
-            return TestsetResponse(
-                source=source, done=self.done, total=self.total, rows=[], dead_children=None,
-                control_error=None, control_interval=None,
-            )  # fmt: skip
+            return progress
         sums = self._sums
         labels, own = torch.cat(sums.labels), torch.cat(sums.own)
         control = Evaluation(torch.cat(sums.control), labels) if sums.control else None
         assert sums.longest is not None
-        return TestsetResponse(
-            source=source,
-            done=self.done,
-            total=self.total,
-            rows=[
-                _row(iterations, torch.cat(sums.scores[index]), own, labels, torch.cat(sums.entropy[index]))
-                for index, iterations in enumerate(ABLATION)
-            ],
-            dead_children=dead_share(sums.longest[None, :, None], DEAD),
-            control_error=None if control is None else control.error,
-            control_interval=None if control is None else control.interval,
-        )
+        rows = [
+            _row(iterations, torch.cat(sums.scores[index]), own, labels, torch.cat(sums.entropy[index]))
+            for index, iterations in enumerate(ABLATION)
+        ]
+        figures: dict[str, object] = {
+            "rows": rows,
+            "dead_children": dead_share(sums.longest[None, :, None], DEAD),
+            "control_error": None if control is None else control.error,
+            "control_interval": None if control is None else control.interval,
+        }
+        return progress.model_copy(update=figures)
 
 
 def _row(iterations: int, lengths: Tensor, own: Tensor, labels: Tensor, entropy: Tensor) -> TestRow:
@@ -122,7 +128,7 @@ def _row(iterations: int, lengths: Tensor, own: Tensor, labels: Tensor, entropy:
     )
 
 
-def _batch(test: Source, indices: Tensor):  # type: ignore[no-untyped-def]
+def _batch(test: Source, indices: Tensor) -> Batch:
     return test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
 
 
@@ -146,34 +152,27 @@ def measure(session: Session) -> TestsetResponse:
 
 
 class Background:
-    """Runs an ablation in a worker's spare time, from when somebody first asks for it."""
+    """Runs an ablation on a worker of its own, from when somebody first asks for it."""
 
     def __init__(self, session: Session, worker: Worker) -> None:
         self._ablation = Ablation(session)
         self._measured = read_measured(session.folder)
         self._worker = worker
-        self._lock = threading.Lock()
-        self._running = False
+        self._job: Future[TestsetResponse] | None = None
 
     def ask(self) -> TestsetResponse:
-        """Figures, or how far it has come."""
+        """Figures, or how far it has come.
+
+        Raises:
+            Busy: the worker is closed.
+        """
         if self._measured is not None:
             return self._measured
-        with self._lock:
-            if not self._running and self._ablation.done < self._ablation.total:
-                self._running = True
-                self._next()
-        result = self._ablation.result()
-        if result.rows:
-            self._measured = result
-        return result
+        if self._job is None:
+            self._job = self._worker.submit(self._run)
+        return self._job.result() if self._job.done() else self._ablation.progress()
 
-    def _next(self) -> None:
-        try:
-            self._worker.submit(self._step, urgent=False)
-        except Busy:
-            self._running = False  # the next question starts it again
-
-    def _step(self) -> None:
-        if self._ablation.step():
-            self._next()
+    def _run(self) -> TestsetResponse:
+        while self._ablation.step() and not self._worker.closed:
+            pass
+        return self._ablation.result()

@@ -16,7 +16,6 @@ from capsnet.explorer.schemas import (
     Cloud,
     Control,
     Geometry,
-    ImageResponse,
     MapsResponse,
     ModelInfo,
     Scene,
@@ -116,12 +115,6 @@ def all_maps(session: Session, scene: Scene) -> MapsResponse:
     conv1 = session.model.primary.conv1
     maps = conv1(session.network_input(scene_image(session, scene))).relu()
     return MapsResponse(maps=Array.of(maps[0]), kernels=Array.of(conv1.weight))
-
-
-@torch.no_grad()
-def first_layer(session: Session, scene: Scene) -> ImageResponse:
-    """The first layer's pixels after its transform."""
-    return ImageResponse(image=Array.of(placed(scene.layers[:1], session.model.config.image_shape)[0]))
 
 
 @torch.no_grad()

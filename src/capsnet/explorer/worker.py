@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from itertools import count
-from queue import Full, PriorityQueue
+from queue import Full, Queue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-_Job = tuple[int, int, "Future[Any]", Callable[[], Any]]
 
 
 class Busy(Exception):
@@ -19,45 +18,49 @@ class Busy(Exception):
 
 
 class Worker:
-    """A thread with a bounded queue. Urgent work goes first; work cancelled while it waits is never done.
+    """A thread with a bounded queue. Work that is cancelled while it waits is never done.
 
     Args:
         waiting: how many jobs may wait.
+        niceness: 0 for what somebody waits for; more for what may take its time (Linux only).
     """
 
-    def __init__(self, waiting: int = 512) -> None:
-        self._queue: PriorityQueue[_Job] = PriorityQueue(waiting)
-        self._number = count()  # keeps equal priorities in order, and futures from being compared
-        self._closed = False
-        self._thread = threading.Thread(target=self._loop, name="capsnet-explorer", daemon=True)
+    def __init__(self, waiting: int = 512, niceness: int = 0) -> None:
+        self._queue: Queue[tuple[Future[Any], Callable[[], Any]]] = Queue(waiting)
+        self._niceness = niceness
+        self.closed = False
+        self._thread = threading.Thread(target=self._loop, name=f"explorer-{niceness}", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[], T], *, urgent: bool = True) -> Future[T]:
+    def submit(self, work: Callable[[], T]) -> Future[T]:
         """Queue a job.
 
         Raises:
             Busy: the queue is full, or closed.
         """
         future: Future[T] = Future()
-        if self._closed:
+        if self.closed:
             raise Busy("the explorer is closing")
         try:
-            self._queue.put_nowait((0 if urgent else 1, next(self._number), future, work))
+            self._queue.put_nowait((future, work))
         except Full:
             raise Busy("too many requests are waiting; try again in a moment") from None
         return future
 
     def close(self) -> None:
-        """Drop what waits; wait for the job at hand."""
-        self._closed = True
+        """Drop what waits; wait for the job at hand. Long jobs look at `closed`."""
+        self.closed = True
         while not self._queue.empty():
-            self._queue.get_nowait()[2].cancel()
-        self._queue.put((-1, -1, Future(), lambda: None))
+            self._queue.get_nowait()[0].cancel()
+        self._queue.put((Future(), lambda: None))
         self._thread.join(timeout=10)
 
     def _loop(self) -> None:
-        while not self._closed:
-            _, _, future, work = self._queue.get()
+        if self._niceness and sys.platform == "linux":
+            # On Linux a priority belongs to a thread, and the threads that it starts for PyTorch inherit it.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+        while not self.closed:
+            future, work = self._queue.get()
             if not future.set_running_or_notify_cancel():
                 continue
             try:

@@ -1,0 +1,156 @@
+// Starts the page: asks what is served, restores the state from the link, and keeps the picture up to date.
+/** @import {Panel, View, World} from "./types.ts" */
+import { Refusal, api, latest, scene } from "./api.js";
+import { find, h, number, percent, replace } from "./dom.js";
+import { inputPanel, showAnswer } from "./input.js";
+import { fromHash, runOf, toHash } from "./link.js";
+import { overviewPanel } from "./overview.js";
+import { forgetColours } from "./paint.js";
+import { begin, change, current, emptyDigit, exampleDigit, listen } from "./state.js";
+import { tourPanel } from "./tour.js";
+import { ablationView } from "./views/ablation.js";
+import { classesView } from "./views/classes.js";
+import { controlView } from "./views/control.js";
+import { conv1View } from "./views/conv1.js";
+import { pixelsView } from "./views/pixels.js";
+import { primaryView } from "./views/primary.js";
+import { reconstructionView } from "./views/reconstruction.js";
+import { routingView } from "./views/routing.js";
+
+/** @type {Record<View, (home: HTMLElement, fail: (error: unknown) => void) => Panel>} */
+const VIEWS = {
+  input: pixelsView,
+  conv1: conv1View,
+  primary: primaryView,
+  routing: routingView,
+  classes: classesView,
+  reconstruction: reconstructionView,
+  control: controlView,
+  ablation: ablationView,
+};
+const EVERYTHING = /** @type {Set<keyof World>} */ (
+  new Set(["digits", "active", "tool", "view", "iterations", "at", "focus", "child", "spot", "pose", "sheet", "parameter", "tour", "info", "examples", "trace"])
+);
+
+let hideProblem = 0;
+
+/** @param {unknown} error */
+function fail(error) {
+  const problem = find("#problem");
+  problem.textContent = error instanceof Refusal ? error.message : "The explorer's server does not answer; is `capsnet explore` still running?";
+  problem.hidden = false;
+  window.clearTimeout(hideProblem);
+  hideProblem = window.setTimeout(() => (problem.hidden = true), 8000);
+  if (!(error instanceof Refusal || error instanceof TypeError)) throw error;
+}
+
+async function start() {
+  const wanted = runOf(location.hash);
+  const info = await api.model(wanted).catch((error) => {
+    fail(error); // the link is for another model: say so, and show what is here
+    return api.model(null);
+  });
+  const examples = await api.examples();
+  const { geometry } = info;
+  /** @type {World} */
+  const world = {
+    info, examples, trace: null,
+    digits: [], active: 0, tool: "draw", view: "routing", iterations: geometry.iterations, at: geometry.iterations, focus: null,
+    child: -1, spot: { channel: info.overview_channels[0] ?? 0, row: Math.floor(geometry.maps[0] / 2), column: Math.floor(geometry.maps[1] / 2) },
+    pose: null, sheet: false, parameter: "rotation", tour: null,
+  };
+  begin(world);
+  // A four shows most: strokes of all directions.
+  world.digits = [examples.labels.length ? exampleDigit(Math.max(0, examples.labels.findIndex(([label]) => label === 4))) : emptyDigit()];
+  Object.assign(world, fromHash(location.hash, world));
+  showAbout();
+
+  const board = inputPanel(find("#board"), find("#tools"), fail);
+  const overview = overviewPanel(find("#overview"), world);
+  const tour = tourPanel(find("#tour"), find("#tour-start"), fail);
+  const detail = detailPanel();
+  const trace = latest(
+    (/** @type {World} */ now) => api.trace({ ...scene(now.digits), iterations: now.iterations, focus: now.focus }),
+    (answer) => {
+      // Where nobody has looked at a capsule yet, the one that says most is shown.
+      if (current().child < 0) change({ child: answer.primary_lengths.data.indexOf(Math.max(...answer.primary_lengths.data)) });
+      change({ trace: answer });
+    },
+    fail,
+  );
+
+  listen((now, changed) => {
+    if (changed.has("digits") || changed.has("iterations") || changed.has("focus")) trace(now);
+    board.update(now, changed);
+    overview.update(now, changed);
+    if (changed.has("trace")) showAnswer(find("#answer"), now);
+    detail.update(now, changed);
+    tour.update(now, changed);
+    saveLink();
+    if (changed.has("trace")) {
+      const page = document.documentElement.dataset;
+      page.traced = String(Number(page.traced ?? 0) + 1);
+    }
+  });
+  find("#copy-link").addEventListener("click", copyLink);
+  window.addEventListener("hashchange", () => {
+    if (location.hash !== toHash(current())) change({ ...fromHash(location.hash, current()) });
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    forgetColours();
+    const { trace: shown, examples: same, at } = current();
+    change({ trace: shown, examples: same, at });
+  });
+  change(Object.fromEntries([...EVERYTHING].filter((name) => name !== "trace").map((name) => [name, world[name]])));
+}
+
+/** The detail of the stage that is open. It is built when it is opened, and gone when it is left. */
+function detailPanel() {
+  const home = find("#detail");
+  /** @type {{view: View, panel: Panel} | null} */
+  let open = null;
+  return {
+    /** @param {World} world @param {Set<keyof World>} changed */
+    update(world, changed) {
+      if (!world.trace) return;
+      if (open?.view !== world.view) {
+        open?.panel.close?.();
+        open = { view: world.view, panel: VIEWS[world.view](home, fail) };
+        home.setAttribute("aria-labelledby", `tab-${world.view}`);
+        home.dataset.view = world.view;
+        open.panel.update(world, EVERYTHING);
+      } else {
+        open.panel.update(world, changed);
+      }
+    },
+  };
+}
+
+let saving = 0;
+
+/** Not with every pixel of a stroke: browsers limit how often the address may change. */
+function saveLink() {
+  window.clearTimeout(saving);
+  saving = window.setTimeout(() => history.replaceState(null, "", toHash(current())), 200);
+}
+
+async function copyLink() {
+  const link = new URL(toHash(current()), location.href).href;
+  history.replaceState(null, "", link);
+  const button = find("#copy-link");
+  try {
+    await navigator.clipboard.writeText(link);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "It is in the address bar";
+  }
+  window.setTimeout(() => (button.textContent = "Copy link"), 1800);
+}
+
+function showAbout() {
+  const { info } = current();
+  const error = info.test_error === null ? "" : `, test error ${percent(info.test_error, 2)}${info.tested_on ? ` on ${info.tested_on}` : ""}`;
+  replace(find("#about"), h("b", {}, info.run), ` · ${number(info.parameters / 1e6, 1)} million parameters${error}`);
+}
+
+start().catch(fail);

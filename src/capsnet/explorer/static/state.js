@@ -1,0 +1,87 @@
+// All shared state: one object, changed in one place. The server's answers are in it too.
+/** @import {World, Motion, Digit} from "./types.ts" */
+
+/** @type {World} */
+let world;
+
+/** @type {Set<keyof World>} */
+let changed = new Set();
+
+/** @type {Array<(world: World, changed: Set<keyof World>) => void>} */
+const listeners = [];
+
+/** @param {World} start */
+export function begin(start) {
+  world = start;
+}
+
+/** @returns {Readonly<World>} */
+export function current() {
+  return world;
+}
+
+/**
+ * Change the world. Listeners hear of all changes of this frame at once.
+ * @param {Partial<World>} changes
+ */
+export function change(changes) {
+  if (changed.size === 0) requestAnimationFrame(tell);
+  Object.assign(world, changes);
+  for (const name of Object.keys(changes)) changed.add(/** @type {keyof World} */ (name));
+}
+
+/** Tell the listeners now, not with the next frame. */
+export function tell() {
+  if (changed.size === 0) return;
+  const what = changed;
+  changed = new Set();
+  for (const listener of listeners) listener(world, what);
+}
+
+/** @param {(world: World, changed: Set<keyof World>) => void} listener */
+export function listen(listener) {
+  listeners.push(listener);
+}
+
+/** @type {Readonly<Motion>} */
+export const STILL = Object.freeze({ rotation: 0, shear: 0, scale_x: 1, scale_y: 1, shift_x: 0, shift_y: 0 });
+
+/** @param {Motion} motion */
+export function isStill(motion) {
+  return /** @type {Array<keyof Motion>} */ (Object.keys(STILL)).every((name) => motion[name] === STILL[name]);
+}
+
+/**
+ * Change the digit that is being worked on.
+ * @param {Partial<Digit>} changes
+ */
+export function changeDigit(changes) {
+  const digits = world.digits.map((digit, index) => (index === world.active ? { ...digit, ...changes } : digit));
+  change({ digits, pose: null });
+}
+
+/** @param {number} index number of a test digit
+ *  @returns {Digit} */
+export function exampleDigit(index) {
+  const { images } = world.examples;
+  const size = images.shape.slice(1).reduce((a, b) => a * b, 1);
+  const pixels = Uint8Array.from(images.data.subarray(index * size, (index + 1) * size));
+  return { example: index, pixels, motion: { ...STILL } };
+}
+
+/** @returns {Digit} */
+export function emptyDigit() {
+  const size = world.info.geometry.image_shape.reduce((a, b) => a * b, 1);
+  return { example: null, pixels: new Uint8Array(size), motion: { ...STILL } };
+}
+
+/** The class that the visitor looks at: chosen, or else the answer. */
+export function focusOf(/** @type {Readonly<World>} */ world) {
+  return world.focus ?? world.trace?.ranking[0] ?? 0;
+}
+
+/** Which iteration is shown, counted from 0, in the trace at hand. */
+export function shownStep(/** @type {Readonly<World>} */ world) {
+  const steps = world.trace ? world.trace.couplings.shape[0] : 1;
+  return Math.min(world.at, steps) - 1;
+}

@@ -1,0 +1,136 @@
+// Primary capsules: arrows over the image, and one of them from its sum to its squashed length.
+/** @import {Panel, World, Unpacked} from "../types.ts" */
+/** @import {ChildResponse} from "../wire.ts" */
+import { api, latest, scene, unpack } from "../api.js";
+import { drawArrows, places } from "../drawings/arrows.js";
+import { bars, squashCurve } from "../drawings/bars.js";
+import { h, number, replace } from "../dom.js";
+import { equation, pieces, prose } from "../maths.js";
+import { begin, canvasOf, colours, placeOn, rgba } from "../paint.js";
+import { change, current, focusOf } from "../state.js";
+
+const SIDE = 440;
+
+/** @param {HTMLElement} home @param {(error: unknown) => void} fail @returns {Panel} */
+export function primaryView(home, fail) {
+  const { geometry, squash_curve } = current().info;
+  const curve = unpack(squash_curve).data;
+  const [rows, columns] = geometry.grid;
+  const area = rows * columns;
+  let alone = false;
+  const board = canvasOf(SIDE, SIDE, "Primary capsules as arrows over the image");
+  board.tabIndex = 0;
+  board.setAttribute("role", "application");
+  board.setAttribute("aria-roledescription", "grid of capsules, arrow keys choose a place");
+  const all = h("button", { type: "button", id: "types-all", onclick: () => show(false) }, "All types");
+  const one = h("button", { type: "button", id: "types-one", onclick: () => show(true) }, "This type only");
+  const type = /** @type {HTMLInputElement} */ (
+    h("input", { type: "range", id: "type", min: 0, max: geometry.primary_types - 1, step: 1, "aria-label": "Capsule type", oninput: () => go(type.valueAsNumber, current().child % area) })
+  );
+  const typeName = h("output", {});
+  const before = bars(220, 90, "s, before squash");
+  const after = bars(220, 90, "u, after squash");
+  const squash = squashCurve(300, 200);
+  const words = h("div", { "aria-live": "polite" });
+  const which = h("h3", {});
+  replace(
+    home,
+    h("h2", {}, "Primary capsules: length says whether, direction says how"),
+    h("div", { class: "columns" },
+      h("figure", {}, board, h("figcaption", {}, "One arrow per capsule, drawn where it looks. Click a place, or focus the picture and use the arrow keys.")),
+      h("div", { class: "text" },
+        prose(`At each of ${rows}×${columns} places there are ${geometry.primary_types} capsules {u_i} of ${geometry.primary_dim} numbers. Turn the digit on the board: a pooled feature would stay the same, these arrows turn. Directions are drawn on each type's own plane, the two directions in which it differs most between digits.`),
+        h("div", { class: "row" }, h("div", { class: "segments" }, all, one), h("label", { class: "slider" }, h("span", {}, "Type"), type, typeName)),
+        which,
+        h("div", { class: "pair" },
+          h("figure", {}, before.canvas, h("figcaption", {}, ...pieces("{s_i}, out of the convolution"))), h("figure", {}, after.canvas, h("figcaption", {}, ...pieces("{u_i} = squash({s_i})")))),
+        h("figure", { class: "narrow" }, squash.canvas, h("figcaption", {}, "squash: the length before, across; after, up. Never 1.")),
+        words)),
+  );
+  board.addEventListener("click", (event) => {
+    const { x, y } = placeOn(board, event);
+    const { step, field } = places(geometry);
+    const unit = SIDE / Math.max(geometry.image_shape[1], geometry.image_shape[2]);
+    const at = (/** @type {number} */ value, /** @type {number} */ count) => Math.min(count - 1, Math.max(0, Math.round((value / unit - field / 2) / step)));
+    go(alone ? Math.floor(current().child / area) : strongest(at(y, rows) * columns + at(x, columns)), at(y, rows) * columns + at(x, columns));
+  });
+  board.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const place = current().child % area;
+    const row = Math.min(rows - 1, Math.max(0, Math.floor(place / columns) + step[0]));
+    const column = Math.min(columns - 1, Math.max(0, (place % columns) + step[1]));
+    go(Math.floor(current().child / area), row * columns + column);
+  });
+
+  /** @param {boolean} only */
+  function show(only) {
+    alone = only;
+    draw(current());
+  }
+
+  /** @param {number} kind @param {number} place */
+  function go(kind, place) {
+    change({ child: kind * area + place });
+  }
+
+  /** The longest capsule of a place. @param {number} place */
+  function strongest(place) {
+    const lengths = current().trace?.primary_lengths.data ?? [];
+    let best = 0;
+    for (let kind = 1; kind < geometry.primary_types; kind++) if (lengths[kind * area + place] > lengths[best * area + place]) best = kind;
+    return best;
+  }
+
+  const ask = latest(
+    (/** @type {World} */ world) => api.child({ ...scene(world.digits), iterations: world.iterations, child: world.child, parent: focusOf(world) }),
+    showChild,
+    fail,
+  );
+
+  /** @param {Unpacked<ChildResponse>} answer */
+  function showChild(answer) {
+    const palette = colours();
+    const max = Math.max(0.2, ...Array.from(answer.before.data, Math.abs), ...Array.from(answer.u.data, Math.abs));
+    before.show(answer.before.data, palette.child, max);
+    after.show(answer.u.data, palette.child, max);
+    squash.show(curve, answer.before_length, answer.length, palette.child);
+    which.textContent = `Capsule ${answer.child}: type ${answer.type}, row ${answer.row}, column ${answer.column}`;
+    const s = number(answer.before_length);
+    replace(
+      words,
+      equation("{u_i} = ‖{s_i}‖² / (1 + ‖{s_i}‖²) · {s_i} / ‖{s_i}‖"),
+      equation(`‖{s_i}‖ = [child ${s}]   →   ‖{u_i}‖ = [child ${number(answer.length)}]`),
+      h("p", { class: "quiet" }, answer.length < 0.1 ? "Short: what this capsule looks for is not here." : answer.length > 0.5 ? "Long: what this capsule looks for is here, in the way that its direction says." : "In between: it is not sure."),
+    );
+  }
+
+  /** @param {Readonly<World>} world */
+  function draw(world) {
+    const { context } = begin(board);
+    const kind = Math.floor(world.child / area);
+    const place = world.child % area;
+    drawArrows(context, world, { side: SIDE, margin: 4, type: alone ? kind : null, chosen: world.child });
+    const { step, field } = places(geometry);
+    const unit = SIDE / Math.max(geometry.image_shape[1], geometry.image_shape[2]);
+    context.strokeStyle = rgba(colours().child, 0.8);
+    context.setLineDash([4, 4]);
+    context.lineWidth = 1.5;
+    context.strokeRect((place % columns) * step * unit, Math.floor(place / columns) * step * unit, field * unit, field * unit);
+    context.setLineDash([]);
+    type.value = String(kind);
+    typeName.textContent = String(kind);
+    all.setAttribute("aria-pressed", String(!alone));
+    one.setAttribute("aria-pressed", String(alone));
+  }
+
+  return {
+    update(world, changed) {
+      if (changed.has("trace") || changed.has("view") || changed.has("child")) {
+        draw(world);
+        ask(world);
+      }
+    },
+  };
+}

@@ -1,0 +1,81 @@
+// What the winning capsules draw: one digit beside the input, or two told apart.
+/** @import {Panel, World} from "../types.ts" */
+import { chips } from "../drawings/chips.js";
+import { h, number, replace } from "../dom.js";
+import { equation, prose } from "../maths.js";
+import { begin, canvasOf, colours, ink, picture } from "../paint.js";
+import { current, focusOf } from "../state.js";
+
+const SIDE = 200;
+
+/** @param {HTMLElement} home @returns {Panel} */
+export function reconstructionView(home) {
+  const { class_names, has_decoder } = current().info;
+  const canvases = Array.from({ length: 4 }, () => canvasOf(SIDE, SIDE, ""));
+  const captions = canvases.map(() => h("figcaption", {}));
+  const figures = canvases.map((canvas, k) => h("figure", {}, canvas, captions[k]));
+  const classes = chips(current());
+  const words = h("div", { "aria-live": "polite" });
+  replace(
+    home,
+    h("h2", {}, "Reconstruction: a capsule draws what it saw"),
+    has_decoder ? h("div", { class: "gallery" }, ...figures) : h("p", { class: "notice" }, "This model was trained without a decoder: it cannot draw."),
+    h("div", { class: "row wide" }, classes.element),
+    h("div", { class: "text" },
+      prose("All capsules but one are set to zero, and the decoder draws {recon} from what is left. Choose another class to see what its capsule makes of this input. While it learned, the network was asked for small differences {x} − {recon}: that is why the direction of a capsule had to hold thickness, slant and place."),
+      words,
+      prose("Add a second digit on the left: each of the two longest capsules draws its own, although both share their ink. Then erase one, and watch its capsule let go.")),
+  );
+
+  /** @param {number} k @param {string} text @param {(context: CanvasRenderingContext2D) => void} draw */
+  function panel(k, text, draw) {
+    const { context } = begin(canvases[k]);
+    draw(context);
+    captions[k].textContent = text;
+    canvases[k].setAttribute("aria-label", text);
+  }
+
+  /** @param {World} world */
+  function one(world) {
+    const { trace } = world;
+    if (!trace?.reconstructions || !trace.reconstruction_errors) return;
+    const palette = colours();
+    const focus = focusOf(world);
+    const [, rows, columns] = trace.image.shape;
+    const plane = trace.image.data.length;
+    const difference = Float32Array.from(trace.image.data, (x, i) => x - (trace.reconstructions?.data[focus * plane + i] ?? 0));
+    panel(0, "input x", (c) => picture(c, trace.image, { width: SIDE, colour: palette.input }));
+    panel(1, `drawn by the capsule “${class_names[focus]}”`, (c) => picture(c, trace.reconstructions ?? trace.image, { index: focus, width: SIDE, colour: palette.reco }));
+    panel(2, "what it left out, and what it made up", (c) => ink(c, difference, { rows, columns, x: 0, y: 0, width: SIDE, height: SIDE, colour: palette.input, negative: palette.reco }));
+    figures[3].hidden = true;
+    replace(words, equation(`‖{x} − {recon}‖² = [reco ${number(trace.reconstruction_errors[focus], 1)}]`),
+      h("p", { class: "quiet" }, `The capsule that draws the input best: “${class_names[trace.reconstruction_errors.indexOf(Math.min(...trace.reconstruction_errors))]}”.`));
+  }
+
+  /** @param {World} world */
+  function two(world) {
+    const { trace } = world;
+    if (!trace?.reconstructions) return;
+    const palette = colours();
+    const [first, second] = trace.ranking;
+    const drawn = trace.reconstructions;
+    const both = [{ k: first, colour: palette.first }, { k: second, colour: palette.second }];
+    panel(0, "input: both digits", (c) => {
+      for (let index = 0; index < trace.layers.shape[0]; index++) picture(c, trace.layers, { index, width: SIDE, colour: palette.input, alpha: 0.8 });
+    });
+    both.forEach(({ k, colour }, place) =>
+      panel(1 + place, `capsule “${class_names[k]}”, length ${number(trace.lengths.data[k], 2)}`, (c) => picture(c, drawn, { index: k, width: SIDE, colour })));
+    figures[3].hidden = false;
+    panel(3, "both drawings together", (c) => {
+      for (const { k, colour } of both) picture(c, drawn, { index: k, width: SIDE, colour, alpha: 0.8 * Math.min(1, 1.5 * trace.lengths.data[k]) });
+    });
+    replace(words, equation(`‖{v_j}‖:  “${class_names[first]}” [parent ${number(trace.lengths.data[first])}],  “${class_names[second]}” [parent ${number(trace.lengths.data[second])}],  next “${class_names[trace.ranking[2] ?? second]}” [parent ${number(trace.lengths.data[trace.ranking[2] ?? second])}]`));
+  }
+
+  return {
+    update(world, changed) {
+      classes.update(world);
+      if (has_decoder && (changed.has("trace") || changed.has("focus") || changed.has("view"))) (world.digits.length > 1 ? two : one)(world);
+    },
+  };
+}

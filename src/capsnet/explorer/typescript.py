@@ -1,0 +1,58 @@
+"""The API's types for the page: `python -m capsnet.explorer.typescript` writes static/wire.ts.
+
+The page is checked against it (tsc --checkJs), and a test checks that it is up to date: defined once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from capsnet.explorer import schemas
+
+TARGET = Path(__file__).parent / "static" / "wire.ts"
+_SIMPLE = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}
+
+
+def declarations() -> str:
+    """TypeScript interfaces of everything in schemas.py."""
+    models = [
+        value
+        for value in vars(schemas).values()
+        if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == schemas.__name__
+    ]
+    _, schema = models_json_schema([(model, "serialization") for model in models])
+    lines = ["// Written by `python -m capsnet.explorer.typescript` from schemas.py."]
+    for name, definition in schema["$defs"].items():
+        lines.append(f"\nexport interface {'Packed' if name == 'Array' else name} {{")
+        optional = issubclass(
+            getattr(schemas, name), schemas.Strict
+        )  # a request may leave out what has a default
+        required = definition.get("required", [])
+        for field, value in definition.get("properties", {}).items():
+            mark = "?" if optional and field not in required and "default" in value else ""
+            lines.append(f"  {field}{mark}: {_type(value)};")
+        lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return "Packed" if name == "Array" else str(name)
+    if "enum" in schema:
+        return " | ".join(f'"{value}"' for value in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(_type(one) for one in schema["anyOf"])
+    if "prefixItems" in schema:
+        return f"[{', '.join(_type(one) for one in schema['prefixItems'])}]"
+    if schema.get("type") == "array":
+        return f"Array<{_type(schema['items'])}>"
+    return _SIMPLE[schema["type"]]
+
+
+if __name__ == "__main__":
+    TARGET.write_text(declarations(), encoding="utf-8")
