@@ -1,0 +1,114 @@
+"""Drawing helpers that several experiments share. One colour per variant, capsule networks first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+
+from capsnet.experiments.record import Record
+from capsnet.experiments.statistics import estimate
+from capsnet.report.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    Picture,
+    new_figure,
+    plain,
+    png,
+    text_font,
+)
+
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, INK, MUTED)
+
+
+def by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The runs of each variant; capsule networks before controls, else in order of first appearance."""
+    groups: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.control):
+        groups.setdefault(record.variant, []).append(record)
+    return groups
+
+
+def dots(name: str, records: Sequence[Record], measure: str, title: str, percent: bool = True) -> Picture:
+    """One row per variant: each seed a dot, the mean a line, the 95 % interval a bar where there is one."""
+    groups = {
+        variant: runs for variant, runs in by_variant(records).items() if estimate(runs, measure) is not None
+    }
+    factor = 100 if percent else 1
+    figure = new_figure(6.4, 0.6 + 0.32 * max(1, len(groups)))
+    axes = figure.add_subplot()
+    for row, runs in enumerate(groups.values()):
+        found = estimate(runs, measure)
+        assert found is not None
+        colour = ORANGE if runs[0].control else BLUE
+        values = [factor * value for record in runs if (value := record.value(measure)) is not None]
+        if isfinite(found.low) and isfinite(found.high):
+            axes.plot(
+                [factor * found.low, factor * found.high], [row, row], color=colour, alpha=0.3, linewidth=5
+            )
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=4)
+        axes.plot([factor * found.mean], [row], "|", color=colour, markersize=13)
+    axes.set_yticks(range(len(groups)), list(groups), **text_font())
+    axes.invert_yaxis()
+    plain(axes, x=title)
+    axes.grid(axis="x", color=FAINT)
+    about = "; ".join(
+        f"{variant} {factor * found.mean:.2f}"
+        for variant, runs in groups.items()
+        if (found := estimate(runs, measure)) is not None
+    )
+    return Picture(
+        name,
+        png(figure),
+        f"{title}: {about}",
+        "Each dot is a seed, blue for capsule networks and orange for controls; the bar is the 95 % interval of "
+        "the mean (of the single run, over its test images, where there is one seed).",
+    )
+
+
+def curves(
+    name: str,
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    y: str,
+    caption: str,
+    log: bool = False,
+) -> Picture:
+    """Panels side by side, each with a line per variant: panel title → variant → (x, y).
+
+    A panel's title may name its x axis after a "|".
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(3.2 * columns + 0.4, 2.7 * rows + 0.5)
+    names = list(dict.fromkeys(variant for lines in panels.values() for variant in lines))
+    handles = {}
+    for number, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        for variant, (x, values) in lines.items():
+            colour = COLOURS[names.index(variant) % len(COLOURS)]
+            (handles[variant],) = axes.plot(x, values, "o-", color=colour, markersize=3, linewidth=1.4)
+        top, _, below = title.partition("|")
+        plain(axes, top.strip(), below.strip(), y if number % columns == 0 else "")
+        axes.grid(color=FAINT)
+        if log:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+    if len(handles) > 1:
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(3, len(handles)),
+            frameon=False,
+            fontsize=8,
+        )
+    about = ", ".join(title.partition("|")[0].strip() for title in panels)
+    return Picture(
+        name, png(figure), f"{y} against {about}, a line for each of {', '.join(names)}", caption, wide=True
+    )

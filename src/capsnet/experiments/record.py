@@ -1,0 +1,167 @@
+"""What one run of an experiment leaves behind: a JSON file that holds all that tables and figures are made of."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from numpy.typing import NDArray
+
+from capsnet.errors import CapsnetError
+from capsnet.evaluation import Evaluation, wilson_interval
+from capsnet.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class PackedArray:
+    """An array as JSON can hold it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    zlib_base64: str
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Self:
+        """Pack an array."""
+        little_endian = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        packed = base64.b64encode(zlib.compress(little_endian.tobytes(), 9)).decode()
+        return cls(array.dtype.name, tuple(array.shape), packed)
+
+    def array(self) -> NDArray[Any]:
+        """The array again."""
+        raw = zlib.decompress(base64.b64decode(self.zlib_base64))
+        return np.frombuffer(raw, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Answers to one test set: how many were wrong, and which."""
+
+    n: int
+    errors: int
+    interval_95: tuple[float, float]
+    """Wilson's, for this one model."""
+    wrong_bits: str
+    """One bit per example in the set's order, 1 where the answer is wrong: zlib, base64."""
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Self:
+        """Keep an evaluation's counts and its per-image errors."""
+        wrong = evaluation.wrong
+        bits = base64.b64encode(zlib.compress(np.packbits(wrong.numpy()).tobytes(), 9)).decode()
+        errors = int(wrong.sum())
+        return cls(len(wrong), errors, wilson_interval(errors, len(wrong)), bits)
+
+    @property
+    def error(self) -> float:
+        """Share of wrong answers, 0…1."""
+        return self.errors / self.n
+
+    def wrong(self) -> Bool[torch.Tensor, " n"]:
+        """Which answers were wrong."""
+        bits = np.frombuffer(zlib.decompress(base64.b64decode(self.wrong_bits)), np.uint8)
+        return torch.from_numpy(np.unpackbits(bits, count=self.n).astype(bool))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an experiment measures on a trained model."""
+
+    tests: Mapping[str, Evaluation] = field(default_factory=dict)
+    """Test sets, by name."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """Single numbers, by name; None where something could not be measured."""
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What figures are drawn from."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run: what was asked, what came out, where it ran."""
+
+    experiment: str
+    variant: str
+    scale: str
+    seed: int
+    settings: str
+    """Fingerprint of model, training and data; a run of other settings has another."""
+    about: str
+    control: bool
+    data: str
+    provenance: str
+    architecture: str
+    model: dict[str, Any]
+    training: dict[str, Any]
+    parameters: int
+    multiply_adds: int
+    steps: int
+    seconds: float
+    device: str
+    tests: dict[str, Tested]
+    metrics: dict[str, float | None]
+    arrays: dict[str, PackedArray]
+    code: str
+    """SHA-256 of the package's Python files (first 12 digits), beside the commit in `environment`."""
+    environment: dict[str, Any]
+    format: int = 1
+
+    def value(self, measure: str) -> float | None:
+        """A number by name: a test set's error, or a metric; None where this run has no such number."""
+        if measure in self.tests:
+            return self.tests[measure].error
+        return self.metrics.get(measure)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """An array by name."""
+        return self.arrays[name].array()
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file.
+
+        Raises:
+            CapsnetError: it is missing, no JSON, or no record of a run.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(read_json(path)), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CapsnetError(
+                f"{path} is no result of capsnet reproduce ({place}: {first['msg']}); remove it and run again"
+            ) from error
+
+
+def record_path(out: Path, experiment: str, variant: str, scale: str, seed: int) -> Path:
+    """Where a run's record lies under the results folder."""
+    return out / experiment / f"{variant}-{scale}-s{seed}.json"
+
+
+def read_records(results: Path) -> list[Record]:
+    """All records of a results folder, ordered by experiment, scale, variant and seed.
+
+    Raises:
+        CapsnetError: there is no such folder, none in it, or a broken one.
+    """
+    if not results.is_dir():
+        raise CapsnetError(f"no results at {results}; `capsnet reproduce NAME --out {results}` makes some")
+    records = [Record.read(path) for path in sorted(results.glob("*/*.json"))]
+    if not records:
+        raise CapsnetError(
+            f"{results} holds no results yet; `capsnet reproduce NAME --out {results}` makes some"
+        )
+    return sorted(records, key=lambda record: (record.experiment, record.scale, record.variant, record.seed))
