@@ -18,6 +18,7 @@ from capsnet.errors import CapsnetError
 if TYPE_CHECKING:
     from capsnet.data import Dataset
     from capsnet.models import Classifier
+    from capsnet.runs import Run
 
 app = typer.Typer(
     name="capsnet",
@@ -122,7 +123,7 @@ def train(
     from capsnet.config import TrainConfig
     from capsnet.models import build_model
     from capsnet.runs import Run
-    from capsnet.stepping import pick_device
+    from capsnet.stepping import is_main_process, pick_device
     from capsnet.training import train as run_training
 
     pick_device(device)  # refuses what is not there before anything is loaded or written
@@ -132,7 +133,7 @@ def train(
             stack.enter_context(_plain_paths())
         if resume is not None:
             _refuse_other_options(context, {"resume", "data_dir", "device", "fast", "report"})
-            run = stack.enter_context(Run.reopen(resume))
+            run = _hold(Run.reopen(resume), stack)
             if (result := run.result()) is not None:
                 out.print(f"{resume} is finished: test error {result['test_error']:.2%}")
                 return
@@ -160,14 +161,17 @@ def train(
                 dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
             )
             folder = out_folder or _next_folder(data)
-            run = stack.enter_context(Run.create(folder, model, config, dataset.classes))
-        err.print(
-            f"{model.architecture}, {model.parameter_count():,} parameters, on {dataset.name}: {run.folder}"
-        )
+            creates = is_main_process()
+            run = _hold(Run.create(folder, model, config, dataset.classes), stack) if creates else Run(folder)
+        if is_main_process():
+            size = f"{model.parameter_count():,} parameters"
+            err.print(f"{model.architecture}, {size}, on {dataset.name}: {run.folder}")
         progress = stack.enter_context(TrainingBar())
         evaluation = run_training(
             model, dataset, config, run, device=device, resume=resume is not None, progress=progress
         )
+        if not is_main_process():
+            return
     out.print(f"test error {evaluation}\nmodel      {run.folder}")
     if report:
         _write_report(run.folder, dataset, model)
@@ -233,6 +237,33 @@ def report(
     dataset = _load_data(opened.training().data, data_dir, opened.training().image_size)
     _check_fit(model, dataset)
     _write_report(run, dataset, model)
+
+
+@app.command()
+def explore(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run or saved model. Default: the shipped one.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8721,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+) -> None:
+    """Watch a capsule network think: a page in the browser, served from this machine only."""
+    from capsnet.explorer import serve
+
+    serve(run, port=port, open_browser=browser)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    onnx: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="Where to write it.")],
+) -> None:
+    """Write a model as ONNX (images in, class scores out) and check that it gives the same numbers."""
+    from capsnet.export import export_onnx
+    from capsnet.models import load_model
+
+    difference = export_onnx(load_model(model), onnx)
+    out.print(f"{onnx}: scores differ from PyTorch's by at most {difference:.1e}")
 
 
 @app.command()
@@ -355,6 +386,13 @@ def _write_report(folder: Path, dataset: Dataset, model: Classifier) -> None:
     from capsnet.report import write_report
 
     out.print(f"report     {write_report(folder, dataset, model)}")
+
+
+def _hold(run: Run, stack: ExitStack) -> Run:
+    """One process holds a run's folder; the others of the same training only read in it."""
+    from capsnet.stepping import is_main_process
+
+    return stack.enter_context(run) if is_main_process() else run
 
 
 def _absolute(data: str) -> str:

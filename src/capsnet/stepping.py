@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import isfinite
 from typing import Any
 
@@ -211,11 +212,16 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def is_main_process() -> bool:
+    """Whether this process is the one that writes (the only one, unless launched as several)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _accelerator(precision: str, device: str) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     cpu = pick_device(device).type == "cpu"
     # A process may train several models, each with its own settings; Accelerate's state is a singleton.
-    AcceleratorState._reset_state(reset_partial_state=True)
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision], cpu=cpu)

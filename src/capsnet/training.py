@@ -199,12 +199,12 @@ def _with_shifts(source: Source, config: TrainConfig) -> Source:
 
 def _restore(stepper: Stepper, run: Run) -> dict[str, float]:
     saved = run.load_state()
-    if saved is None:
-        run.forget_metrics_after(0)
-        return {"step": 0, "seconds": 0.0}
-    tensors, position = saved
-    stepper.load_state(tensors)
-    run.forget_metrics_after(int(position["step"]))
+    position: dict[str, float] = {"step": 0, "seconds": 0.0}
+    if saved is not None:
+        tensors, position = saved
+        stepper.load_state(tensors)
+    if stepper.is_main:
+        run.forget_metrics_after(int(position["step"]))
     return position
 
 

@@ -1,0 +1,106 @@
+"""Several processes are the same training as one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+LAUNCH = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--rdzv-backend",
+    "c10d",
+    "--rdzv-endpoint",
+    "localhost:0",
+]
+
+
+def command(processes: int, *arguments: object) -> list[str]:
+    one = [sys.executable] if processes == 1 else [*LAUNCH, "--nproc-per-node", str(processes)]
+    return [*one, "-m", "capsnet.cli", "train", "--device", "cpu", "--no-report", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    folder = tmp_path_factory.mktemp("pictures")
+    chance = np.random.default_rng(0)
+    for label in range(2):
+        (folder / str(label)).mkdir()
+        for number in range(40):
+            pixels = chance.integers(0, 100, (18, 18), np.uint8)
+            pixels[9 * label : 9 * label + 9] += 120
+            Image.fromarray(pixels).save(folder / str(label) / f"{number}.png")
+    options = {
+        "data": f"folder:{folder}",
+        "stem-channels": 8,
+        "primary-types": 2,
+        "batch-size": 16,
+        "steps": 20,
+    }
+    return tuple(str(part) for name, value in options.items() for part in (f"--{name}", value))
+
+
+def run(arguments: list[str]) -> None:
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_two_processes_are_the_same_training_as_one(tmp_path: Path, fresh: tuple[str, ...]) -> None:
+    run(command(1, *fresh, "--out", tmp_path / "one"))
+    run(command(2, *fresh, "--out", tmp_path / "two"))
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-2, atol=1e-3)
+    assert json.loads((tmp_path / "two" / "result.json").read_text())["processes"] == 2
+
+
+def test_a_killed_worker_ends_the_job_and_one_process_can_resume_it(
+    tmp_path: Path, fresh: tuple[str, ...]
+) -> None:
+    run(command(1, *fresh, "--out", tmp_path / "whole"))
+    arguments = command(2, *fresh, "--out", tmp_path / "killed", "--save-seconds", 0)
+    job = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "killed" / "state.safetensors"
+    deadline = time.monotonic() + 100
+    while not state.exists() and job.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for worker in workers_of(job.pid)[-1:]:
+        os.kill(worker, signal.SIGKILL)
+    _, errors = job.communicate(timeout=100)
+    if job.returncode:  # it may have ended before the kill arrived
+        assert "SIGKILL" in errors
+        run(
+            [
+                sys.executable,
+                "-m",
+                "capsnet.cli",
+                "train",
+                "--resume",
+                str(tmp_path / "killed"),
+                "--no-report",
+            ]
+        )
+    np.testing.assert_allclose(losses(tmp_path / "killed"), losses(tmp_path / "whole"), rtol=1e-4)
+
+
+def workers_of(parent: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    return [int(child) for child in found]
