@@ -45,6 +45,14 @@ class Reading(StrEnum):
     official = "official"
 
 
+class Scale(StrEnum):
+    """How large an experiment is run."""
+
+    smoke = "smoke"
+    quick = "quick"
+    full = "full"
+
+
 class Precision(StrEnum):
     """Arithmetic of the training."""
 
@@ -237,6 +245,54 @@ def report(
     dataset = _load_data(opened.training().data, data_dir, opened.training().image_size)
     _check_fit(model, dataset)
     _write_report(run, dataset, model)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An experiment; see --list.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the experiments.")] = False,
+    scale: Annotated[
+        Scale, typer.Option(help="quick: 2 cores. full: the published network, a GPU.")
+    ] = Scale.quick,
+    seeds: Annotated[int | None, typer.Option(help="How many, from 0. Default: the recipe's.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps in place of the recipe's; recorded.")
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    out_folder: Annotated[Path, typer.Option("--out", help="Where results go, one JSON a run.")] = Path(
+        "results"
+    ),
+    work: Annotated[Path, typer.Option(help="Where trainings are kept and continued.")] = Path(
+        "runs/reproduce"
+    ),
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is finished.")] = True,
+) -> None:
+    """Run an experiment of the paper with its controls and seeds; go on where it was stopped."""
+    from capsnet.experiments import EXPERIMENTS
+    from capsnet.experiments import reproduce as run_experiment
+    from capsnet.experiments.watching import Terminal
+
+    if listed or name is None:
+        for experiment in EXPERIMENTS.values():
+            out.print(f"[bold]{experiment.name:20}[/] {experiment.title}\n{'':20} {experiment.source}")
+        return
+    run_experiment(
+        name,
+        watch=Terminal(),
+        scale=scale.value,
+        seeds=seeds,
+        variants=tuple(variant or ()),
+        steps=steps,
+        precision=precision.value if precision else None,
+        data_dir=data_dir,
+        device=device,
+        out=out_folder,
+        work=work,
+        resume=resume,
+    )
 
 
 @app.command()
