@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet.data.ink import boxes
 from capsnet.errors import CapsnetError
 from capsnet.explorer.schemas import Layer, Transform
 from capsnet.warp import affine_matrices, warp
@@ -54,11 +55,18 @@ def compose(layers: Images) -> Float[Tensor, "1 channels height width"]:
 
 
 def outlines(layers: list[Layer], image_shape: tuple[int, int, int]) -> Float[Tensor, "batch 4 2"]:
-    """Corners of each layer's frame after its transform, in pixels (across, down) from the top left."""
+    """Corners of each layer's frame after its transform, in pixels (across, down) from the top left.
+
+    The frame is the box round the ink and a pixel more; the whole image where there is no ink.
+    """
     _, height, width = image_shape
-    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]) * torch.tensor(
-        [width / 2, height / 2]
-    )
+    middle = torch.tensor([width / 2, height / 2])
+    box = boxes(pixels_of(layers, image_shape)[:, None]).squeeze(1).float()  # top, left, bottom, right
+    whole = torch.tensor([0.0, 0.0, height, width])
+    margin = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    top, left, bottom, right = torch.where(box.sum(dim=1, keepdim=True) > 0, box + margin, whole).unbind(1)
+    across = torch.stack((left, right, right, left), dim=1)
+    down = torch.stack((top, top, bottom, bottom), dim=1)
+    corners = torch.stack((across, down), dim=2) - middle
     matrices = matrices_of([layer.transform for layer in layers])
-    moved = corners @ matrices[:, :, :2].mT + matrices[:, None, :, 2]
-    return moved + torch.tensor([width / 2, height / 2])
+    return corners @ matrices[:, :, :2].mT + matrices[:, None, :, 2] + middle

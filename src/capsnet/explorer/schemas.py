@@ -251,6 +251,8 @@ class TraceResponse(BaseModel):
     """(classes, class_dim)"""
     ranking: list[int]
     """Classes, the longest first."""
+    speakers: list[int]
+    """As many of the longest as there are layers, in the layers' order: each draws its layer best."""
     reconstructions: Array | None
     """(classes, channels, height, width): each class capsule decoded alone"""
     reconstruction_errors: list[float] | None

@@ -93,6 +93,7 @@ def trace_scene(session: Session, request: TraceRequest) -> TraceResponse:
         lengths=Array.of(lengths),
         capsules=Array.of(trace.capsules[0]),
         ranking=ranking,
+        speakers=speakers(ranking, reconstructions, layers),
         reconstructions=None if reconstructions is None else Array.of(reconstructions),
         reconstruction_errors=errors,
         cloud=Cloud(
@@ -107,6 +108,16 @@ def trace_scene(session: Session, request: TraceRequest) -> TraceResponse:
         control=None if session.control is None else Array.of(session.control.scores(image)[0]),
         seconds=time.perf_counter() - started,
     )
+
+
+def speakers(ranking: list[int], reconstructions: Tensor | None, layers: Tensor) -> list[int]:
+    """Which of the longest capsules speaks for which layer: the assignment with the smaller total error."""
+    longest = ranking[: len(layers)]
+    if len(longest) < 2 or reconstructions is None:
+        return longest
+    error = (reconstructions[longest, None] - layers).square().sum(dim=(2, 3, 4))  # (class, layer)
+    crossed = error[0, 1] + error[1, 0] < error[0, 0] + error[1, 1]
+    return longest[::-1] if bool(crossed) else longest
 
 
 @torch.no_grad()

@@ -122,6 +122,8 @@ export function handles(side, toPixels) {
       }
       const outlines = world.trace?.outlines;
       if (!outlines || world.active >= outlines.shape[0]) return;
+      // What is pushed off the board keeps its handles within reach.
+      const within = (/** @type {number} */ at) => Math.min(side - 12, Math.max(12, at));
       const corners = [0, 1, 2, 3].map((k) => {
         const at = world.active * 8 + 2 * k;
         return toBoard(outlines.data[at], outlines.data[at + 1]);
@@ -137,9 +139,9 @@ export function handles(side, toPixels) {
       stem.setAttribute("y1", String(top[1]));
       stem.setAttribute("x2", String(out[0]));
       stem.setAttribute("y2", String(out[1]));
-      turn.setAttribute("transform", `translate(${out[0]} ${out[1]})`);
-      corner.setAttribute("transform", `translate(${corners[2].join(" ")}) rotate(${-motion.rotation})`);
-      shear.setAttribute("transform", `translate(${bottom.join(" ")}) rotate(${-motion.rotation})`);
+      turn.setAttribute("transform", `translate(${out.map(within).join(" ")})`);
+      corner.setAttribute("transform", `translate(${corners[2].map(within).join(" ")}) rotate(${-motion.rotation})`);
+      shear.setAttribute("transform", `translate(${bottom.map(within).join(" ")}) rotate(${-motion.rotation})`);
     },
   };
 }

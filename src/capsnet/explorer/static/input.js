@@ -187,7 +187,7 @@ function describe(world) {
 const TOOLS = [
   ["draw", "Draw", "Draw with mouse, finger or arrow keys"],
   ["erase", "Erase", "Take ink away"],
-  ["move", "Move & shape", "Drag, turn, scale and shear with handles"],
+  ["move", "Move", "Drag, turn, scale and shear with handles"],
 ];
 
 /** @type {Array<{label: string, names: Array<keyof Motion>, min: number, max: number, step: number, unit?: string, digits: number}>} */
@@ -234,6 +234,16 @@ function toolbox(home, takePicture) {
   }));
   const reset = h("button", { type: "button", id: "motion-reset", class: "plain", onclick: () => changeDigit({ motion: { ...STILL } }) }, "Back to where it was");
 
+  const shapes = /** @type {HTMLDetailsElement} */ (
+    h("details", { id: "shapes" }, h("summary", {}, "Turn, scale, shear, move"),
+      h("div", { class: "sliders" }, ...motion.map(({ element }) => element), reset),
+      h("p", { class: "quiet small", id: "provenance" }))
+  );
+  // Folded away on a phone, where the picture below matters more.
+  const wide = matchMedia("(min-width: 861px)");
+  shapes.open = wide.matches;
+  wide.addEventListener("change", () => (shapes.open = wide.matches));
+
   replace(
     home,
     h("div", { class: "segments", role: "group", "aria-label": "Tool" }, ...toolButtons.map(({ button }) => button)),
@@ -241,9 +251,7 @@ function toolbox(home, takePicture) {
     h("h2", {}, "Pick a test digit"),
     picks,
     h("div", { class: "row" }, more, h("label", { class: "button", for: "picture", tabindex: 0, role: "button", onkeydown: (/** @type {KeyboardEvent} */ event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), file.click()) }, "Open a picture…"), file),
-    h("h2", {}, "Turn, scale, shear, move"),
-    h("div", { class: "sliders" }, ...motion.map(({ element }) => element), reset),
-    h("p", { class: "quiet small", id: "provenance" }),
+    shapes,
   );
 
   /** @param {number} index */
@@ -306,7 +314,7 @@ function toolbox(home, takePicture) {
       if (changed.has("digits") || changed.has("active") || changed.has("info")) {
         const two = world.digits.length > 1;
         layerButtons.forEach((button, index) => {
-          button.textContent = index === 0 ? "First digit" : two ? "Second digit" : "Add a second digit";
+          button.textContent = index === 0 ? "First" : two ? "Second" : "Add a second digit";
           button.setAttribute("aria-pressed", String(two && index === world.active));
           button.classList.toggle("two", two);
         });
@@ -352,7 +360,7 @@ export function showAnswer(home, world) {
   if (!trace) return;
   const names = world.info.class_names;
   const count = world.digits.length;
-  const found = trace.ranking.slice(0, count);
+  const found = trace.speakers;
   const strong = found.filter((k) => trace.lengths.data[k] >= 0.5);
   const spoken = strong.length
     ? found.map((k, place) => h("span", { class: `said ${strong.includes(k) ? "" : "unsure"} ${count > 1 ? `c${place}` : ""}` }, h("b", {}, names[k]), h("small", {}, number(trace.lengths.data[k], 3))))

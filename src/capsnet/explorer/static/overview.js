@@ -171,7 +171,7 @@ function drawReconstruction(context, world) {
     picture(context, trace.reconstructions, { index: focusOf(world), width: SIDE, colour: palette.reco });
     return;
   }
-  trace.ranking.slice(0, 2).forEach((k, place) => {
+  trace.speakers.forEach((k, place) => {
     if (trace.reconstructions) {
       picture(context, trace.reconstructions, { index: k, width: SIDE, colour: place ? palette.second : palette.first, alpha: 0.85 * Math.min(1, trace.lengths.data[k] * 1.5) });
     }

@@ -60,7 +60,7 @@ export const STEPS = [
     state: (world) => ({ ...one(world, 4), view: "control" }),
     body: () => text(
       "Most networks for images pool: of each small window only the largest number survives. That makes them indifferent to small shifts, and it is also a way of forgetting.",
-      "Look at the two maps on the left. The second has the same numbers in other places; after pooling the two are *the same*. A face with its mouth where an eye should be can look fine to a network that pools.",
+      "Look at the first two maps. The second has the same numbers in other places; after pooling the two are *the same*. A face with its mouth where an eye should be can look fine to a network that pools.",
     ),
   },
   {
@@ -111,7 +111,7 @@ export const STEPS = [
     state: (world) => ({ ...one(world, 4), view: "routing", iterations: 3, at: 3, focus: world.trace?.ranking[1] ?? 9 }),
     body: () => text(
       "The same children also vote for the runner-up. Their words do not agree: the sum {s_j} stays short, squash makes it shorter, and the children turn to the class where they are believed.",
-      "Step back to iteration 1 with the arrows and forward again, and watch the couplings on the right fall.",
+      "Step back to iteration 1 with the arrows and forward again, and watch the couplings below fall.",
     ),
   },
   {
@@ -130,10 +130,15 @@ export const STEPS = [
       const [first, second] = [digit(world, 4), digit(world, 1)];
       return { digits: [{ ...first, motion: { ...STILL, shift_x: -3 } }, { ...second, motion: { ...STILL, shift_x: 4 } }], active: 1, focus: null, pose: null, view: "reconstruction" };
     },
-    body: () => text(
-      "Lengths are not shares: two capsules can be long together. Each draws its own digit, in its own colour, though they share ink.",
-      "Choose *Erase*, rub the second digit out, and watch its capsule let go. (This network has only ever seen single digits, unless you trained it on pairs.)",
-    ),
+    body: () => ({
+      nodes: [
+        ...text(
+          "Lengths are not shares: two capsules can be long together. Each draws its own digit, in its own colour, though they share ink.",
+          "Take the eraser, rub the second digit out, and watch its capsule let go. (This network has only ever seen single digits, unless you trained it on pairs.)",
+        ).nodes,
+        h("button", { type: "button", onclick: () => change({ tool: "erase" }) }, "Take the eraser"),
+      ],
+    }),
   },
   {
     title: "And does it matter?",

@@ -273,6 +273,7 @@ export interface TraceResponse {
   lengths: Packed;
   capsules: Packed;
   ranking: Array<number>;
+  speakers: Array<number>;
   reconstructions: Packed | null;
   reconstruction_errors: Array<number> | null;
   cloud: Cloud;

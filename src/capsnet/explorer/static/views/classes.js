@@ -20,7 +20,7 @@ export function classesView(home, fail) {
   const original = canvasOf(110, 110, "What it drew as computed");
   const input = canvasOf(110, 110, "The input");
   const sheetCanvas = canvasOf(CELL * 11 + 30, CELL * geometry.class_dim + 20, "Each number turned from −0.25 to 0.25");
-  const sheetHome = h("figure", { class: "full", id: "sheet-figure", hidden: true }, sheetCanvas,
+  const sheetHome = h("figure", { id: "sheet-figure", hidden: true }, sheetCanvas,
     h("figcaption", {}, "One row per number of the capsule, turned from −0.25 (left) to 0.25 (right) while the others stay: figure 4 of the paper."));
   const sheetButton = h("button", { type: "button", id: "sheet", onclick: () => change({ sheet: !current().sheet }) });
   const reset = h("button", { type: "button", id: "pose-reset", onclick: () => change({ pose: null }) }, "As computed");

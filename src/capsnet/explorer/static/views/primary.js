@@ -28,8 +28,8 @@ export function primaryView(home, fail) {
     h("input", { type: "range", id: "type", min: 0, max: geometry.primary_types - 1, step: 1, "aria-label": "Capsule type", oninput: () => go(type.valueAsNumber, current().child % area) })
   );
   const typeName = h("output", {});
-  const before = bars(220, 90, "s, before squash");
-  const after = bars(220, 90, "u, after squash");
+  const before = bars(165, 90, "s, before squash");
+  const after = bars(165, 90, "u, after squash");
   const squash = squashCurve(300, 200);
   const words = h("div", { "aria-live": "polite" });
   const which = h("h3", {});

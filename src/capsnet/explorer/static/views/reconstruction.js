@@ -57,11 +57,11 @@ export function reconstructionView(home) {
     const { trace } = world;
     if (!trace?.reconstructions) return;
     const palette = colours();
-    const [first, second] = trace.ranking;
+    const [first, second] = trace.speakers;
     const drawn = trace.reconstructions;
     const both = [{ k: first, colour: palette.first }, { k: second, colour: palette.second }];
     panel(0, "input: both digits", (c) => {
-      for (let index = 0; index < trace.layers.shape[0]; index++) picture(c, trace.layers, { index, width: SIDE, colour: palette.input, alpha: 0.8 });
+      both.forEach(({ colour }, index) => picture(c, trace.layers, { index, width: SIDE, colour, alpha: 0.85 }));
     });
     both.forEach(({ k, colour }, place) =>
       panel(1 + place, `capsule “${class_names[k]}”, length ${number(trace.lengths.data[k], 2)}`, (c) => picture(c, drawn, { index: k, width: SIDE, colour })));

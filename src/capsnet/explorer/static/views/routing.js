@@ -16,7 +16,6 @@ import { change, current, focusOf, shownStep } from "../state.js";
 
 const CLOUD = { width: 520, height: 380 };
 const FLOW = { width: 520, height: 300 };
-const STRIP = { width: 960, height: 120 };
 const MAP = 320;
 const SECONDS_PER_ITERATION = 1.1;
 
@@ -24,9 +23,10 @@ const SECONDS_PER_ITERATION = 1.1;
 export function routingView(home, fail) {
   const { geometry, max_iterations, class_names } = current().info;
   const area = geometry.grid[0] * geometry.grid[1];
+  const stripSize = { width: Math.min(960, Math.max(320, home.clientWidth - 60)), height: 120 };
   const cloud = canvasOf(CLOUD.width, CLOUD.height, "Votes in pose space");
   const flow = canvasOf(FLOW.width, FLOW.height, "Couplings through the iterations");
-  const strip = canvasOf(STRIP.width, STRIP.height, "All couplings of this iteration");
+  const strip = canvasOf(stripSize.width, stripSize.height, "All couplings of this iteration");
   const land = canvasOf(MAP, MAP, "Which places vote for which class");
   const legend = h("figcaption", {});
   const facts = h("div", { class: "facts" });
@@ -188,7 +188,7 @@ export function routingView(home, fail) {
   function drawMoving(world) {
     drawCloud(begin(cloud).context, world, { ...CLOUD, step, chosen: world.child });
     drawFlow(begin(flow).context, world, FLOW.width, FLOW.height, step);
-    drawStrip(begin(strip).context, world, STRIP.width, STRIP.height, step);
+    drawStrip(begin(strip).context, world, stripSize.width, stripSize.height, step);
     const owners = drawTerritory(begin(land).context, world, { side: MAP, step, place: world.child % area });
     replace(legend, "Coloured by the class that each place speaks for, as large as what it adds to ‖s‖. ",
       ...owners.slice(0, 4).map(({ k, share }) => h("span", { class: "key", "--hue": `var(--k${k % 10})` }, `${class_names[k]} ${Math.round(share * 100)} %`)));
