@@ -17,8 +17,15 @@ from capsnet.models.capsnet import CapsNet
 #: The paper's: −0.25 … 0.25 in steps of 0.05.
 OFFSETS = tuple(step / 20 for step in range(-5, 6))
 
-#: A dimension is given a name only if its measure follows it this faithfully in nearly every example.
+#: A dimension is given a name only if its measure follows it this faithfully in nearly every example,
 CLEAR_CORRELATION = 0.8
+#: and over the whole range by at least this share of the measure's yardstick.
+CLEAR_CHANGE = 0.5
+#: Changes that an eye notices in an image of 28 pixels, in the order of `MEASURES`. A measure that hardly
+#: varies between examples (centred digits' places) would otherwise make much of nothing.
+NOTICEABLE = (10.0, 4.0, 0.5, 5.0, 1.0, 1.0, 1.0, 1.0)
+#: Powers of the image's side by which they grow with it: an area by the square, an angle not at all.
+GROWTH = (2, 1, 1, 0, 1, 1, 1, 1)
 
 
 @torch.no_grad()
@@ -64,16 +71,16 @@ class DimensionEffects:
     change: NDArray[np.float64]
     """(dim, measures): change of the measure from the lowest offset to the highest by a straight line, mean
     over the examples, in the measure's own unit."""
-    spread: NDArray[np.float64]
-    """(measures,): standard deviation of the measure between the examples, as the yardstick."""
+    yardstick: NDArray[np.float64]
+    """(measures,): standard deviation of the measure between the examples, or what an eye notices if that is
+    more."""
 
     def meanings(self) -> list[tuple[str, float] | None]:
-        """For each dimension, the measure that it changes most (in spreads) and that follows it faithfully,
-        with its correlation; None where nothing does."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            effect = np.abs(self.change) / self.spread
-        clear = (np.abs(self.correlation) >= CLEAR_CORRELATION) & np.isfinite(effect)
-        effect = np.where(clear, effect, 0.0)
+        """For each dimension, the measure that it changes most (by the yardstick) and that follows it
+        faithfully, with its correlation; None where nothing does."""
+        effect = np.nan_to_num(np.abs(self.change) / self.yardstick)
+        clear = np.abs(np.nan_to_num(self.correlation)) >= CLEAR_CORRELATION
+        effect = np.where(clear & (effect >= CLEAR_CHANGE), effect, 0.0)
         best = effect.argmax(axis=1)
         return [
             (MEASURES[column], float(self.correlation[row, column])) if effect[row, column] > 0 else None
@@ -103,8 +110,12 @@ def dimension_effects(
         centred = at - at.mean()
         slopes.append(np.einsum("o,dom->dm", centred, values) / (centred @ centred))
         middles.append(values[:, len(at) // 2].mean(axis=0))
+    side = max(model.config.image_shape[1:]) / 28
+    noticeable = np.array(NOTICEABLE) * side ** np.array(GROWTH, dtype=np.float64)
     return DimensionEffects(
-        _mean(np.array(found)), _mean(np.array(slopes)) * (at.max() - at.min()), np.std(middles, axis=0)
+        _mean(np.array(found)),
+        _mean(np.array(slopes)) * (at.max() - at.min()),
+        np.fmax(np.std(middles, axis=0), noticeable),
     )
 
 

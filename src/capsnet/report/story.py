@@ -96,22 +96,22 @@ def examples(material: Material) -> Section:
     right, wrong = material.right(answers.COLUMNS), material.wrong(answers.COLUMNS)
     text = []
     if material.drawing is not None:
+        whose = "the winning capsule" if material.present == 1 else "each of the winning capsules"
         text.append(
-            "Below each input is what the network draws from the winning capsule alone: "
+            f"Below each input is what the network draws from {whose} alone: "
             f"{material.model.config.class_dim} numbers. Pooling in ordinary networks forgets where things were; "
-            "these numbers kept enough of it to draw the input again, smoothed."
+            "the more of it these numbers keep, the closer the drawing comes to the input."
         )
-        if material.present > 1:
+        if material.present > 1 and not material.test.draws:
             text.append(_overlap(material, material.drawing))
     elif material.capsnet is not None:
         text.append(NO_DECODER)
     else:
         text.append("Test images with the model's answers. This architecture has no capsules to look into.")
+    if material.present == 1:
+        text.append("Numbers in brackets say how strongly the model believes in a class, from 0 to 1.")
     if wrong:
-        text.append(
-            "The mistakes shown are those that the model was surest of. Numbers in brackets say how strongly "
-            "it believes in a class, from 0 to 1."
-        )
+        text.append("The mistakes shown are those that it was surest of.")
     else:
         text.append("It makes no mistakes on this test set, so none are shown.")
     if not right:
@@ -126,10 +126,11 @@ def examples(material: Material) -> Section:
 
 def _overlap(material: Material, model: CapsNet) -> str:
     quality = segmentation_quality(model, material.test, PAIRS)
+    found = f"{quality.iou_of_found:.2f} for the {quality.found:.1%} of digits that were found; "
     return (
         "In colour: the two digits, and what their two capsules draw, each on its own. Overlap with the true "
         f"digits (intersection over union, {quality.digits:,} digits): {quality.iou:.2f} on average, "
-        f"{quality.iou_of_found:.2f} for the {quality.found:.1%} of digits that were found; "
+        f"{found if quality.found else 'none was found; '}"
         f"taking all the ink for each digit would give {quality.iou_of_everything:.2f}."
     )
 
