@@ -123,7 +123,7 @@ def _is_dual(x: Tensor) -> bool:
     return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
-def _check(  # noqa: PLR0917
+def _check(
     u: Tensor, weight: Tensor, iterations: int, bias: Tensor | None, gradient: str, backend: str
 ) -> None:
     if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[:2]:

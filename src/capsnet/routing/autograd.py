@@ -15,7 +15,7 @@ better. The outputs are fresh contiguous tensors. A backend runs below autograd 
 autocast: it is off.
 """
 
-# ruff: noqa: PLR0917, ARG001  an operation has as many arguments as it has, and its fake needs few of them
+# ruff: noqa: ARG001  an operation has as many arguments as it has, and its fake needs few of them
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ V^t = Σ_{τ<t} v^τ, so a few children at a time are enough: their votes are co
 and only the sum s over the children survives. The state is O(r · batch · out_caps · out_dim).
 """
 
-# ruff: noqa: PLR0917  the interface of all backends
-
 from __future__ import annotations
 
 import torch

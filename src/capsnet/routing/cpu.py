@@ -1,0 +1,173 @@
+"""Routing on a CPU that never stores the votes: Numba kernels, several threads, float32.
+
+Every sum runs in a fixed order, whatever the number of threads: children are split into `_PARTS` parts, each part
+is summed on its own, and the parts are added up in order. A sample's outputs, and the gradient of its children,
+do not depend on the other samples in its batch, to the last bit.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capsnet.routing import chunked, parallel
+from capsnet.routing.autograd import Batched, Bias, Parents, Sums, Weight
+from capsnet.routing.reference import Gradient
+
+#: Parts of the children that are summed on their own: work for 16 threads even for a single sample.
+_PARTS = 16
+#: Samples at a time: what they need besides their children fits in the second-level cache.
+_SAMPLES = 256
+#: Samples that travel together, `capsnet.routing.simd.LANES`.
+_LANES = 16
+
+
+def is_available(u: Batched) -> bool:
+    """Whether it can route u: on a CPU, in float32 or less, with Numba."""
+    return (
+        u.device.type == "cpu"
+        and u.is_floating_point()
+        and u.dtype != torch.float64
+        and _kernels() is not None
+    )
+
+
+def forward(
+    u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
+) -> tuple[Parents, Sums]:
+    """Parents v and the sums s of every iteration; see `capsnet.routing.autograd`."""
+    if _is_for_chunked(u, weight):
+        return chunked.forward(u, weight, bias, iterations, leaky)
+    kernels = _kernels()
+    _, _, parents, dim = weight.shape
+    u_, w, b = (
+        _numpy(u),
+        _numpy(weight).reshape(-1),
+        _numpy(u.new_empty(0) if bias is None else bias).reshape(-1),
+    )
+    v = torch.empty((len(u), parents, dim))
+    s_all = torch.empty((iterations, *v.shape))
+    v_, s_ = v.numpy(), s_all.numpy()
+    for group in _groups(len(u)):
+        partial = _in_lanes(u_[group], v, _PARTS)
+        V, work = _in_lanes(u_[group], v, 2)
+        V[:] = 0
+        for t in range(iterations):
+            uniform = t == 0
+            parallel.for_each(
+                kernels.sum_over_children,
+                (
+                    (u_[group], w, parents, dim, V, V, uniform, leaky, False, *part, partial[n])
+                    for n, part in enumerate(_parts(len(weight)))
+                ),
+            )
+            coupling = 1 / (parents + leaky) if uniform else 1.0
+            kernels.finish_iteration(partial, coupling, b, V, work, s_[t, group], v_[group])
+    return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
+
+
+def backward(
+    dv: Parents,
+    u: Batched,
+    weight: Weight,
+    bias: Bias | None,
+    s_all: Sums,
+    iterations: int,
+    leaky: bool,
+    gradient: Gradient,
+) -> tuple[Batched, Weight, Bias | None]:
+    """Gradients of u, W and the bias; see `capsnet.routing.autograd`, and `chunked.backward` for the order."""
+    if _is_for_chunked(u, weight):
+        return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
+    kernels = _kernels()
+    _, _, parents, dim = weight.shape
+    u_, w, s_, dv_ = _numpy(u), _numpy(weight).reshape(-1), _numpy(s_all), _numpy(dv)
+    du, dweight = torch.empty(u.shape), torch.empty(weight.shape)
+    du_, dw = du.numpy(), dweight.numpy().reshape(-1)
+    dbias = torch.zeros(parents * dim)
+    for group in _groups(len(u)):
+        x = u_[group]
+        s, V, ds = (_in_lanes(x, dv, iterations) for _ in range(3))
+        G, work = _in_lanes(x, dv, 2)
+        kernels.start_backward(s_[:, group], dv_[group], s, V, ds, work)
+        if gradient == "all":
+            G[:] = 0
+            partial = _in_lanes(x, dv, _PARTS)
+            for t in range(iterations - 1, 0, -1):
+                parallel.for_each(
+                    kernels.sum_over_children,
+                    (
+                        (x, w, parents, dim, V[t], ds[t], False, leaky, True, *part, partial[n])
+                        for n, part in enumerate(_parts(len(weight)))
+                    ),
+                )
+                kernels.finish_backward(partial, G, s[t - 1], ds[t - 1], dim)
+        else:
+            ds[:-1] = 0
+        overwrite = group.start == 0
+        parallel.for_each(
+            kernels.input_gradients,
+            (
+                (x, w, parents, dim, V, ds, leaky, gradient == "all", overwrite, *part, du_[group], dw)
+                for part in _parts(len(weight))
+            ),
+        )
+        dbias += torch.from_numpy(ds).reshape(-1, parents * dim, _LANES).sum((0, 2))
+    db = None if bias is None else dbias.reshape(bias.shape).to(bias.dtype)
+    return du.to(u.dtype), dweight.to(weight.dtype), db
+
+
+@cache
+def _kernels() -> Any:
+    """The compiled kernels, or None where there is no Numba. Says so if they have to be compiled now."""
+    try:
+        from numba.core import event
+    except ImportError:
+        return None
+
+    class Announce(event.Listener):  # type: ignore[misc]
+        told = False
+
+        def on_start(self, event: Any) -> None:  # noqa: ARG002
+            if not self.told:
+                self.told = True
+                print(
+                    "capsnet: compiling the routing kernels for this CPU (once, some 10 s) …", file=sys.stderr
+                )
+
+        def on_end(self, event: Any) -> None:
+            """Nothing to say."""
+
+    with event.install_listener("numba:compile", Announce()):
+        from capsnet.routing import kernels
+    return kernels
+
+
+def _is_for_chunked(u: Batched, weight: Weight) -> bool:
+    """float64 weights, or nothing to route: not worth kernels."""
+    return weight.dtype == torch.float64 or 0 in u.shape or 0 in weight.shape
+
+
+def _numpy(x: Float[Tensor, "..."]) -> Any:
+    return x.detach().float().numpy()
+
+
+def _groups(samples: int) -> list[slice]:
+    return [slice(at, min(at + _SAMPLES, samples)) for at in range(0, samples, _SAMPLES)]
+
+
+def _parts(children: int) -> list[tuple[int, int]]:
+    """First and last children of each part; the same for any batch and number of threads."""
+    return list(pairwise(children * n // _PARTS for n in range(_PARTS + 1)))
+
+
+def _in_lanes(x: Any, parents: Parents, copies: int) -> Any:
+    """Uninitialised room for `copies` times the parents' numbers of the samples x, in lanes."""
+    lanes = -(-len(x) // _LANES) * _LANES
+    return torch.empty((copies, lanes * parents[0].numel())).numpy()

@@ -1,0 +1,213 @@
+"""A vector of 16 float32 inside Numba functions: one register on AVX-512, two on AVX2, four on NEON.
+
+Numba leaves vectorising to the compiler, which cannot know that arrays do not overlap and keeps small arrays in
+memory. With an explicit vector type the kernels say which numbers stay in registers. Everything is one LLVM
+instruction per function, so any machine that LLVM knows will do.
+
+The vectors live in flat float32 arrays; `at` is the index of a vector's first number.
+"""
+# ruff: noqa: ARG001, ARG005  Numba passes the typing context, the signature and more
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANES = 16
+"""Samples that a vector holds."""
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+
+
+class _VectorType(types.Type):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, frontend_type: Any) -> None:
+        super().__init__(manager, frontend_type, _VECTOR)
+
+
+vector = _VectorType()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load(typing_context: Any, array: Any, at: Any) -> Any:
+    """array[at : at + 16]."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.load(_address(context, builder, signature, args, _VECTOR), align=4)
+
+    return vector(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def broadcast(typing_context: Any, array: Any, at: Any) -> Any:
+    """array[at], 16 times."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return _splat(builder, builder.load(_address(context, builder, signature, args, _FLOAT), align=4))
+
+    return vector(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(typing_context: Any, array: Any, at: Any, value: Any) -> Any:
+    """array[at : at + 16] = value."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, signature, args, _VECTOR), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def splat(typing_context: Any, number: Any) -> Any:
+    """One float32, 16 times."""
+    return vector(types.float32), lambda context, builder, signature, args: _splat(builder, args[0])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add(typing_context: Any, a: Any, b: Any) -> Any:
+    """a + b."""
+    return vector(vector, vector), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def sub(typing_context: Any, a: Any, b: Any) -> Any:
+    """a − b."""
+    return vector(vector, vector), lambda context, builder, signature, args: builder.fsub(*args)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def mul(typing_context: Any, a: Any, b: Any) -> Any:
+    """a · b."""
+    return vector(vector, vector), lambda context, builder, signature, args: builder.fmul(*args)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def div(typing_context: Any, a: Any, b: Any) -> Any:
+    """a / b."""
+    return vector(vector, vector), lambda context, builder, signature, args: builder.fdiv(*args)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a · b + c, rounded once where the machine can."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return _call(builder, "fmuladd", *args)
+
+    return vector(vector, vector, vector), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def maximum(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of a and b; b where either is not a number."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return vector(vector, vector), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def sqrt(typing_context: Any, a: Any) -> Any:
+    """√a."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return _call(builder, "sqrt", *args)
+
+    return vector(vector), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def total(typing_context: Any, a: Any) -> Any:
+    """Sum of the 16 numbers, halves first: always in the same order."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        part, width = args[0], LANES
+        while width > 1:
+            width //= 2
+            low, high = (
+                builder.shuffle_vector(part, part, _ints(range(start, start + width))) for start in (0, width)
+            )
+            part = builder.fadd(low, high)
+        return builder.extract_element(part, ir.Constant(_INT, 0))
+
+    return types.float32(vector), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def exp(typing_context: Any, a: Any) -> Any:
+    """eᵃ for a ≤ 88, to 2 units in the last place; below −87 it stays at e⁻⁸⁷ (10⁻³⁸); NaN stays NaN.
+
+    a = n·ln 2 + r with |r| ≤ ln 2 / 2; a polynomial of degree 7 for eʳ (coefficients of Cephes' expf), and n
+    added to the exponent's bits. Adding 1.5·2²³ rounds to a whole number and leaves n in the lowest bits.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        def fused(x: Any, y: float | Any, z: float | Any) -> Any:
+            return _call(
+                builder, "fmuladd", x, *(_constant(c) if isinstance(c, float) else c for c in (y, z))
+            )
+
+        lowest, rounder = _constant(-87.0), _constant(1.5 * 2**23)
+        x = builder.select(builder.fcmp_ordered("<", args[0], lowest), lowest, args[0])
+        shifted = fused(x, 1.44269504088896341, 1.5 * 2**23)
+        n = builder.fsub(shifted, rounder)
+        r = fused(n, -0.693359375, x)  # ln 2 in two parts, the first exact in few bits
+        r = fused(n, 2.12194440e-4, r)
+        p = _constant(1.9875691500e-4)
+        for coefficient in (
+            1.3981999507e-3,
+            8.3334519073e-3,
+            4.1665795894e-2,
+            1.6666665459e-1,
+            5.0000001201e-1,
+        ):
+            p = fused(p, r, coefficient)
+        p = fused(p, builder.fmul(r, r), builder.fadd(r, _constant(1.0)))
+        exponent = builder.shl(builder.bitcast(shifted, _INTS), _ints([23] * LANES))
+        scale = builder.add(exponent, _ints([0x3F800000] * LANES))
+        return builder.fmul(p, builder.bitcast(scale, _VECTOR))
+
+    return vector(vector), generate
+
+
+def _address(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, kind: ir.Type) -> Any:
+    data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
+
+
+def _splat(builder: ir.IRBuilder, number: Any) -> Any:
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(first, undefined, _ints([0] * LANES))
+
+
+def _call(builder: ir.IRBuilder, name: str, *args: Any) -> Any:
+    """An LLVM intrinsic of vectors."""
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * len(args))
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32"), args
+    )
+
+
+def _constant(number: float) -> ir.Constant:
+    from numpy import float32
+
+    return ir.Constant(_VECTOR, [float(float32(number))] * LANES)  # LLVM wants a float32's exact value
+
+
+def _ints(numbers: Any) -> ir.Constant:
+    numbers = list(numbers)
+    return ir.Constant(ir.VectorType(_INT, len(numbers)), numbers)
