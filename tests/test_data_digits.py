@@ -81,8 +81,8 @@ def test_augmented_batches_take_their_numbers_from_outside() -> None:
     assert batch.images.sum() == 16
     with pytest.raises(ValueError, match=r"shape \(1, 2\), not \(1, 0\)"):
         examples.batch(torch.tensor([0]))
-    with pytest.raises(ValueError, match=r"\(1, 2\), not \(2, 2\)"):
-        examples.batch(torch.tensor([0]), torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"\(1, 2\), not \(1, 3\)"):
+        examples.batch(torch.tensor([0]), torch.zeros(1, 3))
 
 
 def test_standardised_input_leaves_the_originals_alone() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,8 +20,10 @@ from capsnet.warp import affine_matrices, warp
 
 Images = Float[Tensor, "batch channels height width"]
 Uniforms = Float[Tensor, "batch draws"]
+Augmented = Float[Tensor, "batch channels new_height new_width"]
 
 
+@runtime_checkable
 class Augmentation(Protocol):
     """Changes images; the same images and the same uniform numbers give the same result."""
 
@@ -30,7 +32,7 @@ class Augmentation(Protocol):
         """How many uniform numbers in [0, 1) each image takes."""
         ...
 
-    def __call__(self, images: Images, uniforms: Uniforms) -> Images:
+    def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
         """Change images (batch, channels, height, width) as the numbers (batch, draws) say."""
         ...
 
@@ -41,7 +43,7 @@ def choose(uniforms: Float[Tensor, "*shape"], options: int | Tensor) -> Int[Tens
     return (uniforms * options).long()
 
 
-def between(uniforms: Float[Tensor, " batch"], low: float, high: float) -> Float[Tensor, " batch"]:
+def between(uniforms: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
     """Numbers between `low` and `high` from uniform numbers in [0, 1)."""
     return low + (high - low) * uniforms
 
@@ -86,7 +88,7 @@ class RandomCrop:
     size: int
     draws: ClassVar[int] = 2
 
-    def __call__(self, images: Images, uniforms: Uniforms) -> Images:
+    def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
         """Crop each image at its own place.
 
         Raises:
@@ -107,7 +109,7 @@ class CenterCrop:
     size: int
     draws: ClassVar[int] = 0
 
-    def __call__(self, images: Images, uniforms: Uniforms | None = None) -> Images:  # noqa: ARG002
+    def __call__(self, images: Images, uniforms: Uniforms | None = None) -> Augmented:  # noqa: ARG002
         """Crop every image at the same place.
 
         Raises:
@@ -127,7 +129,7 @@ class RandomPlacement:
     canvas: int
     draws: ClassVar[int] = 2
 
-    def __call__(self, images: Images, uniforms: Uniforms) -> Images:
+    def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
         """Place each image at its own place.
 
         Raises:
@@ -238,7 +240,7 @@ class Compose:
         """The numbers of all steps together."""
         return sum(step.draws for step in self.steps)
 
-    def __call__(self, images: Images, uniforms: Uniforms) -> Images:
+    def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
         """Apply the steps in order."""
         shares = torch.split(uniforms, [step.draws for step in self.steps], dim=1)
         for step, share in zip(self.steps, shares, strict=True):

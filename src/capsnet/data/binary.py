@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
 
 from capsnet.data.files import shown
 from capsnet.errors import CapsnetError
@@ -19,7 +19,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """The file's contents, unzipped if they are gzipped (the contents tell, not the name).
 
     Raises:
@@ -29,7 +29,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as raw:
             zipped = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
-            yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if zipped else raw
+            yield gzip.GzipFile(fileobj=raw) if zipped else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CapsnetError(f"{shown(path)}: damaged gzip file ({error}); fetch it again") from error
     except OSError as error:
@@ -38,7 +38,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def read_body(stream: IO[bytes], path: Path, shape: Sequence[int], item_bytes: int = 1) -> bytearray:
+def read_body(stream: io.BufferedIOBase, path: Path, shape: Sequence[int], item_bytes: int = 1) -> bytearray:
     """The rest of the file, which must be an array of exactly this shape.
 
     Raises:

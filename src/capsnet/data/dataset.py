@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -28,6 +28,7 @@ class Batch(NamedTuple):
         return zeros.scatter(1, self.labels, 1.0)
 
 
+@runtime_checkable
 class Source(Protocol):
     """Examples that can be asked for by number. The same indices and uniform numbers give the same batch."""
 
@@ -38,7 +39,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> Source:
         """The same source with its tensors on `device`."""
         ...
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 
 def segmentation(
-    originals: Float[Tensor, "batch present channels height width"],
+    originals: Real[Tensor, "batch present channels height width"],
 ) -> Bool[Tensor, "batch present height width"]:
     """Where each digit has ink, shape (batch, present, height, width)."""
     return (originals > 0).any(dim=2)
 
 
-def boxes(originals: Float[Tensor, "batch present channels height width"]) -> Int[Tensor, "batch present 4"]:
+def boxes(originals: Real[Tensor, "batch present channels height width"]) -> Int[Tensor, "batch present 4"]:
     """The bounding box of each digit's ink: top, left, and, one beyond, bottom, right. All 0 without ink."""
     ink = segmentation(originals)
     sides = []
@@ -27,7 +27,7 @@ def boxes(originals: Float[Tensor, "batch present channels height width"]) -> In
     return torch.stack((top, left, bottom, right), dim=2)
 
 
-def box_overlap(originals: Float[Tensor, "batch 2 channels height width"]) -> Float[Tensor, " batch"]:
+def box_overlap(originals: Real[Tensor, "batch 2 channels height width"]) -> Float[Tensor, " batch"]:
     """How far two digits overlap: the common part of their bounding boxes over the smaller box, 0 to 1.
 
     For error against overlap. With shifts of up to 4 px it is 0.73 on average. The paper's "about 80 %" is
