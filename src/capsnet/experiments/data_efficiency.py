@@ -95,6 +95,7 @@ EXPERIMENT = Experiment(
         for size in SIZES
         for control in ("cnn-max-pool", "cnn-same-stem", "cnn-average-pool")
     ),
+    headlines=("r3-10", "r3-100", "r3-all"),
     measure=measure,
     figures=figures,
 )

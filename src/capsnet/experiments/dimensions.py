@@ -71,15 +71,14 @@ def readings(
     """
     values = []
     for number in range(int(labels.max()) + 1):
-        rows = labels == number
-        own = features[rows].double()
-        if own.shape[1] > COMPONENTS:
-            centred = own - own.mean(dim=0)
-            own = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:COMPONENTS].T
-        drawn = measure_digits(images[rows])
         found = np.full((COMPONENTS, len(MEASURES)), np.nan)
-        if len(own) > 2:
-            found[: own.shape[1]] = correlations(own.cpu().numpy(), drawn)
+        rows = labels == number
+        if rows.sum() > 2:
+            own = features[rows].double()
+            if own.shape[1] > COMPONENTS:
+                centred = own - own.mean(dim=0)
+                own = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:COMPONENTS].T
+            found[: own.shape[1]] = correlations(own.cpu().numpy(), measure_digits(images[rows]))
         values.append(found)
     return np.array(values)
 

@@ -159,6 +159,7 @@ class Experiment:
         variants: the models, the published one first.
         measures: the table's columns, the most important first.
         claims: what the table is to decide.
+        headlines: variants that the overview shows; none: the first.
         load: the data set of a run.
         measure: what is measured on each trained model.
         notes: what else the records of one scale say, as paragraphs of Markdown.
@@ -176,6 +177,7 @@ class Experiment:
     variants: Callable[[Scale], Sequence[Variant]]
     measures: Sequence[Measure]
     claims: Sequence[Claim]
+    headlines: Sequence[str] = ()
     load: Callable[[Variant, int, Path | None], Dataset] = load_data
     measure: Callable[[Trained], Findings] = own_test_set
     notes: Callable[[Sequence[Record]], list[str]] = nothing

@@ -124,6 +124,7 @@ EXPERIMENT = Experiment(
         Claim("More than three iterations help", "test", "r5", "r3"),
         Claim("r = 3 trains to a lower loss than r = 1", "train margin", "r3", "r1"),
     ),
+    headlines=("r3",),
     measure=measure,
     figures=figures,
 )

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
@@ -138,7 +139,7 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
         seconds=result["seconds"],
         device=result["device"],
         tests={name: Tested.of(evaluation) for name, evaluation in findings.tests.items()},
-        metrics=dict(findings.metrics),
+        metrics={name: value if _is_number(value) else None for name, value in findings.metrics.items()},
         arrays={name: PackedArray.of(array) for name, array in findings.arrays.items()},
         code=code_fingerprint(),
         environment=result["environment"],
@@ -203,6 +204,10 @@ def _check_writable(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise CapsnetError(f"cannot write in {out}: {error.strerror}; choose another --out") from error
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and isfinite(value)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def _experiment(name: str, data: str, channels: int, what: str) -> Experiment:
             for axis in AXES
             for control in ("cnn-max-pool", "cnn-same-stem", "cnn-average-pool", "r1")
         ),
+        headlines=tuple(f"{axis}-r3" for axis in AXES),
         load=load,
         measure=measure,
         figures=lambda records: [dots(name, records, "novel", "error on new viewpoints, %")],

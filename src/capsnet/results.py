@@ -1,0 +1,291 @@
+"""Records of experiments → docs/results.md and its figures. Every number comes from a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from statistics import mean
+
+from capsnet.experiments import EXPERIMENTS, find_experiment
+from capsnet.experiments.figures import by_variant
+from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale
+from capsnet.experiments.record import Record, read_records
+from capsnet.experiments.statistics import Difference, Estimate, estimate, paired_difference, verdict
+from capsnet.files import write_atomically, write_text
+
+#: Scales that tables show, the published network first.
+SHOWN: tuple[Scale, ...] = ("full", "quick")
+INTRODUCTION = """\
+# Results
+
+Written by `capsnet report --results` from the records of `capsnet reproduce`; nothing here is typed by hand.
+
+Every number is of the last step's model, never of the best epoch. "±" is the standard deviation over seeds; the
+interval is Student's 95 % interval of the mean over seeds or, for a single seed, Wilson's over the test images.
+Differences are paired by seed (with one seed, by test image, which says nothing about other seeds). A claim is
+*supported* or *contradicted* if the interval of the difference lies wholly on one side of zero, else *undecided*.
+"""
+QUICK = """\
+Quick runs use narrow networks and short training, as each row says. They are for the comparison of capsules with
+controls treated in the same way, and are not to be compared with the paper's numbers.
+"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """All records of one experiment at one scale."""
+
+    experiment: Experiment
+    scale: Scale
+    records: Sequence[Record]
+
+    def of(self, variant: str) -> list[Record]:
+        """The runs of one variant."""
+        return [record for record in self.records if record.variant == variant]
+
+    def deviations(self) -> list[str]:
+        """From the published protocol: the recipe's, and what the records show."""
+        found = list(self.experiment.deviations[self.scale])
+        asked = {variant.name: variant for variant in self.experiment.variants(self.scale)}
+        shortened = sorted(
+            {
+                (record.training["steps"], planned, record.training["schedule"])
+                for record in self.records
+                if record.variant in asked
+                and (planned := asked[record.variant].training.steps) != record.training["steps"]
+            }
+        )
+        found += [
+            f"{steps:,} steps in place of {planned:,}, {schedule} learning rate"
+            for steps, planned, schedule in shortened
+        ]
+        if any(record.training["precision"] == "bf16" for record in self.records):
+            found.append("trained with bfloat16 products")
+        return found
+
+
+def write_results(results: Path, target: Path) -> None:
+    """Write a page of all records of a results folder, and its figures into images/ beside it.
+
+    Args:
+        results: what `capsnet reproduce --out` wrote.
+        target: the Markdown file, docs/results.md.
+
+    Raises:
+        CapsnetError: there are no records or a broken one; the page cannot be written.
+    """
+    found = groups(read_records(results))
+    parts = [INTRODUCTION]
+    for scale in SHOWN:
+        if table := overview(found, scale):
+            parts += [f"## Overview: {scale} scale\n", *([QUICK] if scale == "quick" else []), table + "\n"]
+    for name in dict.fromkeys(group.experiment.name for group in found):
+        own = [group for group in found if group.experiment.name == name]
+        parts.append(_heading(own[0].experiment))
+        parts += [_section(group, target.parent / "images") for group in own]
+    parts.append(_machines([record for group in found for record in group.records]))
+    write_text(target, "\n".join(parts))
+
+
+def groups(records: Sequence[Record]) -> list[Group]:
+    """Records by experiment and scale, in the order of the paper, the full scale first; without smoke runs."""
+    for record in records:
+        find_experiment(record.experiment)
+    found = []
+    for experiment in EXPERIMENTS.values():
+        for scale in SHOWN:
+            own = [
+                record for record in records if (record.experiment, record.scale) == (experiment.name, scale)
+            ]
+            order = {variant.name: place for place, variant in enumerate(experiment.variants(scale))}
+            own.sort(key=lambda record: (order.get(record.variant, len(order)), record.seed))
+            if own:
+                found.append(Group(experiment, scale, own))
+    return found
+
+
+def overview(found: Sequence[Group], scale: Scale) -> str:
+    """One scale's table: a row for each experiment's headline, against the best of its controls.
+
+    The paper's numbers stand in the full scale's table only.
+    """
+    full = scale == "full"
+    head = [
+        "experiment",
+        "measure",
+        *(["paper"] if full else []),
+        "ours",
+        "control",
+        "ours − control",
+        "seeds",
+    ]
+    rows = []
+    for group in (group for group in found if group.scale == scale):
+        measure = group.experiment.measures[0]
+        for name in group.experiment.headlines or (group.records[0].variant,):
+            ours = estimate(group.of(name), measure.key)
+            if ours is None:
+                continue
+            control, theirs = _best_control(group, name, measure)
+            difference = (
+                paired_difference(group.of(name), group.of(control), measure.key) if control else None
+            )
+            rows.append(
+                [
+                    f"[{group.experiment.name}](#{_anchor(group.experiment)}), {name}",
+                    measure.title + (", %" if measure.percent else ""),
+                    *([measure.published.get(name, "–")] if full else []),
+                    _estimate(ours, measure),
+                    f"{_estimate(theirs, measure)} ({control})" if theirs else "–",
+                    _difference(difference, measure),
+                    str(ours.n),
+                    "; ".join(group.deviations()) or "none",
+                ]
+            )
+    return _table([*head, "deviations"], rows) if rows else ""
+
+
+def judgements(group: Group) -> list[str]:
+    """What became of each claim, one line each, whichever way it fell."""
+    measures = {measure.key: measure for measure in group.experiment.measures}
+    lines = []
+    for claim in group.experiment.claims:
+        measure = measures[claim.measure]
+        difference = paired_difference(group.of(claim.ours), group.of(claim.against), claim.measure)
+        if difference is None or measure.better is None:
+            continue
+        lines.append(
+            f"- {claim.text}: **{verdict(difference, measure.better)}**. {_comparison(claim, difference, measure)}"
+        )
+    return lines
+
+
+def _best_control(group: Group, ours: str, measure: Measure) -> tuple[str | None, Estimate | None]:
+    """The control that does best among those that the headline is compared with."""
+    rivals = [c.against for c in group.experiment.claims if (c.ours, c.measure) == (ours, measure.key)]
+    controls = [name for name in rivals if any(record.control for record in group.of(name))] or rivals
+    found = {name: value for name in controls if (value := estimate(group.of(name), measure.key)) is not None}
+    if not found:
+        return None, None
+    sign = -1 if measure.better == "higher" else 1
+    best = min(found, key=lambda name: sign * found[name].mean)
+    return best, found[best]
+
+
+def _heading(experiment: Experiment) -> str:
+    return f"## {_title(experiment)}\n\n**Source.** {experiment.source}.\n\n**Protocol.** {experiment.protocol}\n"
+
+
+def _section(group: Group, images: Path) -> str:
+    experiment, scale = group.experiment, group.scale
+    measures = [m for m in experiment.measures if any(r.value(m.key) is not None for r in group.records)]
+    published = [m for m in measures if m.published and scale == "full"]
+    head = [
+        "variant",
+        "what it is",
+        *(f"{m.title}{', %' if m.percent else ''}" for m in measures),
+        *(f"paper: {m.title}, %" for m in published),
+        "seeds",
+        "parameters",
+        "multiply-adds",
+        "steps",
+        "seconds",
+    ]
+    rows = []
+    for name, runs in by_variant(group.records).items():
+        found = [estimate(runs, m.key) for m in measures]
+        rows.append(
+            [
+                name,
+                runs[0].about,
+                *(
+                    _estimate(value, m, interval=True) if value else "–"
+                    for value, m in zip(found, measures, strict=True)
+                ),
+                *(m.published.get(name, "–") for m in published),
+                str(len(runs)),
+                f"{runs[0].parameters:,}",
+                f"{runs[0].multiply_adds:,}",
+                f"{mean(run.steps for run in runs):,.0f}",
+                f"{mean(run.seconds for run in runs):,.0f}",
+            ]
+        )
+    parts = [f"### {experiment.name}, {scale} scale\n", _table(head, rows) + "\n"]
+    if deviations := group.deviations():
+        parts.append("**Deviations.** " + "; ".join(deviations) + ".\n")
+    parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
+    if lines := judgements(group):
+        parts.append("**Verdicts.**\n\n" + "\n".join(lines) + "\n")
+    parts += [note + "\n" for note in experiment.notes(group.records)]
+    for picture in experiment.figures(group.records):
+        path = images / f"results-{picture.name}-{scale}.png"
+        write_atomically(path, partial(_write, picture.png))
+        alt = " ".join(picture.alt.split()).replace("]", ")").replace("[", "(")
+        parts.append(f"![{alt}]({images.name}/{path.name})\n\n*{picture.caption}*\n")
+    return "\n".join(parts)
+
+
+def _machines(records: Sequence[Record]) -> str:
+    lines = []
+    for record in records:
+        about = record.environment
+        machine = (
+            about.get("gpu")
+            if record.device == "cuda"
+            else f"{about['processor']}, {about['threads']} threads"
+        )
+        versions = f"torch {about['versions'].get('torch')}, capsnet {about['capsnet']}"
+        code = about.get("commit") or f"code {record.code}"
+        lines.append(f"- {record.experiment}, {record.scale}: {machine}; {versions}; {code}")
+    return "## Machines and versions\n\n" + "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def _estimate(value: Estimate, measure: Measure, interval: bool = False) -> str:
+    factor, digits = (100 if measure.percent else 1), measure.digits
+    text = f"{factor * value.mean:.{digits}f}"
+    if isfinite(value.spread):
+        text += f" ± {factor * value.spread:.{digits}f}"
+    if interval and isfinite(value.low) and isfinite(value.high):
+        text += f" ({factor * value.low:.{digits}f} to {factor * value.high:.{digits}f})"
+    return text
+
+
+def _difference(difference: Difference | None, measure: Measure) -> str:
+    if difference is None:
+        return "–"
+    factor, digits = (100 if measure.percent else 1), measure.digits
+    text = f"{factor * difference.mean:+.{digits}f}"
+    if isfinite(difference.low):
+        text += f" ({factor * difference.low:+.{digits}f} to {factor * difference.high:+.{digits}f})"
+    return text
+
+
+def _comparison(claim: Claim, difference: Difference, measure: Measure) -> str:
+    unit = " points" if measure.percent else ""
+    over = f"{difference.n:,} {'seeds' if difference.over == 'seeds' else 'test images, one seed'}"
+    return (
+        f"{claim.ours} − {claim.against}, {measure.title}: {_difference(difference, measure)}{unit}, "
+        f"paired over {over}."
+    )
+
+
+def _title(experiment: Experiment) -> str:
+    return f"{experiment.number}. {experiment.title}"
+
+
+def _anchor(experiment: Experiment) -> str:
+    """The heading's anchor, as GitHub makes it."""
+    kept = "".join(letter for letter in _title(experiment).lower() if letter.isalnum() or letter in " -_")
+    return kept.replace(" ", "-")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
