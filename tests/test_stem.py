@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from capsnet import fast as switch
-from capsnet.stem import buffers, cache, conv2d, cost, features, points, reference
-from capsnet.stem.autograd import Conv2d, Stem, conv2d_inference, stem_inference
+from capsnet.stem import buffers, cache, conv2d, features, inference, points, reference
+from capsnet.stem.autograd import Conv2d, Stem
+from capsnet.stem.cost import Choice, choose
 
 TOLERANCE = 1e-5  # relative, norm by norm
 Pair = tuple[int, int]
@@ -112,7 +113,8 @@ def test_any_geometry_matches_float64(height, width, k1, k2, channels, stem, out
     expected = gradients(reference.features, double(tensors), *strides)
     assert_same(gradients(Stem.apply, tensors, *strides), expected)
     with torch.no_grad():
-        assert relative(stem_inference(*tensors, *strides), expected[0]) < TOLERANCE
+        for choice in (Choice.POINTS, Choice.PATCHES):
+            assert relative(inference.stem(*tensors, strides, choice), expected[0]) < TOLERANCE
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -138,7 +140,8 @@ def test_a_convolution_alone_matches_float64(height, width, kernel, stride, chan
     pair = (stride, stride)
     assert_same(gradients(lambda *t: Conv2d.apply(*t, *rest, pair), tensors, wanted=wanted), expected)
     with torch.no_grad():
-        assert relative(conv2d_inference(*tensors, *rest, pair), expected[0]) < TOLERANCE
+        for choice in (Choice.POINTS, Choice.PATCHES):
+            assert relative(inference.conv2d(*tensors, *rest, pair, choice), expected[0]) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -374,14 +377,29 @@ def test_shapes_that_do_not_fit_are_the_librarys_to_explain(paper, shape):
 
 def test_the_rule_prefers_the_library_where_little_is_to_win():
     weight = (256, 256, 9, 9)
-    assert cost.wins(128, 20, 20, weight, 2, True)
-    assert not cost.wins(1, 20, 20, weight, 2, True)
-    assert not cost.wins(1, 20, 20, weight, 2, False)
-    assert not cost.wins(128, 20, 20, (256, 256, 3, 3), 1, True)
-    assert not cost.wins(128, 20, 20, (8, 1, 9, 9), 2, True)
-    assert not cost.wins(0, 20, 20, weight, 2, True)
-    assert not cost.wins(128, 9, 9, (256, 256, 9, 9), 9, True)
-    assert not cost.wins(128, 200, 200, weight, 2, True), "planes of gigabytes"
+    assert choose(128, 20, 20, weight, 2, True) is Choice.POINTS
+    assert choose(128, 20, 20, weight, 2, False) is Choice.POINTS
+    assert choose(8, 20, 20, weight, 2, False) is Choice.POINTS_IF_KNOWN
+    assert choose(1, 20, 20, weight, 2, False) in (Choice.PATCHES, Choice.LIBRARY)
+    library = [
+        choose(1, 20, 20, weight, 2, True),
+        choose(128, 20, 20, (256, 256, 3, 3), 1, True),
+        choose(128, 20, 20, (8, 1, 9, 9), 2, True),
+        choose(0, 20, 20, weight, 2, True),
+        choose(128, 9, 9, (256, 256, 9, 9), 9, True),  # one tap per phase: nothing to save
+        choose(128, 200, 200, weight, 2, True),  # planes of gigabytes
+    ]
+    assert set(library) == {Choice.LIBRARY}
+
+
+def test_a_few_images_use_what_larger_batches_left():
+    tensors = [tensor.detach() for tensor in make((8, 1, 28, 28), 256, 9, 256, 9)]
+    cache.clear()
+    unknown, known = features(*tensors), features(*tensors)
+    assert torch.equal(unknown, reference.features(*tensors))
+    assert not torch.equal(known, unknown), "the weights' planes were not used"
+    assert relative(known, unknown.double()) < TOLERANCE
+    cache.clear()
 
 
 def test_the_algorithm_saves_what_it_promises():

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from capsnet import fast as switch
 from capsnet.stem import reference
-from capsnet.stem.cost import wins
+from capsnet.stem.cost import Choice, choose
 
 __all__ = ["conv2d", "features"]
 
@@ -41,17 +41,22 @@ def features(
     parameters = (conv1_weight, conv1_bias, conv2_weight, conv2_bias)
     if (
         _allowed(fast, images, *parameters)
-        and _fits(images, conv1_weight, stride1)
-        and conv1_weight[0].numel() <= conv1_weight.shape[0] * 2
+        and _fits(images, conv1_weight, conv1_bias, stride1)
+        and conv2_weight.dim() == 4
+        and conv2_weight.shape[:2] == (*conv2_bias.shape, conv1_weight.shape[0])
+        and conv1_weight[0].numel() <= 2 * conv1_weight.shape[0]  # else Conv1 is no small product of patches
     ):
         rows, columns = ((size - conv1_weight.shape[2]) // stride1 + 1 for size in images.shape[2:])
         train = torch.is_grad_enabled() and any(t.requires_grad for t in (images, *parameters))
-        if wins(len(images), rows, columns, conv2_weight.shape, stride2, train):
-            from capsnet.stem.autograd import Stem, stem_inference
+        choice = choose(len(images), rows, columns, conv2_weight.shape, stride2, train)
+        if choice is not Choice.LIBRARY:
+            from capsnet.stem import autograd, inference
 
             strides = (stride1, stride1), (stride2, stride2)
-            call = Stem.apply if train else stem_inference
-            return call(images, *parameters, *strides)
+            if train:
+                y: Tensor = autograd.Stem.apply(images, *parameters, *strides)  # type: ignore[no-untyped-call]
+                return y
+            return inference.stem(images, *parameters, strides, choice)
     return reference.features(images, *parameters, stride1, stride2)
 
 
@@ -64,13 +69,17 @@ def conv2d(
 ) -> Float[Tensor, "batch out rows columns"]:
     """F.conv2d(x, weight, bias, stride), with the same choice as `features`."""
     tensors = (x, weight) if bias is None else (x, weight, bias)
-    if _allowed(fast, *tensors) and _fits(x, weight, stride):
+    if _allowed(fast, *tensors) and _fits(x, weight, bias, stride):
         train = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        if wins(len(x), x.shape[2], x.shape[3], weight.shape, stride, train):
-            from capsnet.stem.autograd import Conv2d, conv2d_inference
+        choice = choose(len(x), x.shape[2], x.shape[3], weight.shape, stride, train)
+        if choice is not Choice.LIBRARY:
+            from capsnet.stem import autograd, inference
 
-            call = Conv2d.apply if train else conv2d_inference
-            return call(x, weight, bias, (stride, stride))
+            pair = stride, stride
+            if train:
+                y: Tensor = autograd.Conv2d.apply(x, weight, bias, pair)  # type: ignore[no-untyped-call]
+                return y
+            return inference.conv2d(x, weight, bias, pair, choice)
     return F.conv2d(x, weight, bias, stride)
 
 
@@ -99,11 +108,12 @@ def _plain(tensor: Tensor) -> bool:
     )
 
 
-def _fits(x: Tensor, weight: Tensor, stride: int) -> bool:
+def _fits(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> bool:
     """Shapes for which there is something to compute; the library explains the others."""
     return (
         x.dim() == weight.dim() == 4
         and x.shape[1] == weight.shape[1]
+        and (bias is None or bias.shape == weight.shape[:1])
         and isinstance(stride, int)
         and stride > 0
         and all(size >= k for size, k in zip(x.shape[2:], weight.shape[2:], strict=True))

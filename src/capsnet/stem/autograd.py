@@ -15,12 +15,10 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from capsnet.stem import buffers, kernels, reference
-from capsnet.stem.cache import weight_planes
 from capsnet.stem.spectral import Convolution, Planes, convolution
 from capsnet.stem.threads import Job, run
 
 CHUNK = 4  # images whose hidden layer is alive at once, per thread
-SLICE = 128  # images whose planes are alive at once when no gradient needs them
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, ...]
 
@@ -50,9 +48,10 @@ def hidden_planes(
     bias1: Tensor,
     stride1: Pair,
     planes: Planes,
-    mask: Tensor,
+    mask: Tensor | None,
 ) -> Job:
-    """Images → planes of relu(conv1(images)), a chunk at a time, and the ReLU's mask."""
+    """Images → planes of relu(conv1(images)), a chunk at a time, and the ReLU's mask where it is wanted."""
+    rows, columns = output_size(images.shape, weight1.shape, stride1)
     kernel = torch.cat([weight1.flatten(1), bias1[:, None]], 1).T
     images = images.detach().contiguous()  # workers record gradients, as every new thread does
 
@@ -60,9 +59,10 @@ def hidden_planes(
         for first in range(start, stop, CHUNK):
             last = min(first + CHUNK, stop)
             patches = _patches(images[first:last], weight1.shape, stride1)
-            hidden = _channels_last(last - first, *mask.shape[1:])
+            hidden = _channels_last(last - first, planes.channels, rows, columns)
             torch.mm(patches, kernel, out=hidden.permute(0, 2, 3, 1).view(len(patches), -1))
-            job = conv.analyse_input(hidden, planes, first, mask[first:last])
+            part = _channels_last(*hidden.shape, dtype=torch.uint8) if mask is None else mask[first:last]
+            job = conv.analyse_input(hidden, planes, first, part)
             job.work(0, job.total)
 
     return Job(work, len(images), CHUNK)
@@ -80,40 +80,6 @@ def _conv1_gradient(images: Tensor, weight1: Tensor, stride1: Pair, grad: Tensor
             torch.mm(part.T, patches, out=partial[first // CHUNK])
 
     return Job(work, len(images), CHUNK)
-
-
-def stem_inference(
-    images: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    stride1: Pair,
-    stride2: Pair,
-) -> Float[Tensor, "batch out rows columns"]:
-    """conv2(relu(conv1(images))) without anything kept but the planes of the weights."""
-    rows, columns = output_size(images.shape, weight1.shape, stride1)
-    conv = convolution(rows, columns, (weight2.shape[2], weight2.shape[3]), stride2)
-    weights = weight_planes(conv, weight2)
-    parts = []
-    for part in torch.split(images, SLICE):
-        planes = Planes.empty(conv.plan, len(part), weight2.shape[1])
-        mask = _channels_last(len(part), len(weight1), rows, columns, dtype=torch.uint8)
-        run(hidden_planes(conv, part, weight1, bias1, stride1, planes, mask))
-        parts.append(conv.forward(planes, weights, bias2))
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def conv2d_inference(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> Tensor:
-    """The convolution alone, without gradients."""
-    conv = convolution(x.shape[2], x.shape[3], (weight.shape[2], weight.shape[3]), stride)
-    weights = weight_planes(conv, weight)
-    parts = []
-    for part in torch.split(x, SLICE):
-        planes = Planes.empty(conv.plan, len(part), x.shape[1])
-        run(conv.analyse_input(part.contiguous(memory_format=torch.channels_last), planes))
-        parts.append(conv.forward(planes, weights, bias))
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 class Stem(torch.autograd.Function):

@@ -13,8 +13,8 @@ def features(
     conv1_bias: Float[Tensor, " stem"],
     conv2_weight: Float[Tensor, "out stem k2 k2"],
     conv2_bias: Float[Tensor, " out"],
-    stride1: int = 1,
-    stride2: int = 2,
+    stride1: int | tuple[int, int] = 1,
+    stride2: int | tuple[int, int] = 2,
 ) -> Float[Tensor, "batch out rows columns"]:
     """conv2(relu(conv1(images))), on any device and in any dtype."""
     hidden = F.relu(F.conv2d(images, conv1_weight, conv1_bias, stride1))

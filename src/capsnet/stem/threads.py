@@ -52,7 +52,11 @@ def run(*jobs: Job) -> None:
 
     def drain() -> None:
         with torch.inference_mode(inference), torch.no_grad():  # modes belong to threads
-            for work, start, stop in calls:  # next() of a list iterator is atomic: each call goes to one thread
+            for (
+                work,
+                start,
+                stop,
+            ) in calls:  # next() of a list iterator is atomic: each call goes to one thread
                 work(start, stop)
 
     workers = _workers(threads)
