@@ -32,23 +32,23 @@ class Trial:
 
 
 def trials() -> Iterable[Trial]:
-    Launch = backend.Launch
     for dtype in (torch.bfloat16, torch.float32):
+        is_small = dtype == torch.bfloat16  # float32 has room in registers for fewer children
         shares = (6, 8, 12, 16, 24)
-        for (samples, warps), children, stages, share in itertools.product(
-            ((32, 2), (64, 4), (128, 8)), (2, 4), (1, 2, 3), shares
-        ):
-            yield Trial(dtype, "forward", Launch(samples, children, warps, stages), share)
-            if children == 2:
-                yield Trial(dtype, "backward", Launch(samples, children, warps, stages), share)
-        for (samples, warps), children, stages, share in itertools.product(
-            ((32, 2), (64, 4), (128, 8)), (4, 8), (2, 3), shares
-        ):
-            yield Trial(dtype, "uniform", Launch(samples, children, warps, stages), share)
+        tiles = ((32, 2), (64, 4), (128, 8))
+        for (samples, warps), stages, share in itertools.product(tiles, (2, 3), shares):
+            for children in (2, 4) if is_small else (2,):
+                yield Trial(dtype, "forward", backend.Launch(samples, children, warps, stages), share)
+            for hold in (True, False):
+                yield Trial(dtype, "backward", backend.Launch(samples, 2, warps, stages, hold), share)
+            for children in (4, 8):
+                yield Trial(dtype, "uniform", backend.Launch(samples, children, warps, stages), share)
+        tiles = ((32, 2), (64, 4), (64, 8), (128, 8))
         for (samples, warps), children, stages, registers in itertools.product(
-            ((32, 2), (64, 4), (64, 8), (128, 4), (128, 8)), (2, 4, 8), (1, 2, 3), (None, 128, 168)
+            tiles, (2, 4, 8) if is_small else (2, 4), (1, 2, 3), (None, 128, 168)
         ):
-            yield Trial(dtype, "gradients", Launch(samples, children, warps, stages, registers), 12)
+            launch = backend.Launch(samples, children, warps, stages, max_registers=registers)
+            yield Trial(dtype, "gradients", launch, 12)
 
 
 def attempt(trial: Trial, compile_only: bool = False) -> float:

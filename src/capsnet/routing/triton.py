@@ -6,9 +6,9 @@ are added in a fixed order, not with atomics: the same inputs give the same bits
 follow from the sizes alone, never from timings at run time, so nothing depends on what ran before, nothing
 waits for the device, and forward and backward can be captured in a CUDA graph.
 
-float32 is multiplied on tensor cores as three tf32 products of high and low parts: float32's accuracy. Where
-u and W are both bfloat16, what meets them in a product is rounded to bfloat16, too; where one of them has 16
-bits, products are tf32, which holds bfloat16 and float16 exactly. All sums are float32.
+Where u and W are both bfloat16, what meets them in a product is rounded to bfloat16, too. Everything else is
+multiplied on tensor cores as tf32 products of high and low parts, which is float32's accuracy. All sums are
+float32.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Launch:
-    """What a program holds at a time, and what runs it; max_registers bounds a thread's, for occupancy."""
+    """What a program works on at a time, and what runs it.
+
+    hold_parents, of passes: parents' vectors stay in shared memory. max_registers: of a thread, for occupancy.
+    """
 
     samples: int
     children: int
     num_warps: int
     num_stages: int
+    hold_parents: bool = True
     max_registers: int | None = None
 
 
@@ -121,7 +125,7 @@ def backward(
     v_sums = run.empty(*s_all.shape, dtype=run.operand)
     ds_all = torch.empty_like(v_sums)
     dv_sum = run.empty(*run.parents)
-    # of the softmax over parents in iterations 2 to r: log Σ_j exp b_j, and Σ_j c_j dc_j
+    # of the softmax over parents in iterations 2 to r: log₂ Σ_j exp b_j, and Σ_j c_j dc_j
     log_totals = run.empty(max(1, iterations - 1), run.batch, run.in_caps)
     mean_dcs = torch.empty_like(log_totals)
     last = iterations - 1
@@ -196,7 +200,7 @@ def plan_for(u_shape: torch.Size, weight_shape: torch.Size, precision: str, proc
     return Plan(
         uniform=replace(a_pass, children=2 * a_pass.children),
         forward=a_pass,
-        backward=a_pass,
+        backward=replace(a_pass, hold_parents=precision == "bf16"),
         gradients=last,
         children_per_program=share,
     )
@@ -258,6 +262,7 @@ class _Run:
             self.batch,
             self.in_caps,
             plan.children_per_program,
+            HOLD=launch.hold_parents,
             UNIFORM=uniform,
             BACKWARD=bool(softmax_state),
             **self.tile(launch),
@@ -266,12 +271,8 @@ class _Run:
 
 
 def _precision(u: Tensor, weight: Tensor) -> str:
-    """Of products, by the less precise input; see `triton_kernels._dot`."""
-    if u.dtype == weight.dtype == torch.float32:
-        return "float32"
-    if u.dtype == weight.dtype == torch.bfloat16 and u.is_cuda:  # Triton's interpreter cannot multiply it
-        return "bf16"
-    return "tf32"
+    """Of products; see `triton_kernels._dot`. (Triton's interpreter cannot multiply bfloat16.)"""
+    return "bf16" if u.dtype == weight.dtype == torch.bfloat16 and u.is_cuda else "float32"
 
 
 def _fits(u: Tensor, weight: Tensor) -> bool:

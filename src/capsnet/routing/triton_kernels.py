@@ -18,6 +18,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+#: Exponentials are taken to base 2, the hardware's: exp x = exp2(x · LOG2_E).
+LOG2_E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def _squash(s):
@@ -72,18 +75,17 @@ def _load_parent(x, sample, j, n_samples, J: tl.constexpr, D: tl.constexpr, DP: 
 def _dot(a, b, total, PRECISION: tl.constexpr):
     """total + a @ b, summed in float32.
 
-    PRECISION: "bf16" and "tf32" round a and b to that. "float32" takes three tf32 products of their high and
-    low parts; what it drops is low times low, about 2⁻²² of the result.
+    PRECISION "bf16" rounds a and b to bfloat16. "float32" adds up tf32 products of high and low parts; what it
+    drops is low times low, about 2⁻²² of the result. 16-bit numbers are exact in tf32: they have no low part.
     """
     if PRECISION == "bf16":
         total = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
-    elif PRECISION == "tf32":
-        total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="tf32")
     else:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-        a_high, b_high = _high(a), _high(b)
-        total = tl.dot(a - a_high, b_high, total, input_precision="tf32")
-        total = tl.dot(a_high, b - b_high, total, input_precision="tf32")
+        a_high, b_high = _high(a.to(tl.float32)), _high(b.to(tl.float32))
+        if a.dtype == tl.float32:
+            total = tl.dot(a - a_high, b_high, total, input_precision="tf32")
+        if b.dtype == tl.float32:
+            total = tl.dot(a_high, b - b_high, total, input_precision="tf32")
         total = tl.dot(a_high, b_high, total, input_precision="tf32")
     return total
 
@@ -132,6 +134,7 @@ def sum_votes(
     DP: tl.constexpr,
     BB: tl.constexpr,
     ICH: tl.constexpr,
+    HOLD: tl.constexpr,
     UNIFORM: tl.constexpr,
     BACKWARD: tl.constexpr,
     LEAKY: tl.constexpr,
@@ -140,21 +143,22 @@ def sum_votes(
     """Σ_i c_bij û_bij over this program's children (BACKWARD: Σ_i db_bij û_bij), into partial[program].
 
     BACKWARD also keeps what the last pass needs to find couplings and db again without a sum over parents:
-    log Σ_j exp b_bij, and Σ_j c_bij dc_bij, both (batch, in_caps).
+    log₂ Σ_j exp b_bij, and Σ_j c_bij dc_bij, both (batch, in_caps). HOLD loads the parents' vectors once, and
+    they occupy shared memory from then on; else they are loaded again for each tile of children.
     """
     KK: tl.constexpr = ICH * CP
     sample = tl.program_id(0) * BB + tl.arange(0, BB)
     first = tl.program_id(1) * children_per_program
     last = tl.minimum(first + children_per_program, n_children)
     sums = ()
-    v_sums = ()  # loaded once: the compiler keeps them in shared memory, as the products want them
+    v_sums = ()
     dss = ()
     for j in tl.static_range(J):
         sums = sums + (tl.zeros((BB, DP), tl.float32),)
-        if not UNIFORM:
+        if HOLD and not UNIFORM:
             v_sums = v_sums + (_load_parent(v_sum, sample, j, n_samples, J, D, DP),)
-        if BACKWARD:
-            dss = dss + (_load_parent(ds, sample, j, n_samples, J, D, DP),)
+            if BACKWARD:
+                dss = dss + (_load_parent(ds, sample, j, n_samples, J, D, DP),)
 
     for i in range(first, last, ICH):
         row, exists = _columns(i, last, C, CP, KK)
@@ -171,37 +175,40 @@ def sum_votes(
         else:
             logits = ()
             for j in tl.static_range(J):
-                logit = _per_child(children * _pull_back(v_sums[j], weights[j], PRECISION), BB, ICH, CP)
+                v = v_sums[j] if HOLD else _load_parent(v_sum, sample, j, n_samples, J, D, DP)
+                logit = _per_child(children * _pull_back(v, weights[j], PRECISION), BB, ICH, CP)
                 logits = logits + (logit,)
             largest = tl.zeros((BB, ICH), tl.float32) if LEAKY else logits[0]
             for j in tl.static_range(J):
                 largest = tl.maximum(largest, logits[j])
-            total = tl.exp(-largest) if LEAKY else tl.zeros((BB, ICH), tl.float32)
+            largest *= LOG2_E
+            total = tl.exp2(-largest) if LEAKY else tl.zeros((BB, ICH), tl.float32)
             factors = ()
             for j in tl.static_range(J):
-                factors = factors + (tl.exp(logits[j] - largest),)
+                factors = factors + (tl.exp2(logits[j] * LOG2_E - largest),)
                 total += factors[j]
             if BACKWARD:
                 dcs = ()
                 mean = tl.zeros((BB, ICH), tl.float32)
                 for j in tl.static_range(J):
-                    dc = _per_child(children * _pull_back(dss[j], weights[j], PRECISION), BB, ICH, CP)
+                    x = dss[j] if HOLD else _load_parent(ds, sample, j, n_samples, J, D, DP)
+                    dc = _per_child(children * _pull_back(x, weights[j], PRECISION), BB, ICH, CP)
                     dcs = dcs + (dc,)
                     mean += factors[j] * dcs[j]
                 mean /= total
                 child = i + tl.arange(0, ICH)
                 at = sample.to(tl.int64)[:, None] * n_children + child[None, :]
                 mask = (sample < n_samples)[:, None] & (child < last)[None, :]
-                tl.store(log_total + at, largest + tl.log(total), mask=mask)
+                tl.store(log_total + at, largest + tl.log2(total), mask=mask)
                 tl.store(mean_dc + at, mean, mask=mask)
                 dbs = ()
                 for j in tl.static_range(J):
                     dbs = dbs + (factors[j] * (dcs[j] - mean),)
                 factors = dbs
-            share = 1.0 / total
+            shares = children * _spread(1.0 / total, BB, ICH, CP)
             updated = ()
             for j in tl.static_range(J):
-                scaled = children * _spread(factors[j] * share, BB, ICH, CP)
+                scaled = shares * _spread(factors[j], BB, ICH, CP)
                 updated = updated + (_dot(scaled, weights[j], sums[j], PRECISION),)
             sums = updated
 
@@ -387,7 +394,7 @@ def input_gradients(
                     back_v = _pull_back(v, weight, PRECISION)
                     back_x = _pull_back(x, weight, PRECISION)
                     logit = _per_child(children * back_v, BB, ICH, CP)
-                    coupling = tl.exp(logit - log_total_tiles[t - 1])
+                    coupling = tl.exp2(logit * LOG2_E - log_total_tiles[t - 1])
                     spread = _spread(coupling, BB, ICH, CP)
                     grad += spread * back_x
                     scaled = tl.trans((spread * children).to(v.dtype))
