@@ -30,6 +30,7 @@ from capsnet.explain import (
     segmentation_quality,
 )
 from capsnet.explain.equivariance import TRANSFORMS, rotation, scaling, thickness, translation
+from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.explain.segment import intersection_over_union
 from capsnet.models import CapsNet, CapsNetConfig
 from capsnet.routing import RoutingTrace
@@ -168,6 +169,12 @@ def test_no_ink_has_no_measure_and_spoils_no_other() -> None:
     both = measure(torch.cat([torch.zeros(1, 1, 40, 40), bar(4, 20)]))
     assert np.isnan(both[0]).all()
     np.testing.assert_array_equal(both[1], measure(bar(4, 20))[0])
+
+
+def test_only_light_on_dark_is_measured() -> None:
+    assert is_light_on_dark(torch.cat([bar(4, 20), bar(6, 20)]))
+    assert not is_light_on_dark(1 - bar(4, 20))
+    assert not is_light_on_dark(torch.zeros(2, 3, 8, 8))
 
 
 def test_correlations_are_pearsons() -> None:

@@ -64,6 +64,12 @@ def measure(images: Float[Tensor, "batch channels height width"]) -> NDArray[np.
     return measured
 
 
+def is_light_on_dark(images: Float[Tensor, "batch channels height width"]) -> bool:
+    """Whether `measure` makes sense: one channel, and a border that is nearly black."""
+    border = torch.cat([images[..., [0, -1], :].flatten(), images[..., :, [0, -1]].flatten()])
+    return images.shape[1] == 1 and float(border.mean()) < 0.1
+
+
 def correlations(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pearson correlation of each column of x (n, p) with each column of y (n, q): (p, q).
 

@@ -33,7 +33,8 @@ from capsnet.report.style import (
 
 #: More classes than this are shown by those with the most errors.
 MATRIX_CLASSES = 20
-COLUMNS = 8
+#: Examples in a row; fewer where names are long.
+COLUMNS, COLUMNS_OF_LONG = 8, 5
 #: Colours of two overlapping digits, as the eye mixes them: where both are, nearly white.
 FIRST, SECOND = np.array([1.0, 0.55, 0.1]), np.array([0.1, 0.55, 1.0])
 
@@ -59,6 +60,11 @@ def _paired(labels: Int[Tensor, "n count"], answers: Int[Tensor, "n count"]) -> 
         true += found + [number for number in want if number not in have]
         said += found + [number for number in have if number not in want]
     return true, said
+
+
+def columns(material: Material) -> int:
+    """Examples that fit in a row with their classes' names."""
+    return COLUMNS if max(map(len, material.names)) <= 3 else COLUMNS_OF_LONG
 
 
 def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
@@ -102,6 +108,7 @@ def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
         f"Confusion matrix of{some or ' all classes,'} {material.evaluation.errors} errors in all.",
         f"Rows are the truth, columns the answers{';' + some.rstrip(',') if some else ''}. "
         "Coloured cells are mistakes.",
+        wide=len(chosen) > 12,
     )
 
 
@@ -123,11 +130,12 @@ def examples(material: Material, chosen: list[int], name: str) -> Picture:
     rows: list[tuple[str, list[NDArray[Any]]]] = [("input", [pixels(image) for image in inputs])]
     if (model := material.drawing) is not None:
         rows += _drawn(model, batch.images, batch.labels, batch.originals, wrong)
-    height = (0.97 * material.dataset.image_shape[1] / material.dataset.image_shape[2] + 0.05) * len(rows)
-    figure = new_figure(8.6, height + (0.4 if wrong else 0.24))
-    grid = np.asarray(figure.subplots(len(rows), COLUMNS, squeeze=False))
+    across = columns(material)
+    aspect = material.dataset.image_shape[1] / material.dataset.image_shape[2]
+    figure = new_figure(8.6, (7.76 / across * aspect + 0.05) * len(rows) + (0.4 if wrong else 0.24))
+    grid = np.asarray(figure.subplots(len(rows), across, squeeze=False))
     for row, (about, images) in enumerate(rows):
-        for column in range(COLUMNS):
+        for column in range(across):
             axes = grid[row, column]
             bare(axes)
             if column < len(images):
@@ -194,13 +202,13 @@ def overlay(images: Float[Tensor, "count channels height width"]) -> NDArray[np.
 def lengths_picture(material: Material, chosen: list[int]) -> Picture:
     """How strongly each class answers to a few images."""
     pictures = material.pictures(material.batch(chosen))
-    columns = 3
-    rows = -(-len(chosen) // columns)
+    in_row = 3 if columns(material) == COLUMNS else 2
+    rows = -(-len(chosen) // in_row)
     shown = min(len(material.names), 10)
     figure = new_figure(8.6, rows * (0.18 * shown + 0.75))
-    cells = figure.add_gridspec(rows, 2 * columns, width_ratios=[1, 1.6] * columns)
+    cells = figure.add_gridspec(rows, 2 * in_row, width_ratios=[1, 1.6] * in_row)
     for place, index in enumerate(chosen):
-        row, column = divmod(place, columns)
+        row, column = divmod(place, in_row)
         left = figure.add_subplot(cells[row, 2 * column])
         show(left, pixels(pictures[place]))
         bare(left, below=f"true: {material.named(material.evaluation.labels[index])}")
@@ -210,7 +218,7 @@ def lengths_picture(material: Material, chosen: list[int]) -> Picture:
         png(figure),
         f"Lengths of the class capsules for {len(chosen)} test images.",
         f"Blue: the true class. Orange-red: a wrong answer. Dashed: the margins 0.1 and 0.9 that training aims "
-        f"for{'' if shown == len(material.names) else f'. The {shown} strongest classes are shown'}.",
+        f"for{'' if shown == len(material.names) else '. The true class and the strongest are shown'}.",
         wide=True,
     )
 
@@ -218,8 +226,10 @@ def lengths_picture(material: Material, chosen: list[int]) -> Picture:
 def _bars(material: Material, axes: Any, index: int, shown: int) -> None:
     evaluation = material.evaluation
     scores = evaluation.scores[index].nan_to_num(0.0)
-    classes = scores.topk(shown).indices.sort().values.tolist()
     true, said = evaluation.labels[index].tolist(), evaluation.predictions[index].tolist()
+    first = scores.clone()
+    first[true] += 2  # the truth is shown, however weak
+    classes = first.topk(shown).indices.sort().values.tolist()
     colours = [BLUE if number in true else RED if number in said else "#b6bfc8" for number in classes]
     axes.barh(range(shown), scores[classes].tolist(), color=colours, height=0.72)
     for margin in (0.1, 0.9):

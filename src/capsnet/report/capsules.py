@@ -43,6 +43,7 @@ MEANING_EXAMPLES, MEANING_OFFSETS = 5, (-0.25, -0.125, 0.0, 0.125, 0.25)
 #: Routing iterations drawn at most: the first, the last, and some between.
 ITERATIONS = 4
 ROUTING_EXAMPLES = 64
+SPREAD_HEIGHT = 2.3
 
 
 def sheets(material: Material, model: CapsNet) -> list[Picture]:
@@ -57,7 +58,7 @@ def _sheet(material: Material, model: CapsNet, number: int) -> Picture:
     capsules = model(batch.images)
     sheet = dimension_sheet(model, capsules[0], number)[:DIMENSIONS]
     meanings: list[tuple[str, float] | None] = [None] * len(sheet)
-    if len(chosen) > 1 and is_drawn_on_dark(material.pictures(batch)):
+    if len(chosen) > 1 and material.is_light_on_dark:
         numbers = torch.full((len(chosen),), number)
         meanings = dimension_effects(model, capsules, numbers, MEANING_OFFSETS).meanings()[:DIMENSIONS]
     canvas, rows, columns = mosaic(sheet)
@@ -102,12 +103,6 @@ def _meaning(meaning: tuple[str, float] | None) -> str:
     return "" if meaning is None else WORDS[meaning[0]][0 if meaning[1] > 0 else 1]
 
 
-def is_drawn_on_dark(images: Float[Tensor, "batch channels height width"]) -> bool:
-    """Whether thickness and slant mean anything: one channel, and a border that is nearly black."""
-    border = torch.cat([images[..., [0, -1], :].flatten(), images[..., :, [0, -1]].flatten()])
-    return images.shape[1] == 1 and float(border.mean()) < 0.1
-
-
 def couplings_picture(material: Material, model: CapsNet, index: int, name: str) -> Picture:
     """Where each of two classes' votes come from, per iteration, and how the couplings spread."""
     batch = material.batch([index])
@@ -120,8 +115,11 @@ def couplings_picture(material: Material, model: CapsNet, index: int, name: str)
     # Symmetric about the couplings' beginning, which is the middle colour. Rounding is not to look like a change.
     widest = max(float(np.nanmax(np.abs(maps[..., [first, second]] - even), initial=0.0)), even / 100)
     scale = {"vmin": even - widest, "vmax": even + widest}
-    figure = new_figure(8.6, 6.2)
-    halves: Any = figure.subfigures(2, 1, height_ratios=[1.75, 1])
+    _, high, wide = material.dataset.image_shape
+    aspect = max(high / wide, maps.shape[1] / maps.shape[2])
+    maps_height = 2 * (min(7.2 / (len(steps) + 1), 2.2) * aspect + 0.22)
+    figure = new_figure(8.6, maps_height + SPREAD_HEIGHT)
+    halves: Any = figure.subfigures(2, 1, height_ratios=[maps_height, SPREAD_HEIGHT])
     upper, lower = halves
     grid = upper.subplots(2, len(steps) + 1, squeeze=False)
     show(grid[0, 0], pixels(material.pictures(batch)[0]))
@@ -188,7 +186,9 @@ def _spread(material: Material, axes: Any, trace: CapsNetTrace, lengths: Tensor,
         color=INK,
         fontfamily=FONT,
     )
-    axes.set_xticks(range(len(shown)), [material.names[number] for number in shown], **text_font())
+    names = [material.names[number] for number in shown]
+    slope = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
+    axes.set_xticks(range(len(shown)), names, **text_font(), **slope)
     axes.legend(
         frameon=False,
         prop={"size": SMALL, "family": FONT},

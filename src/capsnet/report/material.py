@@ -14,6 +14,7 @@ from torch import Tensor
 from capsnet.data.dataset import Batch, Dataset, Source
 from capsnet.errors import CapsnetError
 from capsnet.evaluation import Evaluation, evaluate
+from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNet
 from capsnet.report.style import drawable
@@ -82,6 +83,11 @@ class Material:
     def names(self) -> tuple[str, ...]:
         """Class names as figures show them."""
         return drawable(self.dataset.classes)
+
+    @cached_property
+    def is_light_on_dark(self) -> bool:
+        """Whether thickness, slant and the like mean anything for these images."""
+        return is_light_on_dark(self.pictures(self.batch(list(range(min(32, len(self.test)))))))
 
     @property
     def present(self) -> int:

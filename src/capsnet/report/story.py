@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from capsnet.explain.segment import segmentation_quality
 from capsnet.models.capsnet import CapsNet
 from capsnet.report import answers, capsules, curves
-from capsnet.report.curves import duration
+from capsnet.report.facts import result
 from capsnet.report.material import Material
 from capsnet.report.page import Section
 
@@ -28,34 +26,6 @@ def sections(material: Material) -> list[Section]:
             told.append(dimensions(material, model))
         told.append(routing(material, model))
     return told
-
-
-def result(material: Material) -> Section:
-    """The facts in a table."""
-    evaluation, run = material.evaluation, material.result
-    low, high = evaluation.interval
-    rows: list[tuple[str, str]] = [
-        ("test error", f"{evaluation.error:.2%}"),
-        ("95 % interval (Wilson)", f"{low:.2%} to {high:.2%}"),
-        ("wrong", f"{evaluation.errors:,} of n = {evaluation.n:,} test examples"),
-    ]
-    recorded = (run.get("errors"), run.get("n"))
-    if None not in recorded and recorded != (evaluation.errors, evaluation.n):
-        rows.append(("when training ended", f"{recorded[0]} wrong of {recorded[1]}"))
-    rows += [
-        ("data", f"{material.dataset.name}. {material.dataset.provenance}"),
-        ("model", f"{material.model.architecture}, {material.model.parameter_count():,} parameters"),
-        ("training", _how_trained(run, material.config)),
-        ("seed", _text(run.get("seed"))),
-        ("machine", _machine(run)),
-        ("versions", _versions(run)),
-    ]
-    text = ["What was measured, on what, with what: enough to do it again."]
-    if material.present > 1:
-        text.append(
-            f"Each example has {material.present} classes. It counts as right only if all of them are found."
-        )
-    return Section("Result", text, table=rows, facts=True)
 
 
 def training(material: Material) -> Section:
@@ -93,7 +63,8 @@ def mistakes(material: Material) -> Section:
 
 def examples(material: Material) -> Section:
     """Inputs beside reconstructions."""
-    right, wrong = material.right(answers.COLUMNS), material.wrong(answers.COLUMNS)
+    count = answers.columns(material)
+    right, wrong = material.right(count), material.wrong(count)
     text = []
     if material.drawing is not None:
         whose = "the winning capsule" if material.present == 1 else "each of the winning capsules"
@@ -153,15 +124,19 @@ def lengths(material: Material) -> Section:
 def dimensions(material: Material, model: CapsNet) -> Section:
     """Sheets."""
     some = len(material.classes_shown) < len(material.names)
+    words = (
+        "Words at the right are measured, not guessed: what changes most from left to right, in several "
+        "examples alike. No word: nothing that was measured follows the number clearly."
+        if material.is_light_on_dark
+        else "Each row is one number of the capsule."
+    )
     return Section(
         "Direction says how",
         [
             "The direction of a capsule describes how its class appears. Here one number at a time is changed by "
             "up to ±0.25 (left to right) while the others stay, and the capsule is drawn. Nobody told the network "
             "what the numbers should mean.",
-            "Words at the right are measured, not guessed: what changes most from left to right, in several "
-            "examples alike. No word: nothing that was measured follows the number clearly."
-            + (" Ten classes are shown." if some else ""),
+            words + (" Ten classes are shown." if some else ""),
         ],
         capsules.sheets(material, model),
     )
@@ -198,54 +173,3 @@ def routing(material: Material, model: CapsNet) -> Section:
         table,
         notes=[note],
     )
-
-
-def _text(value: Any) -> str:
-    return "unknown" if value is None else str(value)
-
-
-def _how_trained(run: dict[str, Any], config: dict[str, Any]) -> str:
-    options = config.get("training")
-    options = options if isinstance(options, dict) else {}
-    parts = []
-    if isinstance(run.get("steps"), int):
-        parts.append(f"{run['steps']:,} steps")
-    if isinstance(run.get("epochs"), int | float):
-        parts.append(f"{run['epochs']:.1f} epochs")
-    for name, about in (
-        ("batch_size", "batches of {}"),
-        ("learning_rate", "learning rate {}"),
-        ("schedule", "schedule {}"),
-        ("shift", "shifts of up to {} px"),
-        ("precision", "{}"),
-    ):
-        if name in options:
-            parts.append(about.format(options[name]))
-    if isinstance(run.get("seconds"), int | float):
-        parts.append(f"{duration(run['seconds'])} on {_text(run.get('device'))}")
-    return ", ".join(parts) or "unknown"
-
-
-def _machine(run: dict[str, Any]) -> str:
-    about = run.get("environment")
-    if not isinstance(about, dict):
-        return "unknown"
-    cores, threads = about.get("cores"), about.get("threads")
-    parts = [
-        about.get("gpu"),
-        about.get("processor"),
-        f"{cores} cores" if cores else None,
-        f"{threads} threads" if threads else None,
-        about.get("platform"),
-    ]
-    return ", ".join(str(part) for part in parts if part) or "unknown"
-
-
-def _versions(run: dict[str, Any]) -> str:
-    about = run.get("environment")
-    if not isinstance(about, dict):
-        return "unknown"
-    versions = about.get("versions")
-    found = {"capsnet": about.get("capsnet"), "python": about.get("python")}
-    found |= versions if isinstance(versions, dict) else {}
-    return ", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown"

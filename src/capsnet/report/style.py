@@ -66,6 +66,8 @@ def png(figure: Figure) -> bytes:
 
 def plain(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
     """Give axes the house style."""
+    from matplotlib.ticker import MaxNLocator
+
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -74,6 +76,8 @@ def plain(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
     axes.tick_params(which="both", colors=MUTED, labelsize=SMALL, labelfontfamily=FONT)
     axes.set_axisbelow(True)
     axes.grid(False)
+    if x == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for write, text, colour in (
         (axes.set_title, title, INK),
         (axes.set_xlabel, x, MUTED),

@@ -1,0 +1,97 @@
+"""The result, and what is needed to judge it and to repeat it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from capsnet.report.curves import duration
+from capsnet.report.material import CLASSES_SHOWN, Material
+from capsnet.report.page import Section
+
+
+def result(material: Material) -> Section:
+    """The facts in a table."""
+    evaluation, run = material.evaluation, material.result
+    low, high = evaluation.interval
+    rows: list[tuple[str, str]] = [
+        ("test error", f"{evaluation.error:.2%}"),
+        ("95 % interval (Wilson)", f"{low:.2%} to {high:.2%}"),
+        ("wrong", f"{evaluation.errors:,} of n = {evaluation.n:,} test examples"),
+    ]
+    recorded = (run.get("errors"), run.get("n"))
+    if None not in recorded and recorded != (evaluation.errors, evaluation.n):
+        rows.append(("when training ended", f"{recorded[0]} wrong of {recorded[1]}"))
+    rows += [
+        ("data", f"{material.dataset.name}. {material.dataset.provenance}"),
+        ("model", f"{material.model.architecture}, {material.model.parameter_count():,} parameters"),
+        ("training", _how_trained(run, material.config)),
+        ("seed", _text(run.get("seed"))),
+        ("machine", _machine(run)),
+        ("versions", _versions(run)),
+    ]
+    text = ["What was measured, on what, with what: enough to do it again."]
+    if material.present > 1:
+        text.append(
+            f"Each example has {material.present} classes. It counts as right only if all of them are found."
+        )
+    renamed = [
+        f"{shown} is {name}"
+        for shown, name in zip(material.names, material.dataset.classes, strict=True)
+        if shown.startswith("class ") and shown != name
+    ]
+    if renamed:
+        text.append(
+            f"In figures {', '.join(renamed[:CLASSES_SHOWN])}{', …' if renamed[CLASSES_SHOWN:] else ''}."
+        )
+    return Section("Result", text, table=rows, facts=True)
+
+
+def _text(value: Any) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def _how_trained(run: dict[str, Any], config: dict[str, Any]) -> str:
+    options = config.get("training")
+    options = options if isinstance(options, dict) else {}
+    parts = []
+    if isinstance(run.get("steps"), int):
+        parts.append(f"{run['steps']:,} steps")
+    if isinstance(run.get("epochs"), int | float):
+        parts.append(f"{run['epochs']:.1f} epochs")
+    for name, about in (
+        ("batch_size", "batches of {}"),
+        ("learning_rate", "learning rate {}"),
+        ("schedule", "schedule {}"),
+        ("shift", "shifts of up to {} px"),
+        ("precision", "{}"),
+    ):
+        if name in options:
+            parts.append(about.format(options[name]))
+    if isinstance(run.get("seconds"), int | float):
+        parts.append(f"{duration(run['seconds'])} on {_text(run.get('device'))}")
+    return ", ".join(parts) or "unknown"
+
+
+def _machine(run: dict[str, Any]) -> str:
+    about = run.get("environment")
+    if not isinstance(about, dict):
+        return "unknown"
+    cores, threads = about.get("cores"), about.get("threads")
+    parts = [
+        about.get("gpu"),
+        about.get("processor"),
+        f"{cores} cores" if cores else None,
+        f"{threads} threads" if threads else None,
+        about.get("platform"),
+    ]
+    return ", ".join(str(part) for part in parts if part) or "unknown"
+
+
+def _versions(run: dict[str, Any]) -> str:
+    about = run.get("environment")
+    if not isinstance(about, dict):
+        return "unknown"
+    versions = about.get("versions")
+    found = {"capsnet": about.get("capsnet"), "python": about.get("python")}
+    found |= versions if isinstance(versions, dict) else {}
+    return ", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown"
