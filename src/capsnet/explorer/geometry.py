@@ -16,10 +16,13 @@ def main_directions(
 
     Each is turned so that its entries sum to a positive number: a picture must not flip when a finger moves.
     """
-    _, directions = torch.linalg.eigh(vectors.mT @ vectors)
-    directions = directions[..., -count:].flip(-1)
+    wide = vectors.double()
+    if wide.shape[-2] < wide.shape[-1]:
+        directions = torch.linalg.svd(wide, full_matrices=False).Vh[..., :count, :].mT
+    else:
+        directions = torch.linalg.eigh(wide.mT @ wide).eigenvectors[..., -count:].flip(-1)
     sign = torch.where(directions.sum(dim=-2, keepdim=True) < 0, -1.0, 1.0)
-    turned: Tensor = directions * sign
+    turned: Tensor = (directions * sign).to(vectors.dtype)
     return turned
 
 

@@ -37,7 +37,7 @@ class Refused(Exception):
 class Guard:
     """ASGI middleware: checks Host (DNS rebinding), Origin (other sites), content type and size of the body.
 
-    The body is counted as it arrives, before anything parses it.
+    The body is read here, up to its limit, before anything parses it.
 
     Args:
         app: what is guarded.
@@ -56,22 +56,18 @@ class Guard:
         if scope["type"] != "http":  # there are no web sockets here
             return
 
-        started = False
-
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             await send(message)
 
         try:
-            limit = self.check(scope)
-            await self.app(scope, _limited(receive, limit), send_with_headers)
+            body = await _read(receive, self.check(scope))
         except Refused as refused:
-            if not started:
-                await _answer(send_with_headers, refused)
+            await _answer(send_with_headers, refused)
+        else:
+            await self.app(scope, _replay(body, receive), send_with_headers)
 
     def check(self, scope: Scope) -> int:
         """How many bytes the body may have.
@@ -112,18 +108,36 @@ def _hostname(host: str) -> str:
         return ""
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    total = 0
+async def _read(receive: Receive, limit: int) -> bytes:
+    """The whole body.
 
-    async def counted() -> Message:
-        nonlocal total
+    Raises:
+        Refused: it is longer than `limit` bytes.
+    """
+    body = bytearray()
+    while True:
         message = await receive()
-        total += len(message.get("body", b""))
-        if total > limit:
+        if message["type"] == "http.disconnect":
+            return bytes(body)  # cut short; nobody will read the answer
+        body += message.get("body", b"")
+        if len(body) > limit:
             raise Refused(413, f"the body may have up to {limit:,} bytes")
-        return message
+        if not message.get("more_body", False):
+            return bytes(body)
 
-    return counted
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`receive` for an application whose body has been read already: the body, then what comes later."""
+    message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def once() -> Message:
+        nonlocal message
+        if message is None:
+            return await receive()
+        given, message = message, None
+        return given
+
+    return once
 
 
 async def _answer(send: Send, refused: Refused) -> None:
