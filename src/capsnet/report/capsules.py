@@ -211,12 +211,10 @@ def routing_numbers(material: Material, model: CapsNet) -> tuple[list[tuple[str,
     ]
     for step, (spread, change, length) in enumerate(zip(entropy, changes, longest, strict=True), start=1):
         table.append(
-            (str(step), f"{spread:.1%}", "–" if change is None else f"{change:.4f}", f"{length:.2f}")
+            (str(step), f"{spread:.2%}", "–" if change is None else f"{change:.4f}", f"{length:.2f}")
         )
     images = len(trace.primary)
-    even = (
-        "The couplings stay close to even: most of the work is in the votes. " if entropy[-1] > 0.95 else ""
-    )
+    even = "Here the couplings stay close to even. " if entropy[-1] > 0.95 else ""
     return table, (
         f"Means over {images} test image{'s' if images > 1 else ''}. Entropy: 100 % is spread evenly over all "
         "classes, 0 % is decided. The logits' change is since the iteration before. "
