@@ -35,7 +35,7 @@ from capsnet.explorer import session as sessions
 from capsnet.explorer.app import create_app
 from capsnet.explorer.serving import listen
 from capsnet.explorer.session import Session, open_session
-from capsnet.explorer.testset import FILE, Ablation, measure
+from capsnet.explorer.testset import FILE, Ablation, measure, read_measured
 from capsnet.explorer.typescript import TARGET, declarations
 from capsnet.explorer.worker import Busy, Worker
 from capsnet.models import CapsNet, CapsNetConfig
@@ -308,12 +308,15 @@ def test_measured_test_set_is_kept_beside_the_model(tmp_path: Path) -> None:
     object.__setattr__(session.dataset, "test", test.subset(torch.arange(30)))  # type: ignore[attr-defined]
     measured = measure(session)
     assert (measured.done, len(measured.rows)) == (30, 5)
-    assert json.loads((tmp_path / "kept" / FILE).read_text())["rows"][0]["n"] == 30
     with served(session) as address:
-        assert (
-            httpx.get(f"{address}/api/testset").json()["rows"]
-            == json.loads(measured.model_dump_json())["rows"]
-        )
+        assert httpx.get(f"{address}/api/testset").json() == json.loads(measured.model_dump_json())
+    # Figures of other weights are not shown.
+    weights = tmp_path / "kept" / "model.safetensors"
+    assert read_measured(tmp_path / "kept") == measured
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert read_measured(tmp_path / "kept") is None
+    (tmp_path / "kept" / FILE).write_text("{}")
+    assert read_measured(tmp_path / "kept") is None
 
 
 def test_agents_route_as_the_equations_say(client: httpx.Client) -> None:

@@ -58,7 +58,7 @@ class Session:
         trace = self.model.trace(self.network_input(probes))
         types = self.model.config.primary_types
         by_type = trace.primary.unflatten(1, (types, -1)).transpose(0, 1).flatten(1, 2)  # type: ignore[no-untyped-call]
-        object.__setattr__(self, "planes", main_directions(by_type))
+        object.__setattr__(self, "planes", main_directions(by_type - by_type.mean(dim=1, keepdim=True)))
         variation = trace.maps.std(dim=0).mean(dim=(1, 2))
         channels = variation.topk(min(OVERVIEW_CHANNELS, len(variation))).indices
         object.__setattr__(self, "channels", sorted(channels.tolist()))

@@ -1,13 +1,18 @@
-"""Does routing matter here? Over the test set, in time that no visitor is waiting for."""
+"""Does routing matter here? Over the test set, in time that no visitor is waiting for.
+
+`python -m capsnet.explorer.testset RUN` measures the whole test set and keeps the figures beside the model.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from capsnet.data.dataset import Batch, Source
@@ -15,7 +20,7 @@ from capsnet.evaluation import Evaluation
 from capsnet.explain import coupling_entropy, dead_share
 from capsnet.explorer.comparing import ABLATION, DEAD
 from capsnet.explorer.schemas import TestRow, TestsetResponse
-from capsnet.explorer.session import Session
+from capsnet.explorer.session import Session, open_session
 from capsnet.explorer.worker import Worker
 from capsnet.files import write_text
 from capsnet.models.capsnet import lengths_of
@@ -79,7 +84,8 @@ class Ablation:
 
     def progress(self) -> TestsetResponse:
         """How far it has come, without figures."""
-        few = "" if self.session.dataset is None else f" The first {self.total:,} are used."
+        dataset = self.session.dataset
+        few = f" The first {self.total:,} are used." if dataset and self.total < len(dataset.test) else ""
         return TestsetResponse(
             source=self.session.provenance + few,
             done=self.done,
@@ -132,13 +138,27 @@ def _batch(test: Source, indices: Tensor) -> Batch:
     return test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
 
 
+class Measured(BaseModel):
+    """What is kept: the figures, and which weights they are of."""
+
+    weights_sha256: str
+    figures: TestsetResponse
+
+
 def read_measured(folder: Path) -> TestsetResponse | None:
-    """What `measure` left beside a model, if it did."""
+    """What `measure` left beside a model, if it did, and if the model is still the same."""
     path = folder / FILE
+    if not path.exists():
+        return None
     try:
-        return TestsetResponse.model_validate_json(path.read_bytes()) if path.exists() else None
+        kept = Measured.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None  # measured again instead
+    return kept.figures if kept.weights_sha256 == _weights_of(folder) else None
+
+
+def _weights_of(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def measure(session: Session) -> TestsetResponse:
@@ -147,7 +167,8 @@ def measure(session: Session) -> TestsetResponse:
     while ablation.step(count=50):
         pass
     result = ablation.result()
-    write_text(session.folder / FILE, result.model_dump_json(indent=2) + "\n")
+    kept = Measured(weights_sha256=_weights_of(session.folder), figures=result)
+    write_text(session.folder / FILE, kept.model_dump_json(indent=2) + "\n")
     return result
 
 
@@ -176,3 +197,7 @@ class Background:
         while self._ablation.step() and not self._worker.closed:
             pass
         return self._ablation.result()
+
+
+if __name__ == "__main__":
+    print(measure(open_session(sys.argv[1])).model_dump_json(indent=2))

@@ -259,9 +259,9 @@ function toolbox(home, takePicture) {
     const world = current();
     if (index < world.digits.length) change({ active: index });
     else {
-      // Another class than the first, a little to the right: both can be seen.
-      const label = world.trace?.ranking[0];
-      const other = Math.max(0, world.examples.labels.findIndex((labels) => labels[0] !== label));
+      // Another class than the first, a little to the right: both can be seen. Eights and zeros are easily told.
+      const wanted = world.trace?.ranking[0] === 8 ? 0 : 8;
+      const other = Math.max(0, world.examples.labels.findIndex(([label]) => label === wanted));
       const second = world.examples.labels.length ? exampleDigit(other) : emptyDigit();
       second.motion.shift_x = 4;
       const first = { ...world.digits[0], motion: { ...world.digits[0].motion } };

@@ -127,8 +127,8 @@ export const STEPS = [
     title: "Two at once",
     target: "#detail",
     state: (world) => {
-      const [first, second] = [digit(world, 4), digit(world, 1)];
-      return { digits: [{ ...first, motion: { ...STILL, shift_x: -3 } }, { ...second, motion: { ...STILL, shift_x: 4 } }], active: 1, focus: null, pose: null, view: "reconstruction" };
+      const [first, second] = [digit(world, 8), digit(world, 0)];
+      return { digits: [{ ...first, motion: { ...STILL, shift_x: -4 } }, { ...second, motion: { ...STILL, shift_x: 4 } }], active: 1, focus: null, pose: null, view: "reconstruction" };
     },
     body: () => ({
       nodes: [
