@@ -41,7 +41,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
 
 
 @dataclass(frozen=True, eq=False)
-class TestSets:
+class Transformed:
     """What no model was trained on."""
 
     affine: Examples
@@ -51,12 +51,12 @@ class TestSets:
 
 
 @lru_cache(maxsize=1)
-def test_sets(data_dir: Path | None, whole: int, each: int) -> TestSets:
+def test_sets(data_dir: Path | None, whole: int, each: int) -> Transformed:
     """The first `whole` digits transformed, and the first `each` digits in every severity series."""
     base = digits.load("mnist", data_dir).test
     assert isinstance(base, Examples)
     there = any(any(place.glob(files)) for place in directories("affnist", data_dir) for files in PLACES)
-    return TestSets(
+    return Transformed(
         affine_test_set(_first(base, whole)),
         {transform: severity_series(_first(base, each), transform) for transform in SEVERITIES},
         load_affnist_test(data_dir) if there else None,

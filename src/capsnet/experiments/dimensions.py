@@ -105,15 +105,16 @@ def meanings(
 def sheets(
     model: CapsNet, images: Float[Tensor, "n channels height width"], labels: Tensor
 ) -> NDArray[np.uint8]:
-    """The first digit of each class, each number turned: (classes, dim, offsets, height, width), 8 bits."""
-    drawn = []
-    for number in range(model.config.classes):
+    """The first digit of each class, each number turned: (classes, dim, offsets, height, width), 8 bits.
+
+    Black for a class without digits.
+    """
+    shape = (model.config.classes, model.config.class_dim, len(OFFSETS), *images.shape[2:])
+    drawn = torch.zeros(shape, device=images.device)
+    for number in set(labels.tolist()):
         first = images[labels == number][:1]
-        if len(first):
-            drawn.append(dimension_sheet(model, model(first)[0], number)[:, :, 0])
-    if not drawn:
-        return np.zeros((0, model.config.class_dim, len(OFFSETS), *images.shape[2:]), np.uint8)
-    result: NDArray[np.uint8] = (torch.stack(drawn) * 255).round().byte().cpu().numpy()
+        drawn[number] = dimension_sheet(model, model(first)[0], number)[:, :, 0]
+    result: NDArray[np.uint8] = (drawn * 255).round().byte().cpu().numpy()
     return result
 
 
@@ -121,7 +122,7 @@ def figures(records: Sequence[Record]) -> list[Picture]:
     """The sheet of every class, and which number follows which measure."""
     pictures = []
     for record in records:
-        if "sheets" in record.arrays and len(record.array("sheets")):
+        if "sheets" in record.arrays:
             pictures.append(_sheet_figure(record))
             break
     read = [record for record in records if record.variant == "r3-reconstruction"]

@@ -83,7 +83,7 @@ def curves(
 
     A panel's title may name its x axis after a "|".
     """
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(3.2 * columns + 0.4, 2.7 * rows + 0.5)
     names = list(dict.fromkeys(variant for lines in panels.values() for variant in lines))

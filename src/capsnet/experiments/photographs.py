@@ -117,7 +117,7 @@ SVHN = Experiment(
     title="SVHN: a small network",
     source="Section 7: 4.3 % test error, trained on the 73,257 training images only",
     protocol=(
-        "64 stem channels, 16 types of 6-D primary capsules, 8-D class capsules; shifts of up to 2 px. Tested on "
+        "64 stem channels, 16 types of 6-D primary capsules, 8-D class capsules; shifts of up to 2 px. Answers on "
         "26,032 images."
     ),
     deviations={

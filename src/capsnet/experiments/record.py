@@ -42,7 +42,7 @@ class PackedArray:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Answers:
     """Answers to one test set: how many were wrong, and which."""
 
     n: int
@@ -105,7 +105,7 @@ class Record:
     steps: int
     seconds: float
     device: str
-    tests: dict[str, Tested]
+    tests: dict[str, Answers]
     metrics: dict[str, float | None]
     arrays: dict[str, PackedArray]
     code: str

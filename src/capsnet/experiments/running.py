@@ -15,7 +15,7 @@ from capsnet.config import Precision
 from capsnet.data import Dataset
 from capsnet.errors import CapsnetError
 from capsnet.experiments.recipe import SCALES, Experiment, Scale, Trained, Variant
-from capsnet.experiments.record import PackedArray, Record, Tested, record_path
+from capsnet.experiments.record import Answers, PackedArray, Record, record_path
 from capsnet.experiments.training_runs import prepared, train_variant, with_options
 from capsnet.experiments.watching import Unwatched, Watch
 from capsnet.models.cost import cost_of
@@ -138,7 +138,7 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
         steps=result["steps"],
         seconds=result["seconds"],
         device=result["device"],
-        tests={name: Tested.of(evaluation) for name, evaluation in findings.tests.items()},
+        tests={name: Answers.of(evaluation) for name, evaluation in findings.tests.items()},
         metrics={name: value if _is_number(value) else None for name, value in findings.metrics.items()},
         arrays={name: PackedArray.of(array) for name, array in findings.arrays.items()},
         code=code_fingerprint(),

@@ -75,7 +75,7 @@ def separation_figure(name: str, record: Record) -> Picture:
             if column < len(images):
                 axes.imshow(images[column], cmap="gray", vmin=0, vmax=255)
                 is_wrong = sorted(labels[column]) != sorted(answers[column])
-                bare(axes, below=below[column] + (" (wrong)" if is_wrong and title == "drawn" else ""))
+                bare(axes, below=below[column] + (" ✗" if is_wrong and title == "drawn" else ""))
         axes_row[0].set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
     pairs = ", ".join(f"{a} and {b}: says {c}, {d}" for (a, b), (c, d) in zip(labels, answers, strict=True))
     return Picture(
@@ -83,7 +83,7 @@ def separation_figure(name: str, record: Record) -> Picture:
         png(figure),
         f"Overlapping digits and what the capsules draw of them. {pairs}",
         f"The first {RIGHT} test pairs that {record.variant} answers right and the first {WRONG} that it answers "
-        "wrong. Drawn: both answers decoded alone, one in red and one in green. The true digits: the capsules of "
+        "wrong (✗). Drawn: both answers decoded alone, one in red and one in green. The true digits: the capsules of "
         "the digits that are there. A digit not there: a capsule that is neither there nor an answer.",
         wide=True,
     )
