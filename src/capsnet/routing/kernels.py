@@ -13,8 +13,10 @@ import numpy as np
 from numba import boolean, float32, int64, types
 
 from capsnet.routing.lanes import (
+    add_both,
     add_scaled,
     dot,
+    dot_both,
     gather,
     kernel,
     multiply,
@@ -29,7 +31,7 @@ from capsnet.routing.lanes import (
 from capsnet.routing.simd import LANES, add, broadcast, load, mul, splat, store
 
 #: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
-_TOGETHER = 8
+_TOGETHER, _TOGETHER_LAST = 32, 8
 
 _FLAT = float32[::1]
 _ROWS = float32[:, ::1]
@@ -80,13 +82,14 @@ def sum_over_children(
                 continue
             for i in range(i0, i1):
                 multiply(w, i * in_dim * width, x, (i - i0) * in_dim * LANES, in_dim, width, True, votes, 0)
-                dot(votes, V, at, parents, dim, c)
-                softmax(c, parents, leaky)
                 if backward:
-                    dot(votes, ds, at, parents, dim, db)
+                    dot_both(votes, V, ds, at, parents, dim, c, db)
+                    softmax(c, parents, leaky)
                     through_softmax(c, db, parents)
                     add_scaled(db, votes, 0, parents, dim, out, at)
                 else:
+                    dot(votes, V, at, parents, dim, c)
+                    softmax(c, parents, leaky)
                     add_scaled(c, votes, 0, parents, dim, out, at)
 
 
@@ -186,7 +189,7 @@ def input_gradients(
 
     Args:
         u, w, parents, dim, leaky, child_lo, child_hi: as in `sum_over_children`.
-        V, ds: (iterations, numbers in lanes).
+        V, ds: (iterations, numbers in lanes); ds is 0 where no gradient flows through an iteration.
         through_couplings: all iterations; otherwise the last one alone, its couplings constant.
         fresh: overwrite dw; otherwise add to it.
         du: (batch, in_caps, in_dim), overwritten.
@@ -195,13 +198,16 @@ def input_gradients(
     batch, _, in_dim = u.shape
     iterations, width = V.shape[0], parents * dim
     blocks = (batch + LANES - 1) // LANES
-    in_block = _TOGETHER * in_dim * LANES
+    in_block = (
+        _TOGETHER_LAST * in_dim + 1
+    ) * LANES  # + 1: a power of two puts all blocks in one set of the cache
     x, dx = np.empty(blocks * in_block, np.float32), np.empty(blocks * in_block, np.float32)
     votes, dvotes = np.empty(width * LANES, np.float32), np.empty(blocks * width * LANES, np.float32)
     c, db = np.empty(parents * LANES, np.float32), np.empty(parents * LANES, np.float32)
-    first = 0 if through_couplings else iterations - 1
-    for i0 in range(child_lo, child_hi, _TOGETHER):
-        i1 = min(child_hi, i0 + _TOGETHER)
+    first = 1 if through_couplings else max(1, iterations - 1)
+    uniform = np.float32(1 / (parents + leaky))
+    for i0 in range(child_lo, child_hi, _TOGETHER_LAST):
+        i1 = min(child_hi, i0 + _TOGETHER_LAST)
         for b in range(blocks):
             gather(u, b * LANES, i0, i1, x, b * in_block)
         for i in range(i0, i1):
@@ -210,16 +216,16 @@ def input_gradients(
                 p = b * width * LANES
                 multiply(w, w0, x, b * in_block + at, in_dim, width, True, votes, 0)
                 for k in range(p, p + width * LANES, LANES):
-                    store(dvotes, k, splat(np.float32(0)))
+                    store(dvotes, k, mul(load(ds[0], k), splat(uniform)))
                 for t in range(first, iterations):
-                    dot(votes, V[t], p, parents, dim, c)
+                    dot_both(votes, V[t], ds[t], p, parents, dim, c, db)
                     softmax(c, parents, leaky)
-                    add_scaled(c, ds[t], p, parents, dim, dvotes, p)
-                    if through_couplings and t > 0:
-                        dot(votes, ds[t], p, parents, dim, db)
+                    if through_couplings:
                         through_softmax(c, db, parents)
-                        add_scaled(db, V[t], p, parents, dim, dvotes, p)
+                        add_both(c, ds[t], db, V[t], p, parents, dim, dvotes)
+                    else:
+                        add_scaled(c, ds[t], p, parents, dim, dvotes, p)
                 multiply_transposed(w, w0, dvotes, p, in_dim, width, dx, b * in_block + at)
-            outer(x, at, in_block, dvotes, blocks, in_dim, width, fresh, dw, w0)
+            outer(x, at, in_block, dvotes, blocks, in_dim, width, fresh, votes, dw, w0)
         for b in range(blocks):
             scatter(dx, b * in_block, b * LANES, i0, i1, du)

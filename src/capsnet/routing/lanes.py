@@ -15,6 +15,7 @@ from numba import njit
 
 from capsnet.routing.simd import (
     LANES,
+    TOTALS,
     add,
     broadcast,
     div,
@@ -27,7 +28,7 @@ from capsnet.routing.simd import (
     sqrt,
     store,
     sub,
-    total,
+    totals,
 )
 
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.finfo(np.float32).tiny
@@ -160,35 +161,54 @@ def multiply_transposed(w: Any, w0: int, x: Any, x0: int, depth: int, width: int
 
 @helper
 def outer(
-    x: Any, x0: int, x_block: int, y: Any, blocks: int, depth: int, width: int, fresh: bool, out: Any, o0: int
+    x: Any,
+    x0: int,
+    x_block: int,
+    y: Any,
+    blocks: int,
+    depth: int,
+    width: int,
+    fresh: bool,
+    sums: Any,
+    out: Any,
+    o0: int,
 ) -> None:
     """out[k, n] = Σ over samples of x[k] · y[n], or += where not fresh; out holds numbers.
 
-    Block b of x starts at x0 + b · x_block, block b of y at b · width · 16.
+    Block b of x starts at x0 + b · x_block, block b of y at b · width · 16. `sums` is room for width vectors.
     """
-    for n in range(width):
-        k = 0
-        while k + 8 <= depth:
+    for k0 in range(0, depth, 8):
+        here = min(8, depth - k0)
+        # Where fewer than eight rows are left, the others repeat the last: the same cost, and no second loop.
+        p0 = x0 + k0 * LANES
+        p1, p2, p3 = (
+            p0 + min(1, here - 1) * LANES,
+            p0 + min(2, here - 1) * LANES,
+            p0 + min(3, here - 1) * LANES,
+        )
+        p4, p5, p6 = (
+            p0 + min(4, here - 1) * LANES,
+            p0 + min(5, here - 1) * LANES,
+            p0 + min(6, here - 1) * LANES,
+        )
+        p7 = p0 + (here - 1) * LANES
+        for n in range(width):
             s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(_ZERO)
-            for b in range(blocks):
-                v = load(y, (b * width + n) * LANES)
-                p = x0 + b * x_block + k * LANES
-                s0, s1 = fma(load(x, p), v, s0), fma(load(x, p + LANES), v, s1)
-                s2, s3 = fma(load(x, p + 2 * LANES), v, s2), fma(load(x, p + 3 * LANES), v, s3)
-                s4, s5 = fma(load(x, p + 4 * LANES), v, s4), fma(load(x, p + 5 * LANES), v, s5)
-                s6, s7 = fma(load(x, p + 6 * LANES), v, s6), fma(load(x, p + 7 * LANES), v, s7)
-            o = o0 + k * width + n
-            sums = (total(s0), total(s1), total(s2), total(s3), total(s4), total(s5), total(s6), total(s7))
-            for j in range(8):
-                out[o + j * width] = sums[j] if fresh else out[o + j * width] + sums[j]
-            k += 8
-        while k < depth:
-            s0 = splat(_ZERO)
-            for b in range(blocks):
-                s0 = fma(load(x, x0 + b * x_block + k * LANES), load(y, (b * width + n) * LANES), s0)
-            o = o0 + k * width + n
-            out[o] = total(s0) if fresh else out[o] + total(s0)
-            k += 1
+            q, p = n * LANES, 0
+            for _ in range(blocks):
+                v = load(y, q)
+                s0, s1 = fma(load(x, p0 + p), v, s0), fma(load(x, p1 + p), v, s1)
+                s2, s3 = fma(load(x, p2 + p), v, s2), fma(load(x, p3 + p), v, s3)
+                s4, s5 = fma(load(x, p4 + p), v, s4), fma(load(x, p5 + p), v, s5)
+                s6, s7 = fma(load(x, p6 + p), v, s6), fma(load(x, p7 + p), v, s7)
+                q, p = q + width * LANES, p + x_block
+            store(sums, n * LANES, totals((s0, s1, s2, s3, s4, s5, s6, s7)))
+        for k in range(here):
+            o = o0 + (k0 + k) * width
+            for n in range(width):
+                out[o + n] = (
+                    sums[n * LANES + TOTALS[k]] if fresh else out[o + n] + sums[n * LANES + TOTALS[k]]
+                )
 
 
 @helper
@@ -199,6 +219,18 @@ def dot(votes: Any, x: Any, x0: int, parents: int, dim: int, out: Any) -> None:
         for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
             s = fma(load(votes, k), load(x, x0 + k), s)
         store(out, j * LANES, s)
+
+
+@helper
+def dot_both(votes: Any, x: Any, y: Any, at: int, parents: int, dim: int, out_x: Any, out_y: Any) -> None:
+    """`dot` with x and with y."""
+    for j in range(parents):
+        sx = sy = splat(_ZERO)
+        for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
+            vote = load(votes, k)
+            sx, sy = fma(vote, load(x, at + k), sx), fma(vote, load(y, at + k), sy)
+        store(out_x, j * LANES, sx)
+        store(out_y, j * LANES, sy)
 
 
 @helper
@@ -234,6 +266,15 @@ def add_scaled(factors: Any, x: Any, x0: int, parents: int, dim: int, out: Any, 
         f = load(factors, j * LANES)
         for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
             store(out, o0 + k, fma(f, load(x, x0 + k), load(out, o0 + k)))
+
+
+@helper
+def add_both(a: Any, x: Any, b: Any, y: Any, at: int, parents: int, dim: int, out: Any) -> None:
+    """out[j, d] += a[j] · x[j, d] + b[j] · y[j, d]; x, y and out start at `at`."""
+    for j in range(parents):
+        f, g = load(a, j * LANES), load(b, j * LANES)
+        for k in range(at + j * dim * LANES, at + (j + 1) * dim * LANES, LANES):
+            store(out, k, fma(g, load(y, k), fma(f, load(x, k), load(out, k))))
 
 
 @helper

@@ -130,20 +130,34 @@ def sqrt(typing_context: Any, a: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def total(typing_context: Any, a: Any) -> Any:
-    """Sum of the 16 numbers, halves first: always in the same order."""
+def totals(typing_context: Any, vectors: Any) -> Any:
+    """The sums of the numbers of each of eight vectors, in the lanes `TOTALS`; always in the same order.
+
+    Three rounds put the halves of two vectors into one, so that one addition serves both.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        part, width = args[0], LANES
-        while width > 1:
-            width //= 2
-            low, high = (
-                builder.shuffle_vector(part, part, _ints(range(start, start + width))) for start in (0, width)
-            )
-            part = builder.fadd(low, high)
-        return builder.extract_element(part, ir.Constant(_INT, 0))
+        parts = cgutils.unpack_tuple(builder, args[0])
+        for half, low in (
+            (8, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]),
+            (4, [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]),
+            (2, [0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29]),
+        ):
+            high = [lane + half for lane in low]
+            parts = [
+                builder.fadd(
+                    builder.shuffle_vector(a, b, _ints(low)), builder.shuffle_vector(a, b, _ints(high))
+                )
+                for a, b in zip(parts[::2], parts[1::2], strict=True)
+            ]
+        odd = builder.shuffle_vector(parts[0], parts[0], _ints([lane | 1 for lane in range(LANES)]))
+        return builder.fadd(parts[0], odd)
 
-    return types.float32(vector), generate
+    return vector(types.UniTuple(vector, 8)), generate
+
+
+#: Where `totals` leaves the eight sums.
+TOTALS = (0, 4, 8, 12, 2, 6, 10, 14)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
