@@ -114,7 +114,7 @@ function drawInput(context, world) {
   const { trace } = world;
   if (!trace) return;
   const palette = colours();
-  if (world.digits.length < 2 || trace.layers.shape[0] < 2) {
+  if (trace.layers.shape[0] < 2) {
     picture(context, trace.image, { width: SIDE, colour: palette.input });
     return;
   }
@@ -167,7 +167,7 @@ function drawReconstruction(context, world) {
   const trace = world.trace;
   if (!trace?.reconstructions) return;
   const palette = colours();
-  if (world.digits.length < 2) {
+  if (trace.speakers.length < 2) {
     picture(context, trace.reconstructions, { index: focusOf(world), width: SIDE, colour: palette.reco });
     return;
   }

@@ -75,7 +75,7 @@ export function reconstructionView(home) {
   return {
     update(world, changed) {
       classes.update(world);
-      if (has_decoder && (changed.has("trace") || changed.has("focus") || changed.has("view"))) (world.digits.length > 1 ? two : one)(world);
+      if (has_decoder && (changed.has("trace") || changed.has("focus") || changed.has("view"))) (world.trace && world.trace.speakers.length > 1 ? two : one)(world);
     },
   };
 }

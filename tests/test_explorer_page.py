@@ -1,0 +1,509 @@
+"""The explorer's page in a real browser: what a visitor does, by mouse and by keyboard, on a laptop and a phone."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from capsnet.explorer.app import create_app
+from capsnet.explorer.serving import listen
+from capsnet.explorer.session import open_session
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright here: pip install playwright")
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LAPTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The model that comes with the package, on a real server."""
+    listener = listen("127.0.0.1", 0)
+    app = create_app(open_session("capsnet-mnist"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(timeout=20)
+    listener.close()
+
+
+playwright.expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Open]:
+    """Open the page. Afterwards: nothing was asked of another machine, and the console is clean."""
+    contexts, complaints = [], []
+
+    def listen_to(page: Any) -> None:
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on(
+            "console",
+            lambda message: message.type in ("error", "warning") and complaints.append(message.text),
+        )
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith((address, "data:", "blob:")) or complaints.append(request.url)
+            ),
+        )
+
+    def visit(link: str = "", viewport: dict[str, int] = LAPTOP, **options: Any) -> Any:
+        context = browser.new_context(viewport=viewport, reduced_motion="reduce", **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        listen_to(page)
+        page.goto(address + link)
+        page.wait_for_selector("html[data-traced]")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@contextmanager
+def redrawn(page: Any) -> Iterator[None]:
+    """What is done inside leads to a new answer of the network."""
+    before = page.locator("html").get_attribute("data-traced")
+    yield
+    page.wait_for_selector(f"html[data-traced]:not([data-traced='{before}'])")
+
+
+@contextmanager
+def changed(page: Any, selector: str) -> Iterator[None]:
+    """What is done inside changes how a part of the page looks."""
+    place = page.locator(selector).first
+    before = place.screenshot()
+    yield
+    for _ in range(100):
+        if place.screenshot() != before:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{selector} looks as before")
+
+
+def said(page: Any) -> list[tuple[str, float]]:
+    """The capsules' answer as the page says it: classes and lengths."""
+    words = page.locator("#answer .answer").first.locator(".said")
+    texts = [words.nth(k).inner_text().split() for k in range(words.count())]
+    return [(name, float(length)) for name, length in texts]
+
+
+def lengths(page: Any) -> list[float]:
+    """The ten capsules' lengths as the overview says them."""
+    label = page.locator("#tab-classes canvas").get_attribute("aria-label")
+    return [float(value) for value in re.findall(r"\d (\d\.\d\d)", label)]
+
+
+def press(page: Any, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+# 1. Draw, pick, drop, drag
+
+
+def test_draw_with_the_mouse(visit: Open) -> None:
+    page = visit()
+    page.click("#clear")
+    page.wait_for_selector("text=the board is empty")
+    box = page.locator(".board canvas").bounding_box()
+    with redrawn(page):  # a one: a straight stroke
+        page.mouse.move(box["x"] + box["width"] * 0.53, box["y"] + box["height"] * 0.26)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.47, box["y"] + box["height"] * 0.74, steps=12)
+        page.mouse.up()
+    playwright.expect(page.locator("#answer .said b").first).to_have_text("1")
+    assert said(page)[0][1] > 0.5
+
+
+def test_draw_with_the_keyboard_and_erase_again(visit: Open) -> None:
+    page = visit()
+    page.focus("#clear")
+    press(page, "Enter")
+    page.wait_for_selector("text=the board is empty")
+    page.focus(".board canvas")
+    with redrawn(page):
+        press(page, *["ArrowUp"] * 9, "Space", *["ArrowDown"] * 18, "Space")
+    playwright.expect(page.locator("#answer .said b").first).to_have_text("1")
+    assert "a drawing" in page.locator(".board canvas").get_attribute("aria-label")
+    page.focus("#tool-erase")
+    press(page, "Enter")
+    page.focus(".board canvas")
+    press(page, *["ArrowUp"] * 18, "Space", *["ArrowDown"] * 18, "Space")
+    page.wait_for_selector("text=the board is empty")
+
+
+def test_pick_a_test_digit_and_open_a_picture(visit: Open) -> None:
+    page = visit()
+    for digit in ("3", "7"):
+        with redrawn(page):
+            page.locator(f".pick[aria-label$=': {digit}']").focus()
+            press(page, "Enter")
+        playwright.expect(page.locator("#answer .said b").first).to_have_text(digit)
+    first = page.locator(".pick").first.get_attribute("aria-label")
+    page.click("#more-digits")
+    assert page.locator(".pick").first.get_attribute("aria-label") != first
+
+    from PIL import Image, ImageDraw
+
+    image = Image.new("L", (280, 280), 255)  # ink on paper
+    ImageDraw.Draw(image).line((145, 50, 135, 230), fill=0, width=24)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    with redrawn(page):
+        page.set_input_files(
+            "#picture", {"name": "one.png", "mimeType": "image/png", "buffer": file.getvalue()}
+        )
+    playwright.expect(page.locator("#answer .said b").first).to_have_text("1")
+
+
+def test_what_is_no_picture_is_explained(browser: Any, address: str) -> None:
+    page = browser.new_page()  # the browser logs the refusal: no clean console here
+    page.goto(address)
+    page.wait_for_selector("html[data-traced]")
+    page.set_input_files("#picture", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
+    playwright.expect(page.locator("#problem")).to_contain_text("not an image")
+    page.close()
+
+
+def test_handles_turn_scale_shear_and_move(visit: Open) -> None:
+    page = visit("#v=input")
+    page.click("#tool-move")
+    turned = page.locator("#shapes .slider output")
+    for handle, (dx, dy), row in (
+        ("turn", (60, 20), 0), ("scale", (-25, -20), 1), ("shear", (25, 0), 2), ("move", (20, -15), 3),
+    ):  # fmt: skip
+        before = turned.nth(row).inner_text()
+        box = page.locator(f".grip.{handle}").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        with redrawn(page):
+            page.mouse.move(x, y)
+            page.mouse.down()
+            page.mouse.move(x + dx, y + dy, steps=5)
+            page.mouse.up()
+        assert turned.nth(row).inner_text() != before, handle
+    page.click("#motion-reset")
+    playwright.expect(turned.nth(0)).to_have_text("0°")
+    for handle, row in (("turn", 0), ("scale", 1), ("shear", 2), ("move", 3)):
+        before = turned.nth(row).inner_text()
+        page.locator(f".grip.{handle}").focus()
+        with redrawn(page):
+            press(page, "ArrowRight")
+        assert turned.nth(row).inner_text() != before, handle
+
+
+# 2. The way through the network
+
+
+def test_every_stage_opens_with_numbers_of_this_image(visit: Open) -> None:
+    page = visit()
+    page.focus("#tab-routing")
+    press(page, "Home")
+    headings = []
+    for _ in range(8):
+        page.wait_for_timeout(50)
+        headings.append(page.locator("#detail h2").inner_text())
+        assert page.locator("[role=tab][aria-selected=true]").count() == 1
+        assert not page.locator("#detail").inner_text().count("NaN")
+        press(page, "ArrowRight")
+    assert len(set(headings)) == 8
+    page.click("#tab-conv1")
+    playwright.expect(page.locator("#detail .equation").last).to_contain_text("relu(")
+    title = page.locator("#detail h3")
+    before = title.inner_text()
+    page.locator("[aria-roledescription^=mosaic]").focus()
+    press(page, "ArrowRight")
+    playwright.expect(title).not_to_have_text(before)
+    page.click("#tab-primary")
+    playwright.expect(page.locator("#detail h3")).to_contain_text("Capsule")
+    before = page.locator("#detail h3").inner_text()
+    page.locator("[aria-roledescription^='grid of capsules']").click(position={"x": 150, "y": 150})
+    playwright.expect(page.locator("#detail h3")).not_to_have_text(before)
+    page.click("#tab-input")
+    page.locator("#detail canvas").click(position={"x": 3, "y": 3})
+    playwright.expect(page.locator("#detail .equation")).to_contain_text("row 0, column 0")
+
+
+# 3. Routing
+
+
+def test_routing_plays_steps_and_scrubs(visit: Open) -> None:
+    page = visit("#v=routing")
+    playwright.expect(page.locator("#child-table tbody tr")).to_have_count(3)
+    with changed(page, "#detail figure.big canvas"):
+        page.click("#step-back")
+    assert page.input_value("#at") == "2"
+    page.focus("#at")
+    press(page, "Home")
+    assert page.input_value("#at") == "1"
+    page.focus("#play")
+    press(page, "Enter", "Enter", "Enter")  # without motion, Play goes step by step
+    assert page.input_value("#at") != "1"
+    page.select_option("#iterations", "10")
+    playwright.expect(page.locator("#child-table tbody tr")).to_have_count(10)
+    assert page.input_value("#at") == "10"
+    title = page.locator(".child-detail h3")
+    page.locator(".chip[data-class='7']").focus()
+    press(page, "Enter")
+    playwright.expect(title).to_contain_text("votes for “7”")
+    before = title.inner_text()
+    page.locator("#detail figure.big canvas").first.click(position={"x": 330, "y": 150})
+    playwright.expect(title).not_to_have_text(before)
+
+
+def test_routing_moves_while_it_plays(browser: Any, address: str) -> None:
+    context = browser.new_context(viewport=LAPTOP)
+    page = context.new_page()
+    page.goto(f"{address}#v=routing&t=1")
+    page.wait_for_selector("#child-table")
+    page.click("#play")
+    playwright.expect(page.locator("#play")).to_have_text("Pause")
+    playwright.expect(page.locator("#play")).to_have_text("Play", timeout=10_000)
+    assert page.input_value("#at") == "3"
+    context.close()
+
+
+# 4. Tweak
+
+
+def test_sliders_redraw_the_digit(visit: Open) -> None:
+    page = visit("#v=classes")
+    page.wait_for_selector("html[data-drawn]")
+    with changed(page, ".stack canvas"):
+        page.focus("#pose-0")
+        press(page, *["ArrowRight"] * 40)
+    assert page.locator("#pose-reset").is_enabled()
+    page.click("#pose-reset")
+    playwright.expect(page.locator("#pose-reset")).to_be_disabled()
+    playwright.expect(page.locator(".meaning:not(:empty)").first).to_be_visible()  # measured, not typed
+    page.click("#sheet")
+    playwright.expect(page.locator("#sheet-figure")).to_be_visible()
+    with changed(page, "#sheet-figure canvas"):
+        page.click(".chip[data-class='3']")
+
+
+# 5. Two digits
+
+
+def test_two_digits_and_one_erased(visit: Open) -> None:
+    page = visit("#v=reconstruction")
+    page.click(".pick[aria-label$=': 0']")
+    page.click("#digit-1")
+    playwright.expect(page.locator("#answer .answer >> nth=0").locator("b")).to_have_text(["0", "8"])
+    assert all(length > 0.5 for _, length in said(page))
+    playwright.expect(page.locator(".gallery figure:visible")).to_have_count(4)
+    before = lengths(page)[8]
+    page.focus("#tool-erase")
+    press(page, "Enter")
+    box = page.locator(".board canvas").bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.down()
+    for row in range(40, int(box["height"]) - 30, 16):
+        page.mouse.move(box["x"] + 40, box["y"] + row)
+        page.mouse.move(box["x"] + box["width"] - 40, box["y"] + row, steps=3)
+    page.mouse.up()
+    playwright.expect(page.locator("#answer .said.unsure")).to_have_count(1)
+    assert lengths(page)[8] < before - 0.3
+    page.click("#digit-remove")
+    playwright.expect(page.locator("#answer .said b").first).to_have_text("0")
+    assert page.locator("#digit-0").is_hidden()
+
+
+# 6. The CNN beside it
+
+
+def test_the_control_answers_and_moves_beside(visit: Open) -> None:
+    page = visit("#v=control")
+    playwright.expect(page.locator("#answer .answer.control b")).to_have_text("4")
+    playwright.expect(page.locator("#detail")).to_contain_text("exactly equal")
+    playwright.expect(page.locator("#detail .key")).to_have_count(4)
+    for parameter in ("shift_x", "scale"):
+        with changed(page, "#detail figure.full canvas"):
+            page.locator(f"[data-parameter={parameter}]").focus()
+            press(page, "Enter")
+    with redrawn(page):
+        page.focus("#motion-rotation")
+        press(page, "ArrowRight")
+
+
+# 7. Does routing matter here?
+
+
+def test_the_honest_panel(visit: Open) -> None:
+    page = visit("#v=ablation")
+    tables = page.locator("#detail table")
+    playwright.expect(tables.first.locator("tbody tr")).to_have_count(5)
+    assert (
+        tables.first.locator("tbody tr").first.locator("td").nth(4).inner_text() == "1.000"
+    )  # entropy, uniform
+    playwright.expect(tables).to_have_count(2, timeout=60_000)
+    playwright.expect(page.locator("#detail")).to_contain_text("Uniform couplings:")
+
+
+# The tour, the link, the phone
+
+
+def test_tour_drives_the_page_and_can_be_left(visit: Open) -> None:
+    page = visit()
+    page.focus("#tour-start")
+    press(page, "Enter")
+    views, titles = [], []
+    for step in range(1, 11):
+        playwright.expect(page.locator("#tour .quiet")).to_have_text(f"Step {step} of 10")
+        titles.append(page.locator("#tour h2").inner_text())
+        page.wait_for_selector("#detail[data-view]")
+        views.append(page.locator("[role=tab][aria-selected=true]").get_attribute("id"))
+        if step == 5:
+            with changed(page, "#tour .agents"):
+                page.click("#agents-play")
+            page.locator(".agent").first.focus()
+            with changed(page, "#tour .agents-plot"):
+                press(page, *["ArrowLeft"] * 10)
+        page.click("#tour-next")
+    assert page.locator("#tour").is_hidden()  # after the last step
+    assert len(set(titles)) == 10
+    assert {
+        "tab-control",
+        "tab-primary",
+        "tab-routing",
+        "tab-classes",
+        "tab-reconstruction",
+        "tab-ablation",
+    } <= set(views)
+    page.click("#tour-start")
+    press(page, "Escape")
+    assert page.locator("#tour").is_hidden()
+
+
+def test_a_link_reproduces_the_state(visit: Open) -> None:
+    page = visit("#v=routing")
+    page.click("#digit-1")
+    box = page.locator(".board canvas").bounding_box()
+    with redrawn(page):
+        page.mouse.move(box["x"] + 90, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 180, box["y"] + 220, steps=4)
+        page.mouse.up()
+    page.select_option("#iterations", "5")
+    page.click("#step-back")
+    page.click(".chip[data-class='3']")
+    page.locator("#motion-shear").fill("0.31")
+    page.wait_for_timeout(600)  # the address follows a moment later
+    other = visit("#" + page.url.partition("#")[2])
+    playwright.expect(other.locator("#at")).to_have_value("4")
+    playwright.expect(other.locator(".chip[data-class='3']").first).to_have_attribute("aria-pressed", "true")
+    assert said(other) == said(page)
+    assert lengths(other) == lengths(page)
+    assert other.locator(".board canvas").screenshot() == page.locator(".board canvas").screenshot()
+    assert other.locator("#child-table").inner_text() == page.locator("#child-table").inner_text()
+
+
+@pytest.mark.parametrize(
+    "link", ["#m=capsnet-mnist&v=nothing&a=zzz&r=99&t=-1&f=77&i=9999999&c=1.x&tour=98&pose=a~b", "#%E0%A4%A"]
+)
+def test_a_broken_link_still_opens(visit: Open, link: str) -> None:
+    page = visit(link)
+    assert said(page)[0][0] == "4"
+
+
+def test_a_link_to_another_model_says_so(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}#m=my-own-run&v=input")
+    playwright.expect(page.locator("#problem")).to_contain_text("my-own-run")
+    page.wait_for_selector("html[data-traced]")
+    page.close()
+
+
+@pytest.mark.parametrize(
+    "view", ["input", "conv1", "primary", "routing", "classes", "reconstruction", "control", "ablation"]
+)
+def test_nothing_is_wider_than_a_phone(visit: Open, view: str) -> None:
+    page = visit(f"#v={view}", PHONE, has_touch=True, color_scheme="dark")
+    page.wait_for_selector("#detail h2")
+    page.wait_for_timeout(300)
+    metrics = page.context.new_cdp_session(page).send("Page.getLayoutMetrics")
+    assert metrics["cssContentSize"]["width"] <= PHONE["width"]
+
+
+def test_a_finger_draws(visit: Open) -> None:
+    page = visit("#v=input", PHONE, has_touch=True)
+    page.click("#clear")
+    page.wait_for_selector("text=the board is empty")
+    box = page.locator(".board canvas").bounding_box()
+    touch = page.context.new_cdp_session(page)
+    x = box["x"] + box["width"] / 2
+    with redrawn(page):
+        for kind, share in (
+            ("touchStart", 0.27),
+            ("touchMove", 0.4),
+            ("touchMove", 0.6),
+            ("touchMove", 0.73),
+            ("touchEnd", None),
+        ):
+            points = [] if share is None else [{"x": x, "y": box["y"] + box["height"] * share}]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    playwright.expect(page.locator("#answer .said b").first).to_have_text("1")
+
+
+def test_everything_that_can_be_worked_has_a_name(visit: Open) -> None:
+    for view in ("routing", "classes", "control"):
+        page = visit(f"#v={view}")
+        page.wait_for_selector("#detail h2")
+        tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+        working = {"button", "slider", "tab", "combobox", "application", "link", "checkbox"}
+        nodes = [
+            node for node in tree if node.get("role", {}).get("value") in working and not node["ignored"]
+        ]
+        assert len(nodes) > 30
+        nameless = [
+            node["role"]["value"] for node in nodes if not node.get("name", {}).get("value", "").strip()
+        ]
+        assert nameless == []
+
+
+def test_the_page_asks_nothing_of_other_machines() -> None:
+    """Also in what no test opens: no address of another machine in any of the page's files."""
+    for file in (Path(__file__).parents[1] / "src/capsnet/explorer/static").rglob("*"):
+        if file.suffix in {".js", ".css", ".html", ".svg"}:
+            addresses = re.findall(
+                r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}[^\s\"')]*", file.read_text(encoding="utf-8")
+            )
+            assert {a for a in addresses if not a.startswith("http://www.w3.org/")} == set(), file
