@@ -81,6 +81,7 @@ def reproduce(name: str, *, watch: Watch | None = None, **options: Any) -> list[
 
     >>> reproduce("table1", scale="quick", seeds=3, out=Path("results"))  # doctest: +SKIP
     """
-    if isinstance(options.get("data_dir"), str):
-        options["data_dir"] = Path(options["data_dir"])
+    for folder in ("out", "work", "data_dir"):
+        if isinstance(options.get(folder), str):
+            options[folder] = Path(options[folder])
     return run_experiment(find_experiment(name), Options(**options), watch)

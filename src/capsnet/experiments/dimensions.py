@@ -24,7 +24,7 @@ from capsnet.models import CapsNet
 from capsnet.report.style import DIVERGING, Picture, bare, mosaic, new_figure, plain, png, text_font
 
 #: Examples of each class that a number is turned in, to give it a meaning.
-TURNED = 20
+TURNED = 10
 #: Directions that a control's features are reduced to within each class: as many as a capsule has numbers.
 COMPONENTS = 16
 
@@ -54,7 +54,8 @@ def measure(trained: Trained) -> Findings:
     )
     arrays: dict[str, NDArray[Any]] = {"readings": reading.astype(np.float32)}
     if isinstance(model, CapsNet) and model.decoder is not None:
-        effects, named = meanings(model, images, labels)
+        turned = 2 if trained.scale == "smoke" else TURNED
+        effects, named = meanings(model, images, labels, turned)
         arrays["turned"] = effects
         metrics["named"] = named
         if trained.seed == 0:
@@ -84,13 +85,13 @@ def readings(
 
 
 def meanings(
-    model: CapsNet, images: Float[Tensor, "n channels height width"], labels: Tensor
+    model: CapsNet, images: Float[Tensor, "n channels height width"], labels: Tensor, examples: int
 ) -> tuple[NDArray[np.float32], float]:
-    """What turning each number does to the drawing, (classes, dim, measures) as correlations, and how many of a
-    capsule's numbers have a clear meaning, mean over the classes."""
+    """What turning each number does to the drawing of so many examples of each class, (classes, dim, measures) as
+    correlations; and how many of a capsule's numbers have a clear meaning, mean over the classes."""
     effects, named = [], []
     for number in range(model.config.classes):
-        some = images[labels == number][:TURNED]
+        some = images[labels == number][:examples]
         if len(some) < 2:
             continue
         with torch.no_grad():
