@@ -1,7 +1,7 @@
 """When the fast form wins: both forms' costs, in multiply-adds of a library convolution.
 
-The constants were fitted to timings on 2 Zen 4 cores (see tests/test_stem.py for what must hold): a number of a
-plane takes about as long to transform as some multiply-adds take, and the weights' planes must at least be read.
+The constants were fitted to timings on 2 Zen 4 cores: transforming one number of a plane takes as long as some
+multiply-adds, and the weights' planes must at least be read. Training costs are a third of a whole step's.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import torch
 
 from capsnet.stem.points import plan
 
-_INPUT = 70.0  # per number of the inputs' planes
-_WEIGHT = 70.0  # per number of the weights' planes, transformed
-_READ = 14.0  # per number of the weights' planes, when they are at hand from the last call
-_OUTPUT = 200.0  # per number of the outputs' planes
+_INPUT = {True: 46.0, False: 66.0}  # per number of the inputs' planes: in training, without gradients
+_WEIGHT = {True: 40.0, False: 66.0}  # per number of the weights' planes
+_READ = 6.0  # per number of the weights' planes, when they are at hand from the last call
+_OUTPUT = 60.0  # per number of the outputs' planes
 _MARGIN = 1.2  # the library wins a draw
-_FEW = (
-    80  # output places, for which bringing the weights in order costs the library more than the arithmetic …
-)
-_MANY_WEIGHTS = 1 << 20  # … if there are as many as this
+# For few output places and many weights the library takes longer to bring the weights in order than to multiply.
+_FEW = 80
+_MANY_WEIGHTS = 1 << 20
 _LARGEST = 1 << 29  # bytes of planes for the weights or for 128 images
 
 
@@ -58,10 +57,10 @@ def choose(batch: int, height: int, width: int, weight: Sequence[int], stride: i
     if counts is None:
         return Choice.LIBRARY
     direct, products, planes = counts
-    multiply = products * batch * channels * (out + _INPUT) + _OUTPUT * planes * batch * out
+    multiply = products * batch * channels * (out + _INPUT[train]) + _OUTPUT * planes * batch * out
     limit = direct * batch * channels * out / _MARGIN
     if 4 * products * channels * max(out, 128) <= _LARGEST:
-        if multiply + _WEIGHT * products * channels * out < limit:
+        if multiply + _WEIGHT[train] * products * channels * out < limit:
             return Choice.POINTS
         if not train and multiply + _READ * products * channels * out < limit:
             return Choice.POINTS_IF_KNOWN

@@ -27,14 +27,13 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_jit
 def _combine(matrix, transposed, rows, cols, src, dst, width):  # type: ignore[no-untyped-def]
-    """dst[j, r] = Σ_c matrix[r, c] src[c, j] for j < width, each entry LANES numbers; five terms per pass."""
-    x = src[: cols * width * LANES].reshape(cols, width, LANES)
-    y = dst[: rows * width * LANES].reshape(width, rows, LANES)
+    """dst[r] = Σ_c matrix[r, c] src[c], each entry `width` contiguous numbers; five terms per pass."""
+    x, y = src[: cols * width].reshape(cols, width), dst[: rows * width].reshape(rows, width)
     zero = np.float32(0)
-    for c in range(0, cols, 5):
-        c1, c2 = min(c + 1, cols - 1), min(c + 2, cols - 1)
-        c3, c4 = min(c + 3, cols - 1), min(c + 4, cols - 1)
-        for r in range(rows):
+    for r in range(rows):
+        for c in range(0, cols, 5):
+            c1, c2 = min(c + 1, cols - 1), min(c + 2, cols - 1)
+            c3, c4 = min(c + 3, cols - 1), min(c + 4, cols - 1)
             if transposed:
                 m0, m1, m2, m3, m4 = matrix[c, r], matrix[c1, r], matrix[c2, r], matrix[c3, r], matrix[c4, r]
             else:
@@ -43,14 +42,23 @@ def _combine(matrix, transposed, rows, cols, src, dst, width):  # type: ignore[n
             m2 = m2 if c + 2 < cols else zero
             m3 = m3 if c + 3 < cols else zero
             m4 = m4 if c + 4 < cols else zero
-            for j in range(width):
-                s0, s1, s2, s3, s4, to = x[c, j], x[c1, j], x[c2, j], x[c3, j], x[c4, j], y[j, r]
-                if c == 0:
-                    for k in range(LANES):
-                        to[k] = m0 * s0[k] + m1 * s1[k] + m2 * s2[k] + m3 * s3[k] + m4 * s4[k]
-                else:
-                    for k in range(LANES):
-                        to[k] += m0 * s0[k] + m1 * s1[k] + m2 * s2[k] + m3 * s3[k] + m4 * s4[k]
+            if c == 0:
+                for i in range(width):
+                    y[r, i] = m0 * x[c, i] + m1 * x[c1, i] + m2 * x[c2, i] + m3 * x[c3, i] + m4 * x[c4, i]
+            else:
+                for i in range(width):
+                    y[r, i] += m0 * x[c, i] + m1 * x[c1, i] + m2 * x[c2, i] + m3 * x[c3, i] + m4 * x[c4, i]
+
+
+@_jit
+def _swap(src, dst, rows, cols):  # type: ignore[no-untyped-def]
+    """Exchange the two outer axes of (rows, cols, LANES), so that the next `_combine` runs along the other."""
+    x = src[: rows * cols * LANES].reshape(rows, cols, LANES)
+    y = dst[: rows * cols * LANES].reshape(cols, rows, LANES)
+    for r in range(rows):
+        for c in range(cols):
+            for k in range(LANES):
+                y[c, r, k] = x[r, c, k]
 
 
 @_jit
@@ -94,51 +102,73 @@ def _store(x, dst, base, sizes, strides, s_channel, lanes, relu, mask, shift):  
 
 
 @_jit
-def _spread(u, op, expand, planes, to, step, lanes):  # type: ignore[no-untyped-def]
-    """A product of points: its coordinates → its planes, which begin at `to` and lie `step` apart."""
-    d0, d1, d2, d3 = op[2], op[3], op[4], op[5]
-    if op[0] == 0:
-        p = planes[to : to + lanes]
-        for k in range(lanes):
-            p[k] = u[d0, k]
-        return
-    for plane in range(3):
-        re, im = expand[plane, 0], expand[plane, 1]
-        p = planes[to + plane * step : to + plane * step + lanes]
-        if op[0] == 1:
-            for k in range(lanes):
-                p[k] = re * u[d0, k] + im * u[d1, k]
-        else:
-            q = planes[to + (plane + 3) * step : to + (plane + 3) * step + lanes]
-            for k in range(lanes):
-                p[k] = re * (u[d0, k] - u[d3, k]) + im * (u[d1, k] + u[d2, k])
-                q[k] = re * (u[d0, k] + u[d3, k]) + im * (u[d2, k] - u[d1, k])
+def _begins(layout, r, slot, where):  # type: ignore[no-untyped-def]
+    """Where the numbers of plane r begin, and how far it is to the next plane. where: item, channel, channels."""
+    item, channel, channels, _ = where
+    block = channel // BLOCK * BLOCK
+    wide = min(BLOCK, channels - block)
+    begin = layout[r, 0] + item * layout[r, 1] + layout[r, 2] * block + slot * wide + channel - block
+    return begin, layout[min(r + 1, len(layout) - 1), 0] - layout[r, 0]
 
 
 @_jit
-def _gather(u, op, expand, planes, to, step, lanes):  # type: ignore[no-untyped-def]
+def _spread(u, ops, slots, expand, layout, where, planes):  # type: ignore[no-untyped-def]
+    """The coordinates of one task's points → its numbers in the planes."""
+    lanes = where[3]
+    for o in range(len(ops)):
+        kind, r, d0, d1, d2, d3 = ops[o, 0], ops[o, 1], ops[o, 2], ops[o, 3], ops[o, 4], ops[o, 5]
+        if slots[r] < 0:
+            continue
+        to, step = _begins(layout, r, slots[r], where)
+        if kind == 0:
+            p = planes[to : to + lanes]
+            for k in range(lanes):
+                p[k] = u[d0, k]
+            continue
+        for plane in range(3):
+            re, im = expand[plane, 0], expand[plane, 1]
+            p = planes[to + plane * step : to + plane * step + lanes]
+            if kind == 1:
+                for k in range(lanes):
+                    p[k] = re * u[d0, k] + im * u[d1, k]
+            else:
+                q = planes[to + (plane + 3) * step : to + (plane + 3) * step + lanes]
+                for k in range(lanes):
+                    p[k] = re * (u[d0, k] - u[d3, k]) + im * (u[d1, k] + u[d2, k])
+                    q[k] = re * (u[d0, k] + u[d3, k]) + im * (u[d2, k] - u[d1, k])
+
+
+@_jit
+def _gather(u, ops, slots, expand, layout, where, planes):  # type: ignore[no-untyped-def]
     """The transpose of `_spread`."""
-    d0, d1, d2, d3 = op[2], op[3], op[4], op[5]
-    v0 = planes[to : to + lanes]
-    if op[0] == 0:
-        for k in range(lanes):
-            u[d0, k] = v0[k]
-        return
-    v1, v2 = planes[to + step : to + step + lanes], planes[to + 2 * step : to + 2 * step + lanes]
+    lanes = where[3]
     e0, e1, e2 = expand[0, 0], expand[1, 0], expand[2, 0]
     f0, f1, f2 = expand[0, 1], expand[1, 1], expand[2, 1]
-    if op[0] == 1:
+    for o in range(len(ops)):
+        kind, r, d0, d1, d2, d3 = ops[o, 0], ops[o, 1], ops[o, 2], ops[o, 3], ops[o, 4], ops[o, 5]
+        if slots[r] < 0:  # this phase leaves ∞ out
+            for k in range(lanes):
+                u[d0, k] = u[d1, k] = u[d2, k] = u[d3, k] = np.float32(0)
+            continue
+        to, step = _begins(layout, r, slots[r], where)
+        v0 = planes[to : to + lanes]
+        if kind == 0:
+            for k in range(lanes):
+                u[d0, k] = v0[k]
+            continue
+        v1, v2 = planes[to + step : to + step + lanes], planes[to + 2 * step : to + 2 * step + lanes]
+        if kind == 1:
+            for k in range(lanes):
+                u[d0, k] = e0 * v0[k] + e1 * v1[k] + e2 * v2[k]
+                u[d1, k] = f0 * v0[k] + f1 * v1[k] + f2 * v2[k]
+            continue
+        v3, v4 = planes[to + 3 * step : to + 3 * step + lanes], planes[to + 4 * step : to + 4 * step + lanes]
+        v5 = planes[to + 5 * step : to + 5 * step + lanes]
         for k in range(lanes):
-            u[d0, k] = e0 * v0[k] + e1 * v1[k] + e2 * v2[k]
-            u[d1, k] = f0 * v0[k] + f1 * v1[k] + f2 * v2[k]
-        return
-    v3, v4 = planes[to + 3 * step : to + 3 * step + lanes], planes[to + 4 * step : to + 4 * step + lanes]
-    v5 = planes[to + 5 * step : to + 5 * step + lanes]
-    for k in range(lanes):
-        re, im = e0 * v0[k] + e1 * v1[k] + e2 * v2[k], f0 * v0[k] + f1 * v1[k] + f2 * v2[k]
-        re2, im2 = e0 * v3[k] + e1 * v4[k] + e2 * v5[k], f0 * v3[k] + f1 * v4[k] + f2 * v5[k]
-        u[d0, k], u[d3, k] = re + re2, re2 - re
-        u[d1, k], u[d2, k] = im - im2, im + im2
+            re, im = e0 * v0[k] + e1 * v1[k] + e2 * v2[k], f0 * v0[k] + f1 * v1[k] + f2 * v2[k]
+            re2, im2 = e0 * v3[k] + e1 * v4[k] + e2 * v5[k], f0 * v3[k] + f1 * v4[k] + f2 * v5[k]
+            u[d0, k], u[d3, k] = re + re2, re2 - re
+            u[d1, k], u[d2, k] = im - im2, im + im2
 
 
 @_jit
@@ -158,24 +188,17 @@ def analyse(src, place, mask, side, plan, planes, layout, start, stop):  # type:
     chunks, phases = (channels + LANES - 1) // LANES, grid_y * grid_x
     area = max(ny, my.shape[2]) * max(nx, mx.shape[2])
     a, b = np.zeros(area * LANES, np.float32), np.zeros(area * LANES, np.float32)
-    x, strides = a.reshape(area, LANES), (grid_y * s_row, grid_x * s_column)
+    x, u, strides = a.reshape(area, LANES), b.reshape(area, LANES), (grid_y * s_row, grid_x * s_column)
     for task in range(start, stop):
         channel, phase, item = task % chunks * LANES, task // chunks % phases, task // chunks // phases
         py, px, lanes = phase // grid_x, phase % grid_x, min(LANES, channels - channel)
         sizes = lengths[0, py], lengths[1, px]
         base = item * s_item + channel * s_channel + py * s_row + px * s_column
         _load(src, base, sizes, strides, s_channel, lanes, relu, mask, x)
-        _combine(my[py], False, ny, sizes[0], a, b, sizes[1])
-        _combine(mx[px], False, nx, sizes[1], b, a, ny)
-        block = channel // BLOCK * BLOCK
-        wide = min(BLOCK, channels - block)
-        for o in range(len(ops)):
-            r = ops[o, 1]
-            if slots[r, phase] >= 0:
-                to = layout[r, 0] + item * layout[r, 1] + layout[r, 2] * block
-                to += slots[r, phase] * wide + channel - block
-                step = layout[r + 1, 0] - layout[r, 0] if ops[o, 0] > 0 else 0
-                _spread(x, ops[o], expand, planes, to, step, lanes)
+        _combine(my[py], False, ny, sizes[0], a, b, sizes[1] * LANES)
+        _swap(b, a, ny, sizes[1])
+        _combine(mx[px], False, nx, sizes[1], a, b, ny * LANES)
+        _spread(u, ops, slots[phase], expand, layout, (item, channel, channels, lanes), planes)
 
 
 @_jit
@@ -188,25 +211,15 @@ def synthesise(planes, layout, side, plan, dst, place, mask, bias, start, stop):
     chunks, phases = (channels + LANES - 1) // LANES, grid_y * grid_x
     area = max(ny, my.shape[2]) * max(nx, mx.shape[2])
     a, b = np.zeros(area * LANES, np.float32), np.zeros(area * LANES, np.float32)
-    x, strides = a.reshape(area, LANES), (grid_y * s_row, grid_x * s_column)
+    x, u, strides = a.reshape(area, LANES), b.reshape(area, LANES), (grid_y * s_row, grid_x * s_column)
     for task in range(start, stop):
         channel, phase, item = task % chunks * LANES, task // chunks % phases, task // chunks // phases
         py, px, lanes = phase // grid_x, phase % grid_x, min(LANES, channels - channel)
         sizes = lengths[0, py], lengths[1, px]
-        block = channel // BLOCK * BLOCK
-        wide = min(BLOCK, channels - block)
-        for o in range(len(ops)):
-            r = ops[o, 1]
-            if slots[r, phase] >= 0:
-                to = layout[r, 0] + item * layout[r, 1] + layout[r, 2] * block
-                to += slots[r, phase] * wide + channel - block
-                step = layout[r + 1, 0] - layout[r, 0] if ops[o, 0] > 0 else 0
-                _gather(x, ops[o], expand, planes, to, step, lanes)
-            else:  # this phase leaves ∞ out
-                for corner in range(2, 6):
-                    x[ops[o, corner]] = 0
-        _combine(my[py], True, sizes[0], ny, a, b, nx)
-        _combine(mx[px], True, sizes[1], nx, b, a, sizes[0])
+        _gather(u, ops, slots[phase], expand, layout, (item, channel, channels, lanes), planes)
+        _combine(mx[px], True, sizes[1], nx, b, a, ny * LANES)
+        _swap(a, b, sizes[1], ny)
+        _combine(my[py], True, sizes[0], ny, b, a, sizes[1] * LANES)
         base = item * s_item + channel * s_channel + py * s_row + px * s_column
         _store(x, dst, base, sizes, strides, s_channel, lanes, relu, mask, bias[channel : channel + lanes])
 

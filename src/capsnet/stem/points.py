@@ -115,8 +115,8 @@ def axis(size: int, kernel: int, stride: int) -> Axis:
 class Plan:
     """Two axes and their planes, ordered so that planes which need the same phases lie together.
 
-    ops: (kind, first plane, four coordinates row·n_x + column) per product of points, one row each.
-    groups: (first plane, end plane, number of phases); slots: (planes, phases) position of a phase among those
+    ops: (kind, first plane, four coordinates column·n_y + row) per product of points, one row each.
+    groups: (first plane, end plane, number of phases); slots: (phases, planes) position of a phase among those
     its plane uses, or −1.
     """
 
@@ -129,7 +129,7 @@ class Plan:
     @property
     def planes(self) -> int:
         """Real matrix products for one convolution."""
-        return len(self.slots)
+        return int(self.slots.shape[1])
 
     @property
     def products(self) -> int:
@@ -146,11 +146,11 @@ def plan(height: int, width: int, kernel: tuple[int, int], stride: tuple[int, in
     for p, (row, row_complex, _) in enumerate(y.points):
         for q, (column, column_complex, _) in enumerate(x.points):
             slots = tuple(int(y.has(p, a) and x.has(q, b)) for a, b in phases)
-            first = row * x.size + column
-            down, right = first + row_complex * x.size, first + column_complex
+            first = column * y.size + row
+            down, right = first + row_complex, first + column_complex * y.size
             kind = row_complex + column_complex
             second = down if kind == COMPLEX and row_complex else right
-            corners = [first, second, down, down + column_complex]
+            corners = [first, second, down, right + row_complex]
             found.setdefault(slots, []).append((kind, corners))
     ops, groups = [], []
     table: list[list[int]] = []
@@ -160,4 +160,4 @@ def plan(height: int, width: int, kernel: tuple[int, int], stride: tuple[int, in
             ops.append([kind, len(table), *corners])
             table += [positions] * (1, 3, 6)[kind]
         groups.append((start, len(table), sum(used)))
-    return Plan(y, x, np.array(ops), tuple(groups), np.array(table))
+    return Plan(y, x, np.array(ops), tuple(groups), np.array(table).T.copy())

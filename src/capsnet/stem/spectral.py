@@ -74,7 +74,7 @@ class Convolution:
         y, x = plan.y, plan.x
         self.plan = plan
         self.outputs = y.outputs, x.outputs
-        no_phases = np.zeros((plan.planes, 1), np.int64)
+        no_phases = np.zeros((1, plan.planes), np.int64)
         self._input = _side(plan, y.input, x.input, EXPAND_INPUT, plan.slots)
         self._weight = _side(plan, y.weight, x.weight, EXPAND_WEIGHT, plan.slots)
         self._output = _side(plan, (y.output,), (x.output,), EXPAND_OUTPUT, no_phases)
