@@ -17,6 +17,7 @@ from capsnet.errors import CapsnetError
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
+    from capsnet.evaluation import Evaluation
     from capsnet.models import Classifier
     from capsnet.runs import Run
 
@@ -182,7 +183,7 @@ def train(
             return
     out.print(f"test error {evaluation}\nmodel      {run.folder}")
     if report:
-        _write_report(run.folder, dataset, model)
+        _write_report(run.folder, dataset, model, evaluation)
 
 
 @app.command()
@@ -231,10 +232,25 @@ def predict(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A finished run.")] = None,
     data_dir: DataDirOption = None,
+    results: Annotated[
+        Path | None, typer.Option(help="In place of RUN: what `capsnet reproduce` wrote; makes tables of it.")
+    ] = None,
+    target: Annotated[Path, typer.Option(help="With --results: the page to write.")] = Path(
+        "docs/results.md"
+    ),
 ) -> None:
-    """Write a run's report again: report/index.html and its figures."""
+    """Write a run's report again (report/index.html and figures), or the tables of experiments."""
+    if (run is None) == (results is None):
+        raise CapsnetError("name a RUN, or --results FOLDER, and not both")
+    if results is not None:
+        from capsnet.results import write_results
+
+        write_results(results, target)
+        out.print(f"results    {target}")
+        return
+    assert run is not None
     from capsnet.models import load_model
     from capsnet.runs import Run
 
@@ -438,10 +454,12 @@ def _trained_on(model: str) -> str:
     return name
 
 
-def _write_report(folder: Path, dataset: Dataset, model: Classifier) -> None:
+def _write_report(
+    folder: Path, dataset: Dataset, model: Classifier, evaluation: Evaluation | None = None
+) -> None:
     from capsnet.report import write_report
 
-    out.print(f"report     {write_report(folder, dataset, model)}")
+    out.print(f"report     {write_report(folder, dataset, model, evaluation)}")
 
 
 def _hold(run: Run, stack: ExitStack) -> Run:
