@@ -17,6 +17,7 @@ import capsnet
 from capsnet.errors import CapsnetError
 from capsnet.explorer.api import Service, router
 from capsnet.explorer.guard import Guard
+from capsnet.explorer.openapi import describe_sizes
 from capsnet.explorer.schemas import Problem
 from capsnet.explorer.session import Session
 from capsnet.explorer.worker import Busy
@@ -25,6 +26,7 @@ STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body is no JSON"},
     403: {"model": Problem, "description": "Another host or origin"},
     404: {"model": Problem, "description": "This server shows another model"},
     413: {"model": Problem, "description": "Too large"},
@@ -63,6 +65,7 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(CapsnetError, _wrong)
     app.add_exception_handler(Busy, _busy)
+    describe_sizes(app, session.model.config)
     app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     app.add_middleware(Guard, hosts=tuple(hosts))
     return app
