@@ -78,11 +78,16 @@ def quartiles(values: list[float]) -> tuple[float, float]:
     return low, high
 
 
-def peak_extra_memory(build: Callable[[], Callable[[], object]], device: torch.device) -> int:
+def peak_extra_memory(
+    build: Callable[[], Callable[[], object]],
+    device: torch.device,
+    warm_up: Callable[[], Callable[[], object]] | None = None,
+) -> int:
     """Bytes that a function needs at its peak beyond what was there before and what it returns.
 
     On CPUs it runs in a fresh process and the kernel's high-water mark is read, so that allocations outside
-    PyTorch count as well, and nothing kept from before does. `build` prepares the inputs there.
+    PyTorch count as well, and nothing kept from before does. `build` prepares the inputs there. `warm_up`
+    builds the same at a tiny size, run first, so that libraries and compiled code are not counted as data.
 
     Raises:
         RuntimeError: this platform does not tell.
@@ -100,11 +105,17 @@ def peak_extra_memory(build: Callable[[], Callable[[], object]], device: torch.d
         raise RuntimeError("peak memory is read from /proc, which this platform does not have")
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_peak_of, (build, torch.get_num_threads()))
+        return pool.apply(_peak_of, (build, warm_up, torch.get_num_threads()))
 
 
-def _peak_of(build: Callable[[], Callable[[], object]], threads: int) -> int:
+def _peak_of(
+    build: Callable[[], Callable[[], object]],
+    warm_up: Callable[[], Callable[[], object]] | None,
+    threads: int,
+) -> int:
     torch.set_num_threads(threads)
+    if warm_up is not None:
+        warm_up()()
     function = build()
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
     before = _status("VmRSS")
