@@ -22,7 +22,7 @@ from capsnet.explain import segmentation_quality
 from capsnet.models import CapsNet
 from capsnet.report.style import Picture
 
-STEPS = Steps(quick=1200, full=300_000)
+STEPS = Steps(quick=1000, full=300_000)
 SHAPE = (1, 36, 36)
 #: Edges of the classes of overlap (share of the smaller bounding box) that errors are counted in.
 OVERLAPS = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -121,7 +121,7 @@ EXPERIMENT = Experiment(
         "quick": NARROW,
         "full": ("the test pairs are our own; the paper's are not published",),
     },
-    cost={"quick": "30 to 60 minutes on 2 cores", "full": "hours on one data-centre GPU; see --steps"},
+    cost={"quick": "about 60 minutes on 2 cores", "full": "hours on one data-centre GPU; see --steps"},
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(

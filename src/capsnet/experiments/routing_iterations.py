@@ -108,7 +108,10 @@ EXPERIMENT = Experiment(
         "quick": (*NARROW, "routing measured on 1,000 test digits"),
         "full": ("MNIST, where the paper's figure A.2 is of CIFAR-10",),
     },
-    cost={"quick": "30 to 60 minutes on 2 cores", "full": "as five runs of table1"},
+    cost={
+        "quick": "about 20 minutes on 2 cores, less after table1, with which it shares trainings",
+        "full": "as five runs of table1",
+    },
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(

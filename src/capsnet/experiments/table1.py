@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
         "full": ("one random shift per step in place of all shifts of every image",),
     },
     cost={
-        "quick": "30 to 60 minutes on 2 cores",
+        "quick": "about 40 minutes on 2 cores",
         "full": "300,000 steps each: hours on one data-centre GPU; see --steps",
     },
     seeds={"smoke": 1, "quick": 3, "full": 3},
