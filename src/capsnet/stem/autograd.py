@@ -53,7 +53,7 @@ def hidden_planes(
     """Images → planes of relu(conv1(images)), a chunk at a time, and the ReLU's mask where it is wanted."""
     rows, columns = output_size(images.shape, weight1.shape, stride1)
     kernel = torch.cat([weight1.flatten(1), bias1[:, None]], 1).T
-    images = images.detach().contiguous()  # workers record gradients, as every new thread does
+    images = images.detach().contiguous()
 
     def work(start: int, stop: int) -> None:
         for first in range(start, stop, CHUNK):

@@ -53,10 +53,16 @@ class Planes:
 
     def layout(self, item: int = 0) -> NDArray[np.int64]:
         """Per plane: where the numbers of one item begin, the stride of an item, the number of phases."""
+        found = self._layout.copy()
+        found[:, 0] += item * found[:, 1]
+        return found
+
+    @functools.cached_property
+    def _layout(self) -> NDArray[np.int64]:
         at, rows = 0, []
         for first, end, phases in self.plan.groups:
             k = phases * self.channels
-            rows += [(at + (r * self.items + item) * k, k, phases) for r in range(end - first)]
+            rows += [(at + r * self.items * k, k, phases) for r in range(end - first)]
             at += (end - first) * self.items * k
         return np.array(rows)
 
