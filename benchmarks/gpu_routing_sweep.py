@@ -55,20 +55,18 @@ def attempt(trial: Trial, compile_only: bool = False) -> float:
     """Microseconds of one launch of that stage; inf where it does not fit the device."""
     case = Case(dtype=trial.dtype)
     u, weight, _, dv = case.tensors()
-    plan = backend.plan_for(
-        u.shape, weight.shape, backend._precision(u, weight), backend._processors(u.device)
-    )
+    plan = backend.plan_for(u.shape, 1 if trial.dtype == torch.bfloat16 else 3, backend._processors(u.device))
     plan = replace(plan, children_per_program=trial.share, **{trial.stage: trial.launch})
     plain, backend.plan_for = backend.plan_for, lambda *_: plan  # type: ignore[assignment]
     try:
         run = backend._Run(u, weight, False)
         s_all = torch.randn(3, *run.parents, device="cuda")
-        v_sum = torch.randn(run.parents, device="cuda").to(run.operand) * 0.2
-        state = (v_sum.clone(), *(torch.empty(case.batch, case.in_caps, device="cuda") for _ in range(2)))
+        v_sum = run.split((torch.randn(run.parents, device="cuda") * 0.2).to(trial.dtype))
+        softmax = tuple(torch.empty(case.batch, case.in_caps, device="cuda") for _ in range(2))
         call = {
             "uniform": lambda: run.sum_votes(v_sum, uniform=True),
             "forward": lambda: run.sum_votes(v_sum),
-            "backward": lambda: run.sum_votes(v_sum, *state),
+            "backward": lambda: run.sum_votes(v_sum, v_sum, softmax),
             "gradients": lambda: backend.backward(dv, u, weight, None, s_all, 3, False, "all"),
         }[trial.stage]
         call()
