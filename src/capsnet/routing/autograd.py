@@ -39,6 +39,9 @@ Sums = Float[Tensor, "iterations batch out_caps out_dim"]
 #: The fast backends, the first available one is picked.
 FAST = ("triton", "cpu", "chunked")
 
+#: Bytes of votes that the chunked backend holds: what stays in a CPU's cache, and what fills an accelerator.
+CPU_VOTES, ACCELERATOR_VOTES = 2**20, 2**26
+
 
 class Backend(Protocol):
     """See the top of this module."""
@@ -90,9 +93,9 @@ def compute_dtype(u: Tensor, weight: Tensor) -> torch.dtype:
 
 
 def chunks_of_children(u: Batched, weight: Weight) -> Iterator[slice]:
-    """Slices of children whose votes stay in a CPU's cache, or fill an accelerator."""
+    """Slices of children whose votes fit in the budget of the device."""
     votes_of_one = u.shape[0] * weight.shape[2] * weight.shape[3] * compute_dtype(u, weight).itemsize
-    step = max(1, (2**20 if u.device.type == "cpu" else 2**26) // max(1, votes_of_one))
+    step = max(1, (CPU_VOTES if u.device.type == "cpu" else ACCELERATOR_VOTES) // max(1, votes_of_one))
     return (slice(start, start + step) for start in range(0, u.shape[1], step))
 
 
