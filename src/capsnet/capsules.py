@@ -66,7 +66,7 @@ class CapsuleLayer(nn.Module):
 
     def forward(self, u: Float[Tensor, "batch in_caps in_dim"]) -> Float[Tensor, "batch out_caps out_dim"]:
         """Route the children u to the parents. The result is float32, under autocast too."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if u.is_cuda and torch.is_autocast_enabled("cuda"):
             # As autocast does for other products: 16-bit operands, sums in float32.
             dtype = torch.get_autocast_dtype("cuda")

@@ -70,7 +70,8 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     if config.schedule == "constant":
         return peak
     if config.schedule == "paper":
-        return max(1e-6, peak * 0.96 ** float(step / 2000))
+        decayed: float = peak * 0.96 ** (step / 2000)
+        return max(1e-6, decayed)
     rise = 0.3 * steps
     start, end = peak / 25, peak / 25 / 10_000
     if step < rise:
