@@ -207,6 +207,9 @@ def test_a_child_s_arithmetic_holds(client: httpx.Client, session: Session) -> N
         torch.testing.assert_close(unpack(answer["couplings"]), unpack(whole["couplings"])[:, child])
         kind, place = divmod(child, SMALL.grid[0] * SMALL.grid[1])
         assert (answer["type"], answer["row"], answer["column"]) == (kind, *divmod(place, SMALL.grid[1]))
+        lengths, squashed = unpack(answer["squash_curve"]).unbind(1)
+        assert lengths[-1] > answer["before_length"]
+        torch.testing.assert_close(squashed, lengths.square() / (1 + lengths.square()))
     # The last capsule of the grid sees the lower right of the image, and not beyond it.
     assert answer["field"] == [10, 10, 27, 27]
 

@@ -27,6 +27,7 @@ from capsnet.explorer.schemas import (
 from capsnet.explorer.session import Session
 from capsnet.explorer.tracing import check_class, scene_image
 from capsnet.models.capsnet import lengths_of
+from capsnet.nonlinearity import squash
 from capsnet.routing import trace_routing
 
 #: Examples of a class that its dimensions' meanings are measured on.
@@ -85,6 +86,8 @@ def child(session: Session, request: ChildRequest) -> ChildResponse:
     before = _before_squash(session, trace.maps, kind, row, column)
     weight = model.classes.weight[request.child, :, parent].T
     vote = weight @ u
+    norms = torch.linspace(0, max(4.0, 1.1 * float(before.norm())), 121)
+    squashed = squash(norms[:, None])[:, 0]
     step = config.primary_stride * config.stem_stride
     size = config.stem_kernel + config.stem_stride * (config.primary_kernel - 1)
     top, left = row * step, column * step
@@ -103,6 +106,7 @@ def child(session: Session, request: ChildRequest) -> ChildResponse:
         logits=Array.of(trace.routing.logits[:, 0, request.child]),
         couplings=Array.of(trace.routing.couplings[:, 0, request.child]),
         agreement=(trace.routing.outputs[:, 0, parent] @ vote).tolist(),
+        squash_curve=Array.of(torch.stack((norms, squashed), dim=1)),
     )
 
 

@@ -185,8 +185,6 @@ class ModelInfo(BaseModel):
     control: Control | None
     overview_channels: list[int]
     """Conv1 maps that differ most between digits: the ones the overview shows."""
-    squash_curve: Array
-    """(points, 2): ‖s‖ and ‖squash(s)‖."""
     max_iterations: int = MAX_ITERATIONS
 
 
@@ -307,6 +305,8 @@ class ChildResponse(BaseModel):
     """(iterations, classes)"""
     agreement: list[float]
     """û · v for this parent, per iteration"""
+    squash_curve: Array
+    """(points, 2): ‖s‖ and ‖squash(s)‖, to beyond this capsule's ‖s‖"""
 
 
 class ImageResponse(BaseModel):

@@ -70,10 +70,12 @@ class Ablation:
         batch = _batch(session.dataset.test, torch.arange(self.done, stop))
         primary = session.model.primary(batch.images)
         sums.own.append(lengths_of(session.model.classes(primary)))
+        # What is known after t iterations does not depend on how many follow: one trace holds them all.
+        routing = session.model.classes.trace(primary, max(ABLATION))
+        entropy = coupling_entropy(routing)
         for index, iterations in enumerate(ABLATION):
-            routing = session.model.classes.trace(primary, iterations)
-            sums.scores[index].append(lengths_of(routing.outputs[-1]))
-            sums.entropy[index].append(coupling_entropy(routing)[-1])
+            sums.scores[index].append(lengths_of(routing.outputs[iterations - 1]))
+            sums.entropy[index].append(entropy[iterations - 1])
         if session.control is not None:
             sums.control.append(session.control.scores(batch.images))
         sums.labels.append(batch.labels)

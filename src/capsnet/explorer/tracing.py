@@ -24,7 +24,6 @@ from capsnet.explorer.schemas import (
 )
 from capsnet.explorer.session import CONTROL, Session
 from capsnet.models.capsnet import lengths_of
-from capsnet.nonlinearity import squash
 
 
 def check_class(session: Session, number: int) -> int:
@@ -141,8 +140,6 @@ def describe(session: Session) -> ModelInfo:
             test_error=session.control_result.get("test_error"),
             features=control.features(torch.zeros(1, *config.image_shape)).shape[1],
         )
-    norms = torch.linspace(0, 4, 81)
-    squashed = squash(torch.stack((norms, torch.zeros_like(norms)), dim=1)).norm(dim=1)
     height, width = ((size - config.stem_kernel) // config.stem_stride + 1 for size in config.image_shape[1:])
     return ModelInfo(
         run=session.run,
@@ -172,5 +169,4 @@ def describe(session: Session) -> ModelInfo:
         trained_on=session.trained_on,
         control=beside,
         overview_channels=session.channels,
-        squash_curve=Array.of(torch.stack((norms, squashed), dim=1)),
     )

@@ -6,7 +6,7 @@ import { inputPanel, showAnswer } from "./input.js";
 import { fromHash, runOf, toHash } from "./link.js";
 import { overviewPanel } from "./overview.js";
 import { forgetColours } from "./paint.js";
-import { begin, change, current, emptyDigit, exampleDigit, listen } from "./state.js";
+import { begin, change, current, emptyDigit, exampleDigit, listen, mostHeard } from "./state.js";
 import { tourPanel } from "./tour.js";
 import { ablationView } from "./views/ablation.js";
 import { classesView } from "./views/classes.js";
@@ -72,8 +72,8 @@ async function start() {
   const trace = latest(
     (/** @type {World} */ now) => api.trace({ ...scene(now.digits), iterations: now.iterations, focus: now.focus }),
     (answer) => {
-      // Where nobody has looked at a capsule yet, the one that says most is shown.
-      if (current().child < 0) change({ child: answer.primary_lengths.data.indexOf(Math.max(...answer.primary_lengths.data)) });
+      // Where nobody has looked at a capsule yet, the one that the answer listens to most is shown.
+      if (current().child < 0) change({ child: mostHeard(answer, answer.ranking[0]) });
       change({ trace: answer });
     },
     fail,

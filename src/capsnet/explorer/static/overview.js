@@ -29,7 +29,7 @@ const STAGES = [
     view: "primary", title: "Primary capsules", role: "child",
     size: ({ info: { geometry } }) => `${geometry.primary_types} × ${geometry.grid.join("×")}, ${geometry.primary_dim}-D`,
     step: ({ info: { geometry } }) => `${geometry.primary_kernel}×${geometry.primary_kernel} conv, squash`,
-    draw: (context, world) => drawArrows(context, world, { side: SIDE, margin: 2 }),
+    draw: (context, world) => drawArrows(context, world, { side: SIDE, margin: 2, few: true }),
   },
   {
     view: "routing", title: "Votes & routing", role: "vote",

@@ -1,5 +1,5 @@
 // All shared state: one object, changed in one place. The server's answers are in it too.
-/** @import {World, Motion, Digit} from "./types.ts" */
+/** @import {World, Motion, Digit, Trace} from "./types.ts" */
 
 /** @type {World} */
 let world;
@@ -84,4 +84,18 @@ export function focusOf(/** @type {Readonly<World>} */ world) {
 export function shownStep(/** @type {Readonly<World>} */ world) {
   const steps = world.trace ? world.trace.couplings.shape[0] : 1;
   return Math.min(world.at, steps) - 1;
+}
+
+/**
+ * The child with the largest coupling to a class in the end, among some.
+ * @param {Trace} trace @param {number} k @param {(child: number) => boolean} [among]
+ */
+export function mostHeard(trace, k, among = () => true) {
+  const [steps, children, classes] = trace.couplings.shape;
+  const from = (steps - 1) * children * classes + k;
+  let best = -1;
+  for (let i = 0; i < children; i++) {
+    if (among(i) && (best < 0 || trace.couplings.data[from + i * classes] > trace.couplings.data[from + best * classes])) best = i;
+  }
+  return best;
 }

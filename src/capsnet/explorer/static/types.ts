@@ -39,7 +39,7 @@ export interface State {
   at: number;
   /** class that the visitor looks at; null follows the answer */
   focus: number | null;
-  /** primary capsule looked at; -1: the longest of the first picture */
+  /** primary capsule looked at; -1: the one that the first answer listens to most */
   child: number;
   /** Conv1 place looked at */
   spot: { channel: number; row: number; column: number };

@@ -60,6 +60,7 @@ export interface ChildResponse {
   logits: Packed;
   couplings: Packed;
   agreement: Array<number>;
+  squash_curve: Packed;
 }
 
 export interface Cloud {
@@ -146,7 +147,6 @@ export interface ModelInfo {
   trained_on: string | null;
   control: Control | null;
   overview_channels: Array<number>;
-  squash_curve: Packed;
   max_iterations: number;
 }
 

@@ -12,9 +12,10 @@ export function places(geometry) {
 
 /**
  * @param {CanvasRenderingContext2D} context @param {World} world
- * @param {{side: number, margin: number, type?: number | null, chosen?: number | null}} options
+ * @param {{side: number, margin: number, type?: number | null, chosen?: number | null, few?: boolean}} options
+ * `few`: only the longest capsule of each place.
  */
-export function drawArrows(context, world, { side, margin, type = null, chosen = null }) {
+export function drawArrows(context, world, { side, margin, type = null, chosen = null, few = false }) {
   const { trace, info: { geometry } } = world;
   if (!trace) return;
   const palette = colours();
@@ -25,16 +26,19 @@ export function drawArrows(context, world, { side, margin, type = null, chosen =
   const [rows, columns] = geometry.grid;
   const reach = step * unit * (type === null ? 1.25 : 1.1) - margin;
   const area = rows * columns;
+  const longest = longestOf(trace.primary_lengths.data, area);
   for (let i = 0; i < geometry.in_caps; i++) {
     const kind = Math.floor(i / area);
-    if (type !== null && kind !== type) continue;
     const place = i % area;
+    const leads = longest[place] === i;
+    if ((type !== null && kind !== type) || (few && !leads)) continue;
     const [x, y] = [middle(place % columns) * unit, middle(Math.floor(place / columns)) * unit];
     const [dx, dy] = [trace.arrows.data[2 * i] * reach, -trace.arrows.data[2 * i + 1] * reach];
     const own = i === chosen;
-    context.strokeStyle = rgba(own ? palette.parent : palette.child, own || type !== null ? 1 : 0.15 + 0.6 * trace.primary_lengths.data[i]);
-    context.lineWidth = own ? 3 : type === null ? 1 : 2;
-    arrow(context, x, y, dx, dy, type === null ? 3 : 7);
+    const bold = leads || type !== null;
+    context.strokeStyle = rgba(own ? palette.parent : palette.child, own || bold ? 1 : 0.3 * trace.primary_lengths.data[i] ** 2);
+    context.lineWidth = own ? 3.5 : bold ? side / 220 : 1;
+    arrow(context, x, y, dx, dy, bold || own ? side / 60 : 3);
   }
   context.fillStyle = rgba(palette.child);
   for (let place = 0; place < area; place++) {
@@ -42,4 +46,11 @@ export function drawArrows(context, world, { side, margin, type = null, chosen =
     context.arc(middle(place % columns) * unit, middle(Math.floor(place / columns)) * unit, side > 200 ? 2 : 1, 0, 7);
     context.fill();
   }
+}
+
+/** The longest capsule of each place. @param {ArrayLike<number>} lengths @param {number} area */
+function longestOf(lengths, area) {
+  const best = Array.from({ length: area }, (_, place) => place);
+  for (let i = area; i < lengths.length; i++) if (lengths[i] > lengths[best[i % area]]) best[i % area] = i;
+  return best;
 }

@@ -36,7 +36,8 @@ export function squashCurve(width, height) {
     show(curve, before, after, colour) {
       const { context } = begin(canvas);
       const palette = colours();
-      const reach = Math.max(curve[curve.length - 2], before * 1.05);
+      const reach = curve[curve.length - 2];
+      const tick = [1, 2, 5, 10, 20, 50, 100].find((step) => reach / step <= 6) ?? reach;
       const toX = (/** @type {number} */ x) => 26 + (x / reach) * (width - 36);
       const toY = (/** @type {number} */ y) => height - 22 - y * (height - 34);
       context.strokeStyle = rgba(palette.line);
@@ -53,7 +54,7 @@ export function squashCurve(width, height) {
       context.textBaseline = "middle";
       for (const y of [0, 0.5, 1]) context.fillText(String(y), 22, toY(y));
       context.textAlign = "center";
-      for (let x = 0; x <= reach; x++) context.fillText(String(x), toX(x), height - 9);
+      for (let x = 0; x <= reach; x += tick) context.fillText(String(x), toX(x), height - 9);
       context.strokeStyle = rgba(colour, 0.7);
       context.lineWidth = 2;
       context.beginPath();

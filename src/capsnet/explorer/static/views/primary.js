@@ -1,7 +1,7 @@
 // Primary capsules: arrows over the image, and one of them from its sum to its squashed length.
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {ChildResponse} from "../wire.ts" */
-import { api, latest, scene, unpack } from "../api.js";
+import { api, latest, scene } from "../api.js";
 import { drawArrows, places } from "../drawings/arrows.js";
 import { bars, squashCurve } from "../drawings/bars.js";
 import { h, number, replace } from "../dom.js";
@@ -13,8 +13,7 @@ const SIDE = 440;
 
 /** @param {HTMLElement} home @param {(error: unknown) => void} fail @returns {Panel} */
 export function primaryView(home, fail) {
-  const { geometry, squash_curve } = current().info;
-  const curve = unpack(squash_curve).data;
+  const { geometry } = current().info;
   const [rows, columns] = geometry.grid;
   const area = rows * columns;
   let alone = false;
@@ -37,7 +36,7 @@ export function primaryView(home, fail) {
     home,
     h("h2", {}, "Primary capsules: length says whether, direction says how"),
     h("div", { class: "columns" },
-      h("figure", {}, board, h("figcaption", {}, "One arrow per capsule, drawn where it looks. Click a place, or focus the picture and use the arrow keys.")),
+      h("figure", {}, board, h("figcaption", {}, "One arrow per capsule, drawn where it looks; the longest of each place is bold. Click a place, or focus the picture and use the arrow keys.")),
       h("div", { class: "text" },
         prose(`At each of ${rows}×${columns} places there are ${geometry.primary_types} capsules {u_i} of ${geometry.primary_dim} numbers. Turn the digit on the board: a pooled feature would stay the same, these arrows turn. Directions are drawn on each type's own plane, the two directions in which it differs most between digits.`),
         h("div", { class: "row" }, h("div", { class: "segments" }, all, one), h("label", { class: "slider" }, h("span", {}, "Type"), type, typeName)),
@@ -95,14 +94,14 @@ export function primaryView(home, fail) {
     const max = Math.max(0.2, ...Array.from(answer.before.data, Math.abs), ...Array.from(answer.u.data, Math.abs));
     before.show(answer.before.data, palette.child, max);
     after.show(answer.u.data, palette.child, max);
-    squash.show(curve, answer.before_length, answer.length, palette.child);
+    squash.show(answer.squash_curve.data, answer.before_length, answer.length, palette.child);
     which.textContent = `Capsule ${answer.child}: type ${answer.type}, row ${answer.row}, column ${answer.column}`;
     const s = number(answer.before_length);
     replace(
       words,
       equation("{u_i} = ‖{s_i}‖² / (1 + ‖{s_i}‖²) · {s_i} / ‖{s_i}‖"),
       equation(`‖{s_i}‖ = [child ${s}]   →   ‖{u_i}‖ = [child ${number(answer.length)}]`),
-      h("p", { class: "quiet" }, answer.length < 0.1 ? "Short: what this capsule looks for is not here." : answer.length > 0.5 ? "Long: what this capsule looks for is here, in the way that its direction says." : "In between: it is not sure."),
+      h("p", { class: "quiet" }, meaning(answer.length)),
     );
   }
 
@@ -133,4 +132,12 @@ export function primaryView(home, fail) {
       }
     },
   };
+}
+
+/** What a length says. @param {number} length */
+function meaning(length) {
+  if (length < 0.1) return "Short: what this capsule looks for is not here.";
+  if (length < 0.5) return "In between: it is not sure.";
+  if (length < 0.95) return "Long: what this capsule looks for is here, in the way that its direction says.";
+  return "Close to 1. Move the digit and see whether it stays so: a capsule that is always long says nothing by its length, only by its direction.";
 }

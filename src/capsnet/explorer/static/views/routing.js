@@ -12,7 +12,7 @@ import { drawTerritory } from "../drawings/territory.js";
 import { h, number, replace } from "../dom.js";
 import { equation, pieces, prose } from "../maths.js";
 import { begin, canvasOf, colours, placeOn } from "../paint.js";
-import { change, current, focusOf, shownStep } from "../state.js";
+import { change, current, focusOf, mostHeard, shownStep } from "../state.js";
 
 const CLOUD = { width: 520, height: 380 };
 const FLOW = { width: 520, height: 300 };
@@ -142,7 +142,7 @@ export function routingView(home, fail) {
     change({ child: best });
   }
 
-  /** The child of a place that says most about the class. @param {{x: number, y: number}} pointer */
+  /** The child of a place that the class listens to most. @param {{x: number, y: number}} pointer */
   function pickPlace(pointer) {
     const { trace } = current();
     if (!trace) return;
@@ -150,11 +150,7 @@ export function routingView(home, fail) {
     const unit = MAP / Math.max(geometry.image_shape[1], geometry.image_shape[2]);
     const at = (/** @type {number} */ value, /** @type {number} */ count) => Math.min(count - 1, Math.max(0, Math.round((value / unit - field / 2) / stride)));
     const place = at(pointer.y, geometry.grid[0]) * geometry.grid[1] + at(pointer.x, geometry.grid[1]);
-    let best = place;
-    for (let kind = 1; kind < geometry.primary_types; kind++) {
-      if (trace.primary_lengths.data[kind * area + place] > trace.primary_lengths.data[best]) best = kind * area + place;
-    }
-    change({ child: best });
+    change({ child: mostHeard(trace, focusOf(current()), (child) => child % area === place) });
   }
 
   const ask = latest(
