@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_routing import SHORT, Case, captured, machine, write_csv
+from gpu_routing import SHORT, Case, captured, compile_ahead, machine, write_csv
 from triton.testing import do_bench
 
 from capsnet.routing import triton as backend
@@ -40,7 +39,8 @@ def trials() -> Iterable[Trial]:
             for children in (2, 4) if is_small else (2,):
                 yield Trial(dtype, "forward", backend.Launch(samples, children, warps, stages), share)
             for hold in (True, False):
-                yield Trial(dtype, "backward", backend.Launch(samples, 2, warps, stages, hold), share)
+                launch = backend.Launch(samples, 2, warps, stages if hold else 1, hold)
+                yield Trial(dtype, "backward", launch, share)
             for children in (4, 8):
                 yield Trial(dtype, "uniform", backend.Launch(samples, children, warps, stages), share)
         tiles = ((32, 2), (64, 4), (64, 8), (128, 8))
@@ -84,27 +84,61 @@ def compile_one(trial: Trial) -> None:
     attempt(trial, compile_only=True)
 
 
-def sweep(stages: list[str], dtypes: list[str], workers: int) -> list[dict[str, Any]]:
+def sweep(dtype: str, stage: str, workers: int) -> list[dict[str, Any]]:
     """Time of every launch shape. "gradients" is the time of a whole backward, of which only that kernel varies."""
-    wanted = [trial for trial in trials() if trial.stage in stages and SHORT[trial.dtype] in dtypes]
-    distinct = {(trial.dtype, trial.stage, trial.launch): trial for trial in wanted}
-    print(f"{len(wanted)} trials, {len(distinct)} kernels to compile", flush=True)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        list(pool.imap_unordered(compile_one, distinct.values(), chunksize=4))
+    wanted = [trial for trial in trials() if (SHORT[trial.dtype], trial.stage) == (dtype, stage)]
+    distinct = {trial.launch: trial for trial in wanted}
+    print(f"{dtype} {stage}: {len(wanted)} trials, {len(distinct)} kernels to compile", flush=True)
+    compile_ahead(compile_one, distinct.values(), workers)
     rows = [
-        {
-            "dtype": SHORT[t.dtype],
-            "stage": t.stage,
-            **vars(t.launch),
-            "share": t.share,
-            "us": round(attempt(t), 1),
-        }
+        {"dtype": dtype, "stage": stage, **vars(t.launch), "share": t.share, "us": round(attempt(t), 1)}
         for t in wanted
     ]
-    for dtype, stage in itertools.product(dtypes, stages):
-        best = sorted((r for r in rows if (r["dtype"], r["stage"]) == (dtype, stage)), key=lambda r: r["us"])
-        for row in best[:6]:
-            print(" ".join(f"{key}={value}" for key, value in row.items()))
+    for row in sorted(rows, key=lambda row: row["us"])[:6]:
+        print("  " + " ".join(f"{key}={value}" for key, value in list(row.items())[2:]), flush=True)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="directory for the results")
+    parser.add_argument("--stages", default="uniform,forward,backward,gradients")
+    parser.add_argument("--dtypes", default="bfloat16,float32")
+    parser.add_argument("--workers", type=int, default=12, help="processes that compile")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(machine())
+    rows: list[dict[str, Any]] = []
+    for dtype, stage in itertools.product(options.dtypes.split(","), options.stages.split(",")):
+        rows += sweep(dtype, stage, options.workers)
+        write_csv(options.out / "gpu_routing_sweep.csv", [row | machine() for row in rows])
+    return 0.0 if compile_only else 1e3 * do_bench(captured(call), warmup=3, rep=15, return_mode="median")
+    except Exception as problem:  # out of shared memory or registers: not a candidate
+        if "out of resource" not in str(problem).lower():
+            print(trial, type(problem).__name__, str(problem)[:120], flush=True)
+        return float("inf")
+    finally:
+        backend.plan_for = plain
+
+
+def compile_one(trial: Trial) -> None:
+    attempt(trial, compile_only=True)
+
+
+def sweep(dtype: str, stage: str, workers: int) -> list[dict[str, Any]]:
+    """Time of every launch shape. "gradients" is the time of a whole backward, of which only that kernel varies."""
+    wanted = [trial for trial in trials() if (SHORT[trial.dtype], trial.stage) == (dtype, stage)]
+    distinct = {trial.launch: trial for trial in wanted}
+    print(f"{dtype} {stage}: {len(wanted)} trials, {len(distinct)} kernels to compile", flush=True)
+    compile_ahead(compile_one, distinct.values(), workers)
+    rows = [
+        {"dtype": dtype, "stage": stage, **vars(t.launch), "share": t.share, "us": round(attempt(t), 1)}
+        for t in wanted
+    ]
+    for row in sorted(rows, key=lambda row: row["us"])[:6]:
+        print("  " + " ".join(f"{key}={value}" for key, value in list(row.items())[2:]), flush=True)
     return rows
 
 

@@ -28,7 +28,9 @@ from capsnet.routing.autograd import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
 #: Beyond these a tile no longer fits a program's registers: the chunked backend, exact too, takes over.
-MAX_IN_DIM, MAX_OUT_DIM, MAX_PARENT_NUMBERS = 32, 64, 256
+MAX_IN_DIM, MAX_OUT_DIM = 32, 64
+#: Of out_caps · out_dim (16 at least), by the number of parts of a product's numbers.
+MAX_PARENT_NUMBERS = {1: 256, 3: 160}
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -220,7 +222,7 @@ class _Run:
         self.parents = (self.batch, self.out_caps, self.out_dim)
         self.n_rows = self.batch * self.out_caps
         self.leaky = leaky
-        self.parts = 1 if _is_rounded(u, weight) else 3
+        self.parts = _parts(u, weight)
         self.padded_dim = _power_of_two(self.out_dim, 16, MAX_OUT_DIM)
         self.plan = plan_for(u.shape, self.parts, _processors(u.device))
         self.rows = {"D": self.out_dim, "DP": self.padded_dim, "ROWS": 4, "PARTS": self.parts}
@@ -298,9 +300,9 @@ class _Run:
         return self.partial
 
 
-def _is_rounded(u: Tensor, weight: Tensor) -> bool:
-    """Whether bfloat16 is enough for products: where it is what they are of."""
-    return u.dtype == weight.dtype == torch.bfloat16
+def _parts(u: Tensor, weight: Tensor) -> int:
+    """bfloat16 numbers per number in a product: one where products are of bfloat16 anyway."""
+    return 1 if u.dtype == weight.dtype == torch.bfloat16 else 3
 
 
 @cache
@@ -315,7 +317,7 @@ def _fits(u: Tensor, weight: Tensor) -> bool:
         and min(u.numel(), weight.numel()) > 0
         and in_dim <= MAX_IN_DIM
         and out_dim <= MAX_OUT_DIM
-        and out_caps * _power_of_two(out_dim, 16, MAX_OUT_DIM) <= MAX_PARENT_NUMBERS
+        and out_caps * _power_of_two(out_dim, 16, MAX_OUT_DIM) <= MAX_PARENT_NUMBERS[_parts(u, weight)]
     )
 
 
