@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all lint bench help clean
+.PHONY: demo test test-browser test-all lint bench help clean
 
 help:
 	@echo "make demo      install, train the paper's network on 5,000 digits, write the report"
 	@echo "make test      install what the tests need, run them (under 12 minutes on 2 cores)"
+	@echo "make test-browser  the explorer in Chromium"
 	@echo "make test-all  the same and the slow ones"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every fast path against the plain one, in one run"
@@ -21,7 +22,10 @@ demo: $(VENV)/installed-demo
 	@echo "      '$(BIN)/capsnet --help' for the rest."
 
 test: $(VENV)/installed-test lint
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not browser"
+
+test-browser: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q -m browser
 
 test-all: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -q -m "not gpu"
