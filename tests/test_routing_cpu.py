@@ -116,9 +116,11 @@ def test_any_strides(backend: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_sample_does_not_depend_on_its_batch() -> None:
-    u, weight = problem(37, 50, 8, 10, 16, bias=False)
-    dv = torch.randn(37, 10, 16, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("leaky", [False, True])
+@pytest.mark.parametrize("sizes", [(8, 10, 16), (7, 3, 5), (9, 17, 20)])
+def test_a_sample_does_not_depend_on_its_batch(sizes: tuple[int, int, int], leaky: bool) -> None:
+    u, weight = problem(37, 50, *sizes, bias=False)
+    dv = torch.randn(37, *sizes[1:], generator=torch.Generator().manual_seed(1))
     v, du, dweight = results([u, weight], dv, "cpu", torch.float32, iterations=3)
     singly = [
         results([u[n : n + 1], weight], dv[n : n + 1], "cpu", torch.float32, iterations=3) for n in range(37)

@@ -24,6 +24,8 @@ from capsnet.routing.reference import Gradient
 _PARTS = 16
 #: Samples at a time: what they need besides their children fits in the second-level cache.
 _SAMPLES = 256
+#: Multiplications for all votes below which a task for each part costs more than it evens out.
+_SMALL = 2**25
 #: Samples that travel together, `capsnet.routing.simd.LANES`.
 _LANES = 16
 
@@ -51,6 +53,7 @@ def forward(
         _numpy(weight).reshape(-1),
         _numpy(u.new_empty(0) if bias is None else bias).reshape(-1),
     )
+    bounds, tasks = _divide(u, weight)
     v = torch.empty((len(u), parents, dim))
     s_all = torch.empty((iterations, *v.shape))
     v_, s_ = v.numpy(), s_all.numpy()
@@ -60,13 +63,8 @@ def forward(
         V[:] = 0
         for t in range(iterations):
             uniform = t == 0
-            parallel.for_each(
-                kernels.sum_over_children,
-                (
-                    (u_[group], w, parents, dim, V, V, uniform, leaky, False, *part, partial[n])
-                    for n, part in enumerate(_parts(len(weight)))
-                ),
-            )
+            fixed = (u_[group], w, parents, dim, V, V, uniform, leaky, False, bounds)
+            parallel.for_each(kernels.sum_over_children, ((*fixed, *parts, partial) for parts in tasks))
             coupling = 1 / (parents + leaky) if uniform else 1.0
             kernels.finish_iteration(partial, coupling, b, V, work, s_[t, group], v_[group])
     return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
@@ -91,6 +89,7 @@ def backward(
     du, dweight = torch.empty(u.shape), torch.empty(weight.shape)
     du_, dw = du.numpy(), dweight.numpy().reshape(-1)
     dbias = torch.zeros(parents * dim)
+    bounds, tasks = _divide(u, weight)
     for group in _groups(len(u)):
         x = u_[group]
         s, V, ds = (_in_lanes(x, dv, iterations) for _ in range(3))
@@ -100,24 +99,15 @@ def backward(
             G[:] = 0
             partial = _in_lanes(x, dv, _PARTS)
             for t in range(iterations - 1, 0, -1):
-                parallel.for_each(
-                    kernels.sum_over_children,
-                    (
-                        (x, w, parents, dim, V[t], ds[t], False, leaky, True, *part, partial[n])
-                        for n, part in enumerate(_parts(len(weight)))
-                    ),
-                )
+                fixed = (x, w, parents, dim, V[t], ds[t], False, leaky, True, bounds)
+                parallel.for_each(kernels.sum_over_children, ((*fixed, *parts, partial) for parts in tasks))
                 kernels.finish_backward(partial, G, s[t - 1], ds[t - 1], dim)
         else:
             ds[:-1] = 0
         overwrite = group.start == 0
-        parallel.for_each(
-            kernels.input_gradients,
-            (
-                (x, w, parents, dim, V, ds, leaky, gradient == "all", overwrite, *part, du_[group], dw)
-                for part in _parts(len(weight))
-            ),
-        )
+        options = (x, w, parents, dim, V, ds, leaky, gradient == "all", overwrite)
+        children = ((bounds[lo], bounds[hi]) for lo, hi in tasks)
+        parallel.for_each(kernels.input_gradients, ((*options, *some, du_[group], dw) for some in children))
         dbias += torch.from_numpy(ds).reshape(-1, parents * dim, _LANES).sum((0, 2))
     db = None if bias is None else dbias.reshape(bias.shape).to(bias.dtype)
     return du.to(u.dtype), dweight.to(weight.dtype), db
@@ -162,9 +152,12 @@ def _groups(samples: int) -> list[slice]:
     return [slice(at, min(at + _SAMPLES, samples)) for at in range(0, samples, _SAMPLES)]
 
 
-def _parts(children: int) -> list[tuple[int, int]]:
-    """First and last children of each part; the same for any batch and number of threads."""
-    return list(pairwise(children * n // _PARTS for n in range(_PARTS + 1)))
+def _divide(u: Batched, weight: Weight) -> tuple[Any, list[tuple[int, int]]]:
+    """The children's parts, the same for any batch and number of threads; and which of them make up a task."""
+    bounds = torch.arange(_PARTS + 1) * len(weight) // _PARTS
+    small = len(u) * weight.numel() < _SMALL
+    tasks = min(_PARTS, torch.get_num_threads()) if small else _PARTS
+    return bounds.numpy(), list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
 
 
 def _in_lanes(x: Any, parents: Parents, copies: int) -> Any:

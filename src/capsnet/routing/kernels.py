@@ -29,16 +29,23 @@ from capsnet.routing.lanes import (
     through_softmax,
 )
 from capsnet.routing.simd import LANES, add, broadcast, load, mul, splat, store
+from capsnet.routing.single import sum_for_one
 
 #: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
 _TOGETHER, _TOGETHER_LAST = 32, 8
+#: Up to so many samples are faster one by one than in a block that is mostly empty.
+_FEW = 4
 
 _FLAT = float32[::1]
 _ROWS = float32[:, ::1]
 _ANY = types.Array(float32, 3, "A")
 
 
-@kernel(types.void(_ANY, _FLAT, int64, int64, _FLAT, _FLAT, boolean, boolean, boolean, int64, int64, _FLAT))
+@kernel(
+    types.void(
+        _ANY, _FLAT, int64, int64, _FLAT, _FLAT, boolean, boolean, boolean, int64[::1], int64, int64, _ROWS
+    )
+)
 def sum_over_children(
     u: Any,
     w: Any,
@@ -49,11 +56,12 @@ def sum_over_children(
     uniform: bool,
     leaky: bool,
     backward: bool,
-    child_lo: int,
-    child_hi: int,
+    bounds: Any,
+    part_lo: int,
+    part_hi: int,
     out: Any,
 ) -> None:
-    """The reduction of one iteration over some of the children: out = Σ_i c_ij û_ij, backward Σ_i db_ij û_ij.
+    """The reduction of one iteration over parts of the children: Σ_i c_ij û_ij, backward Σ_i db_ij û_ij.
 
     Args:
         u, w: children (batch, in_caps, in_dim), and W as flat numbers.
@@ -62,35 +70,45 @@ def sum_over_children(
         uniform: the first iteration, all couplings equal; they are left out of the sum.
         leaky: see `capsnet.routing.route`.
         backward: which of the two sums.
-        child_lo, child_hi: first child, and the first that is left out.
-        out: in lanes, overwritten.
+        bounds: part n has the children bounds[n] … bounds[n + 1] − 1.
+        part_lo, part_hi: the first part to sum, and the first that is left out.
+        out: (parts, numbers in lanes); these parts are overwritten.
     """
     batch, _, in_dim = u.shape
     width = parents * dim
+    in_blocks = batch  # the first samples, which travel together
+    if not backward and batch % LANES <= _FEW:
+        in_blocks -= batch % LANES
     x = np.empty(_TOGETHER * in_dim * LANES, np.float32)
     votes = np.empty(width * LANES, np.float32)
     c, db = np.empty(parents * LANES, np.float32), np.empty(parents * LANES, np.float32)
-    for k in range(out.size):
-        out[k] = 0
-    for i0 in range(child_lo, child_hi, _TOGETHER):
-        i1 = min(child_hi, i0 + _TOGETHER)
-        for b0 in range(0, batch, LANES):
-            at = b0 * width
-            gather(u, b0, i0, i1, x, 0)
-            if uniform:
-                multiply(w, i0 * in_dim * width, x, 0, (i1 - i0) * in_dim, width, False, out, at)
-                continue
-            for i in range(i0, i1):
-                multiply(w, i * in_dim * width, x, (i - i0) * in_dim * LANES, in_dim, width, True, votes, 0)
-                if backward:
-                    dot_both(votes, V, ds, at, parents, dim, c, db)
-                    softmax(c, parents, leaky)
-                    through_softmax(c, db, parents)
-                    add_scaled(db, votes, 0, parents, dim, out, at)
-                else:
-                    dot(votes, V, at, parents, dim, c)
-                    softmax(c, parents, leaky)
-                    add_scaled(c, votes, 0, parents, dim, out, at)
+    for part in range(part_lo, part_hi):
+        child_lo, child_hi, sums = bounds[part], bounds[part + 1], out[part]
+        for k in range(sums.size):
+            sums[k] = 0
+        for i0 in range(child_lo, child_hi, _TOGETHER):
+            i1 = min(child_hi, i0 + _TOGETHER)
+            for b0 in range(0, in_blocks, LANES):
+                at = b0 * width
+                gather(u, b0, i0, i1, x, 0)
+                if uniform:
+                    multiply(w, i0 * in_dim * width, x, 0, (i1 - i0) * in_dim, width, False, sums, at)
+                    continue
+                for i in range(i0, i1):
+                    x0 = (i - i0) * in_dim * LANES
+                    multiply(w, i * in_dim * width, x, x0, in_dim, width, True, votes, 0)
+                    if backward:
+                        dot_both(votes, V, ds, at, parents, dim, c, db)
+                        softmax(c, parents, leaky)
+                        through_softmax(c, db, parents)
+                        add_scaled(db, votes, 0, parents, dim, sums, at)
+                    else:
+                        dot(votes, V, at, parents, dim, c)
+                        softmax(c, parents, leaky)
+                        add_scaled(c, votes, 0, parents, dim, sums, at)
+        for sample in range(in_blocks, batch):
+            at = in_blocks * width + sample - in_blocks
+            sum_for_one(u, sample, w, parents, dim, V, at, uniform, leaky, child_lo, child_hi, sums)
 
 
 @kernel(types.void(_ROWS, float32, _FLAT, _FLAT, _FLAT, _ANY, _ANY))
