@@ -114,47 +114,6 @@ def main() -> int:
     for dtype, stage in itertools.product(options.dtypes.split(","), options.stages.split(",")):
         rows += sweep(dtype, stage, options.workers)
         write_csv(options.out / "gpu_routing_sweep.csv", [row | machine() for row in rows])
-    return 0.0 if compile_only else 1e3 * do_bench(captured(call), warmup=3, rep=15, return_mode="median")
-    except Exception as problem:  # out of shared memory or registers: not a candidate
-        if "out of resource" not in str(problem).lower():
-            print(trial, type(problem).__name__, str(problem)[:120], flush=True)
-        return float("inf")
-    finally:
-        backend.plan_for = plain
-
-
-def compile_one(trial: Trial) -> None:
-    attempt(trial, compile_only=True)
-
-
-def sweep(dtype: str, stage: str, workers: int) -> list[dict[str, Any]]:
-    """Time of every launch shape. "gradients" is the time of a whole backward, of which only that kernel varies."""
-    wanted = [trial for trial in trials() if (SHORT[trial.dtype], trial.stage) == (dtype, stage)]
-    distinct = {trial.launch: trial for trial in wanted}
-    print(f"{dtype} {stage}: {len(wanted)} trials, {len(distinct)} kernels to compile", flush=True)
-    compile_ahead(compile_one, distinct.values(), workers)
-    rows = [
-        {"dtype": dtype, "stage": stage, **vars(t.launch), "share": t.share, "us": round(attempt(t), 1)}
-        for t in wanted
-    ]
-    for row in sorted(rows, key=lambda row: row["us"])[:6]:
-        print("  " + " ".join(f"{key}={value}" for key, value in list(row.items())[2:]), flush=True)
-    return rows
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="directory for the results")
-    parser.add_argument("--stages", default="uniform,forward,backward,gradients")
-    parser.add_argument("--dtypes", default="bfloat16,float32")
-    parser.add_argument("--workers", type=int, default=12, help="processes that compile")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    print(machine())
-    rows = sweep(options.stages.split(","), options.dtypes.split(","), options.workers)
-    write_csv(options.out / "gpu_routing_sweep.csv", [row | machine() for row in rows])
     return 0
 
 
