@@ -101,9 +101,9 @@ def start(browser: Any, run: str, keep: bool = False) -> tuple[float, subprocess
 
 
 def stop(server: subprocess.Popen[str]) -> None:
-    """End the server as Ctrl-C does."""
-    server.send_signal(2)
-    server.wait(timeout=20)
+    """End the server and wait for it."""
+    server.terminate()
+    server.wait(timeout=60)
     if server.stderr:
         server.stderr.close()
 

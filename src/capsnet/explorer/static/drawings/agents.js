@@ -117,7 +117,7 @@ export function agentsFigure(fail) {
       });
       const at = (round * houses + house) * 2;
       believed.setAttribute("transform", `translate(${toX(means.data[at])} ${toY(means.data[at + 1])})`);
-      replace(caption, `${name}: `, h("b", { class: "num parent" }, `‖v‖ = ${number(lengths.data[round * houses + house], 2)}`));
+      replace(caption, name, h("br"), h("b", { class: "num parent" }, `‖v‖ = ${number(lengths.data[round * houses + house], 2)}`));
     });
   }
 
