@@ -119,7 +119,7 @@ def test_interpreted() -> None:
         Case(batch=35, in_caps=3, out_caps=2, leaky=True),  # several blocks of samples
         Case(batch=2, in_caps=50, in_dim=2, out_caps=2, out_dim=4, iterations=2),  # several programs
         Case(batch=2, in_caps=5, in_dim=32, out_caps=2, out_dim=33, iterations=2, bias=True),
-        Case(batch=2, in_caps=3, in_dim=1, out_caps=10, out_dim=1, iterations=2),
+        Case(batch=2, in_caps=3, in_dim=1, out_caps=18, out_dim=1, iterations=2),
         Case(gradient="last", bias=True),
         Case(gradient="last", iterations=1, leaky=True, bias=True),
     ],
@@ -181,7 +181,7 @@ def test_children_of_length_zero_have_finite_gradients() -> None:
 
 @needs_kernels
 def test_sizes_beyond_a_programs_registers_are_routed_too() -> None:
-    check(Case(batch=2, in_caps=4, out_caps=11))
+    check(Case(batch=2, in_caps=4, out_caps=backend.MAX_OUT_CAPS + 1))
     check(Case(batch=2, in_caps=4, out_dim=backend.MAX_OUT_DIM + 1))
     check(Case(batch=2, in_caps=4, in_dim=backend.MAX_IN_DIM + 1))
 
@@ -291,15 +291,14 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(
             compiled.append(compile(source, GPUTarget("cuda", 90, 32), launch).asm["cubin"])
 
     for name, kernel in vars(kernels).copy().items():
-        if isinstance(kernel, JITFunction) and kernel.fn.__module__ == kernels.__name__:
+        if isinstance(kernel, JITFunction) and not name.startswith("_"):
             monkeypatch.setattr(kernels, name, Compiler(kernel))
-    # float32's kernels are larger, and take long to compile for ten parents
     case = PAPER._replace(batch=64, in_caps=32, iterations=2, u_dtype=dtype, weight_dtype=dtype)
-    case = case._replace(out_caps=3) if dtype == torch.float32 else case
     monkeypatch.setattr(sys.modules[__name__], "DEVICE", "cpu")
     monkeypatch.setattr(backend, "_processors", lambda device: 132)
+    monkeypatch.setattr(backend, "_precision", lambda u, w: "bf16" if dtype == torch.bfloat16 else "float32")
     u, weight, bias, dv = tensors(case)
     v, s_all = backend.forward(u, weight, bias, 2, False)
     backend.backward(dv, u, weight, bias, s_all, 2, False, "all")
-    assert v.shape == (64, case.out_caps, 16)
-    assert len(compiled) == 4 + 4 + 2 * (dtype == torch.float32)
+    assert v.shape == (64, 10, 16)
+    assert len(compiled) == 4 + 4

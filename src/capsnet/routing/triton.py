@@ -1,14 +1,14 @@
 """Routing on CUDA devices in Triton: the votes are never stored, and never leave the multiprocessor.
 
 One pass over the children for each iteration, forward and backward, and one last pass for the gradients of
-u and W; `triton_tiles` says how they multiply. A pass splits the children over programs, whose partial sums
+u and W; `triton_kernels` says how a pass works. A pass splits the children over programs, whose partial sums
 are added in a fixed order, not with atomics: the same inputs give the same bits in every run. Launch shapes
 follow from the sizes alone, never from timings at run time, so nothing depends on what ran before, nothing
 waits for the device, and forward and backward can be captured in a CUDA graph.
 
-Products are bfloat16's, the fastest on tensor cores. Where u and W are both bfloat16, so is what meets them in a
-product. Any other number is the sum of three bfloat16 numbers, and six products of those have float32's
-accuracy. All sums are float32.
+float32 is multiplied on tensor cores as three tf32 products of high and low parts: float32's accuracy. Where
+u and W are both bfloat16, what meets them in a product is rounded to bfloat16, too; where one of them has 16
+bits, products are tf32, which holds bfloat16 and float16 exactly. All sums are float32.
 """
 
 from __future__ import annotations
@@ -28,25 +28,19 @@ from capsnet.routing.autograd import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
 #: Beyond these a tile no longer fits a program's registers: the chunked backend, exact too, takes over.
-MAX_IN_DIM, MAX_OUT_DIM = 32, 64
-#: Of out_caps · out_dim (16 at least), by the number of parts of a product's numbers.
-MAX_PARENT_NUMBERS = {1: 256, 3: 160}
+MAX_IN_DIM, MAX_OUT_CAPS, MAX_OUT_DIM = 32, 32, 64
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What a program works on at a time, and what runs it.
-
-    hold_parents, of passes: parents' vectors stay in shared memory. max_registers: of a thread, for occupancy.
-    """
+    """What a program holds at a time, and what runs it; max_registers bounds a thread's, for occupancy."""
 
     samples: int
     children: int
     num_warps: int
     num_stages: int
-    hold_parents: bool = True
     max_registers: int | None = None
 
 
@@ -67,11 +61,11 @@ def is_available(u: Batched) -> bool:
 
     With TRITON_INTERPRET=1 in the environment Triton runs on the CPU, slowly: for tests.
     """
-    if u.dtype not in _DTYPES:
+    if u.dtype not in _DTYPES or find_spec("triton") is None:
         return False
     if u.is_cuda:
-        return _has_triton() and torch.cuda.get_device_capability(u.device) >= (8, 0)
-    return u.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1" and _has_triton()
+        return torch.version.hip is None and torch.cuda.get_device_capability(u.device) >= (8, 0)
+    return u.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def forward(
@@ -82,11 +76,11 @@ def forward(
         return chunked.forward(u, weight, bias, iterations, leaky)
     from capsnet.routing import triton_kernels as kernels
 
+    run = _Run(u, weight, leaky)
+    s_all = run.empty(iterations, *run.parents)
+    v_sum = run.empty(*run.parents, dtype=run.operand)
+    v = run.empty(*run.parents, dtype=torch.promote_types(u.dtype, weight.dtype))
     with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
-        run = _Run(u, weight, leaky)
-        s_all = run.empty(iterations, *run.parents)
-        v_sum = run.empty_parts(*run.parents)
-        v = run.empty(*run.parents, dtype=torch.promote_types(u.dtype, weight.dtype))
         for t in range(iterations):
             partial = run.sum_votes(v_sum, uniform=t == 0)
             kernels.finish_iteration[run.rows_grid](
@@ -122,35 +116,28 @@ def backward(
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     from capsnet.routing import triton_kernels as kernels
 
+    run = _Run(u, weight, leaky)
+    s_all = s_all.contiguous()
+    v_sums = run.empty(*s_all.shape, dtype=run.operand)
+    ds_all = torch.empty_like(v_sums)
+    dv_sum = run.empty(*run.parents)
+    # of the softmax over parents in iterations 2 to r: log Σ_j exp b_j, and Σ_j c_j dc_j
+    log_totals = run.empty(max(1, iterations - 1), run.batch, run.in_caps)
+    mean_dcs = torch.empty_like(log_totals)
     last = iterations - 1
     with torch.cuda.device_of(u):  # type: ignore[no-untyped-call]
-        run = _Run(u, weight, leaky)
-        s_all = s_all.contiguous()
-        v_sums, ds_all = run.empty_parts(*s_all.shape), run.empty_parts(*s_all.shape)
-        dv_sum = run.empty(*run.parents)
-        # of the softmax over parents in iterations 2 to r: log₂ Σ_j exp b_j, and Σ_j c_j dc_j
-        log_totals = run.empty(max(1, last), run.batch, run.in_caps)
-        mean_dcs = torch.empty_like(log_totals)
         kernels.start_backward[run.rows_grid](
-            dv.contiguous(),
-            s_all,
-            v_sums,
-            ds_all[:, last],
-            run.n_rows,
-            **run.rows,
-            ITERATIONS=iterations,
+            dv.contiguous(), s_all, v_sums, ds_all[last], run.n_rows, **run.rows, ITERATIONS=iterations
         )
         for t in range(last, 0, -1):
-            softmax = (log_totals[t - 1], mean_dcs[t - 1])
-            partial = run.sum_votes(v_sums[:, t], ds_all[:, t], softmax)
+            partial = run.sum_votes(v_sums[t], ds_all[t], log_totals[t - 1], mean_dcs[t - 1])
             if gradient == "last":
                 break  # the couplings are constants: only this pass's softmax totals are needed
             kernels.step_backward[run.rows_grid](
                 partial,
                 s_all[t - 1],
                 dv_sum,
-                ds_all[:, t - 1],
-                s_all.numel(),
+                ds_all[t - 1],
                 len(partial),
                 run.n_rows,
                 **run.rows,
@@ -158,15 +145,13 @@ def backward(
                 FIRST=t == last,
             )
         du = torch.empty_like(run.u)
-        dweight = torch.empty_like(weight, dtype=torch.float32, memory_format=torch.contiguous_format)
+        dweight = torch.empty_like(run.weight, dtype=torch.float32)
         launch = run.plan.gradients
         kernels.input_gradients[(_ceil_div(run.in_caps, launch.children),)](
             run.u,
             run.weight,
-            run.weight[0].numel(),
             v_sums,
             ds_all,
-            s_all.numel(),
             log_totals,
             mean_dcs,
             du,
@@ -177,30 +162,34 @@ def backward(
             ITERATIONS=iterations,
             THROUGH_COUPLINGS=gradient == "all",
         )
-        dbias = None
-        if bias is not None:
-            ds = ds_all if gradient == "all" else ds_all[:, last:]
-            dbias = ds.sum((0, 1, 2), dtype=torch.float32).to(bias.dtype)
-    return du, dweight.to(weight.dtype), dbias
+        if bias is None:
+            return du, dweight.to(weight.dtype), None
+        ds = ds_all if gradient == "all" else ds_all[last:]
+        return du, dweight.to(weight.dtype), ds.sum((0, 1), dtype=torch.float32).to(bias.dtype)
 
 
 @cache
-def plan_for(u_shape: torch.Size, parts: int, processors: int) -> Plan:
+def plan_for(u_shape: torch.Size, weight_shape: torch.Size, precision: str, processors: int) -> Plan:
     """Launch shapes for these sizes on a device with that many multiprocessors.
 
-    Found by `benchmarks/gpu_routing_sweep.py` at the paper's sizes.
+    Found by `benchmarks/gpu_routing.py --sweep` at the paper's sizes. Elsewhere tiles shrink so that what a
+    thread holds, an accumulator and the logits of each parent, stays about as much.
     """
     batch, in_caps, in_dim = u_shape
+    out_caps, out_dim = weight_shape[2:]
     # a tile's columns are the inner size of a tensor core's product, 16 at least
     least = _ceil_div(16, _power_of_two(in_dim, 1, MAX_IN_DIM))
-    samples, warps = (16, 1) if batch <= 16 else (32, 2)
-    a_pass = Launch(samples, max(least, 2), warps, num_stages=3 if parts == 1 else 2)
+    is_wide = out_caps * _power_of_two(out_dim, 16, MAX_OUT_DIM) > 256
+    samples, warps = (16, 1) if is_wide or batch <= 16 else (32, 2)
+    a_pass = Launch(
+        samples, max(least, 1 if is_wide else 2), warps, num_stages=3 if precision == "bf16" else 2
+    )
     last = Launch(
         _power_of_two(batch, 16, 64),
-        max(least, 4 if parts == 1 else 2),
+        max(least, 4 if precision == "bf16" else 2),
         num_warps=4,
         num_stages=2,
-        max_registers=168 if parts == 1 else None,
+        max_registers=168 if precision == "bf16" else None,
     )
     shares = max(1, round(3 * processors / _ceil_div(batch, samples)))
     share = _ceil_div(_ceil_div(in_caps, shares), a_pass.children) * a_pass.children
@@ -217,39 +206,23 @@ class _Run:
     """One call's sizes, buffers and constants."""
 
     def __init__(self, u: Batched, weight: Weight, leaky: bool) -> None:
+        self.u, self.weight = u.contiguous(), weight.contiguous()
         self.batch, self.in_caps, self.in_dim = u.shape
         self.out_caps, self.out_dim = weight.shape[2:]
         self.parents = (self.batch, self.out_caps, self.out_dim)
         self.n_rows = self.batch * self.out_caps
         self.leaky = leaky
-        self.parts = _parts(u, weight)
+        self.precision = _precision(u, weight)
+        self.operand = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.padded_dim = _power_of_two(self.out_dim, 16, MAX_OUT_DIM)
-        self.plan = plan_for(u.shape, self.parts, _processors(u.device))
-        self.rows = {"D": self.out_dim, "DP": self.padded_dim, "ROWS": 4, "PARTS": self.parts}
+        self.plan = plan_for(u.shape, weight.shape, self.precision, _processors(u.device))
+        self.rows = {"D": self.out_dim, "DP": self.padded_dim, "ROWS": 4}
         self.rows_grid = (_ceil_div(self.n_rows, 4),)
-        self.u = u.contiguous()
-        self.weight = self.split(weight.contiguous())
         n_partials = _ceil_div(self.in_caps, self.plan.children_per_program)
         self.partial = self.empty(n_partials, *self.parents)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """An uninitialised tensor on the device of u."""
         return torch.empty(shape, dtype=dtype, device=self.u.device)
-
-    def empty_parts(self, *shape: int) -> Tensor:
-        """Numbers as the kernels multiply them: sums of as many bfloat16 numbers, along the first axis."""
-        return self.empty(self.parts, *shape, dtype=torch.bfloat16)
-
-    def split(self, x: Tensor) -> Float[Tensor, "parts *shape"]:
-        """x as the kernels multiply it."""
-        from capsnet.routing import triton_kernels as kernels
-
-        if x.dtype == torch.bfloat16 and self.parts == 1:
-            return x[None]
-        out = self.empty_parts(*x.shape)
-        size = x.numel()
-        kernels.split_parts[(_ceil_div(size, 1024),)](x, out, size, size, BLOCK=1024, PARTS=self.parts)
-        return out
 
     def tile(self, launch: Launch) -> dict[str, Any]:
         """Constants of a kernel that works on tiles of samples and children."""
@@ -263,51 +236,42 @@ class _Run:
             "BB": launch.samples,
             "ICH": launch.children,
             "LEAKY": self.leaky,
-            "PARTS": self.parts,
+            "PRECISION": self.precision,
             "num_warps": launch.num_warps,
             "num_stages": launch.num_stages,
         }
 
     def sum_votes(
-        self,
-        v_sum: Tensor,
-        ds: Tensor | None = None,
-        softmax: tuple[Tensor, ...] | None = None,
-        uniform: bool = False,
+        self, v_sum: Tensor, *softmax_state: Tensor, uniform: bool = False
     ) -> Float[Tensor, "programs batch out_caps out_dim"]:
-        """One pass over all children; with ds a pass backward, which writes `softmax`: (log_total, mean_dc)."""
+        """One pass over all children; softmax_state (ds, log_total, mean_dc) makes it a pass backward."""
         from capsnet.routing import triton_kernels as kernels
 
         plan = self.plan
-        launch = plan.uniform if uniform else plan.forward if ds is None else plan.backward
+        launch = plan.uniform if uniform else plan.backward if softmax_state else plan.forward
         kernels.sum_votes[(_ceil_div(self.batch, launch.samples), len(self.partial))](
             self.u,
             self.weight,
-            self.weight[0].numel(),
             v_sum,
-            v_sum if ds is None else ds,
-            v_sum.stride(0),
-            *(softmax or (self.partial, self.partial)),
+            *(softmax_state or (v_sum, v_sum, v_sum)),
             self.partial,
             self.batch,
             self.in_caps,
             plan.children_per_program,
-            HOLD=launch.hold_parents,
             UNIFORM=uniform,
-            BACKWARD=ds is not None,
+            BACKWARD=bool(softmax_state),
             **self.tile(launch),
         )
         return self.partial
 
 
-def _parts(u: Tensor, weight: Tensor) -> int:
-    """bfloat16 numbers per number in a product: one where products are of bfloat16 anyway."""
-    return 1 if u.dtype == weight.dtype == torch.bfloat16 else 3
-
-
-@cache
-def _has_triton() -> bool:
-    return torch.version.hip is None and find_spec("triton") is not None
+def _precision(u: Tensor, weight: Tensor) -> str:
+    """Of products, by the less precise input; see `triton_kernels._dot`."""
+    if u.dtype == weight.dtype == torch.float32:
+        return "float32"
+    if u.dtype == weight.dtype == torch.bfloat16 and u.is_cuda:  # Triton's interpreter cannot multiply it
+        return "bf16"
+    return "tf32"
 
 
 def _fits(u: Tensor, weight: Tensor) -> bool:
@@ -316,8 +280,8 @@ def _fits(u: Tensor, weight: Tensor) -> bool:
         weight.dtype in _DTYPES
         and min(u.numel(), weight.numel()) > 0
         and in_dim <= MAX_IN_DIM
+        and out_caps <= MAX_OUT_CAPS
         and out_dim <= MAX_OUT_DIM
-        and out_caps * _power_of_two(out_dim, 16, MAX_OUT_DIM) <= MAX_PARENT_NUMBERS[_parts(u, weight)]
     )
 
 
