@@ -77,7 +77,7 @@ def _conv1_gradient(images: Tensor, weight1: Tensor, stride1: Pair, grad: Tensor
             last = min(first + CHUNK, stop)
             patches = _patches(images[first:last], weight1.shape, stride1)
             part = grad[first:last].permute(0, 2, 3, 1).reshape(len(patches), -1)
-            torch.mm(part.T, patches, out=partial[first // CHUNK])
+            torch.mm(patches.T, part, out=partial[first // CHUNK])
 
     return Job(work, len(images), CHUNK)
 
@@ -119,10 +119,10 @@ class Stem(torch.autograd.Function):
         conv.backward(grad, x_planes, w_planes, hidden, grad2, mask)
         grad_images = grad_weight1 = grad_bias1 = None
         if hidden is not None and any(wanted[1:3]):
-            partial = torch.empty(-(-len(images) // CHUNK), len(weight1), weight1[0].numel() + 1)
+            partial = torch.empty(-(-len(images) // CHUNK), weight1[0].numel() + 1, len(weight1))
             run(_conv1_gradient(images, weight1, stride1, hidden, partial))
             kernel = partial.sum(0)
-            grad_weight1, grad_bias1 = kernel[:, :-1].reshape(weight1.shape), kernel[:, -1].clone()
+            grad_weight1, grad_bias1 = kernel[:-1].T.reshape(weight1.shape), kernel[-1].clone()
         if hidden is not None and wanted[0]:
             grad_images = conv2d_input(images.shape, weight1, hidden, stride1)  # type: ignore[no-untyped-call]
         grad_bias2 = grad.sum((0, 2, 3)) if wanted[4] else None

@@ -17,7 +17,7 @@ from capsnet.stem.points import plan
 
 _INPUT = {True: 46.0, False: 66.0}  # per number of the inputs' planes: in training, without gradients
 _WEIGHT = {True: 40.0, False: 66.0}  # per number of the weights' planes
-_READ = 6.0  # per number of the weights' planes, when they are at hand from the last call
+_READ = 13.0  # per number of the weights' planes, when they are at hand from the last call
 _OUTPUT = 60.0  # per number of the outputs' planes
 _MARGIN = 1.2  # the library wins a draw
 # For few output places and many weights the library takes longer to bring the weights in order than to multiply.
