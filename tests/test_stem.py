@@ -221,7 +221,7 @@ def test_inference_in_slices_equals_one_image_set(small):
     assert relative(whole, torch.cat(parts).double()) < TOLERANCE
 
 
-@pytest.mark.parametrize("change", ["in place", "through .data", "other tensor"])
+@pytest.mark.parametrize("change", ["in place", "through .data", "exchange", "other tensor"])
 def test_inference_sees_new_weights(small, change):
     with torch.no_grad():
         features(*small)
@@ -229,6 +229,8 @@ def test_inference_sees_new_weights(small, change):
             small[3].mul_(2)
         elif change == "through .data":
             small[3].data.mul_(2)  # what moving averages of weights do; the version counter does not see it
+        elif change == "exchange":
+            small[3].data[:, [0, 1], 4, 4] = small[3].data[:, [1, 0], 4, 4]
         else:
             small[3] = small[3] * 2
         expected = reference.features(*(tensor.double() for tensor in small))
