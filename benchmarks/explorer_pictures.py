@@ -1,4 +1,4 @@
-"""The pictures of docs/explorer.md, taken from the running page.
+"""The pictures of docs/explorer.md, and a short film, taken from the running page.
 
     python benchmarks/explorer_pictures.py docs/images
 
@@ -8,12 +8,14 @@ Needs Chromium and `pip install playwright`. Each stays below 300 kB.
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+FRAMES = 32
 LAPTOP, PHONE = (1440, 900), (390, 844)
 #: Name → (size of the window, dark, the page's state, height of the picture or None for the window's).
 PICTURES: dict[str, tuple[tuple[int, int], bool, str, int | None]] = {
@@ -22,7 +24,7 @@ PICTURES: dict[str, tuple[tuple[int, int], bool, str, int | None]] = {
     "tweak": (LAPTOP, False, "v=classes&sheet=1", 1500),
     "two-digits": (LAPTOP, False, "v=reconstruction&a=e11~0~0~1~1~-4~0&b=e4~0~0~1~1~4~0&on=1", None),
     "pooling": (LAPTOP, True, "v=control", 1500),
-    "ablation": (LAPTOP, True, "v=ablation", None),
+    "ablation": (LAPTOP, True, "v=ablation", 1500),
     "tour": (LAPTOP, False, "v=routing&t=1&tour=4", None),
     "phone": (PHONE, True, "v=routing&r=10&t=10", 3000),
     "phone-light": (PHONE, False, "v=classes", 2500),
@@ -58,6 +60,7 @@ def main() -> None:
         )
         for name in PICTURES:
             take(browser, address, name, Path(sys.argv[1]) / f"explorer-{name}.png")
+        film(browser, address, Path(sys.argv[1]) / "explorer.gif")
         browser.close()
     server.should_exit = True
 
@@ -86,8 +89,40 @@ def take(browser: Any, address: str, name: str, path: Path) -> None:
         image = image.crop((0, 0, image.width, min(image.height, tall)))
     image.save(path, optimize=True)
     if path.stat().st_size > 300_000:
-        image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
     print(f"{path}: {image.width}×{image.height}, {path.stat().st_size / 1000:.0f} kB")
+
+
+def film(browser: Any, address: str, path: Path) -> None:
+    """A digit is turned to and fro; everything follows."""
+    from PIL import Image
+
+    page = browser.new_page(viewport={"width": 1440, "height": 880}, reduced_motion="reduce")
+    page.set_default_timeout(120_000)
+    page.goto(f"{address}#v=routing&tool=move")
+    page.wait_for_selector("html[data-traced]")
+    frames = []
+    for step in range(FRAMES):
+        degrees = round(28 * math.sin(2 * math.pi * step / FRAMES))
+        before = page.locator("html").get_attribute("data-traced")
+        page.locator("#motion-rotation").fill(str(degrees))
+        if step:
+            page.wait_for_selector(f"html[data-traced]:not([data-traced='{before}'])")
+        page.wait_for_timeout(500)
+        image = (
+            Image.open(io.BytesIO(page.screenshot()))
+            .convert("RGB")
+            .resize((960, 587), Image.Resampling.LANCZOS)
+        )
+        frames.append(image)
+    page.close()
+    # One palette for all frames: what does not move costs nothing.
+    palette = frames[0].quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=90, loop=0, optimize=True)
+    print(f"{path}: {FRAMES} frames, {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

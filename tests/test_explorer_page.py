@@ -271,7 +271,7 @@ def test_every_stage_opens_with_numbers_of_this_image(visit: Open) -> None:
     page.locator("[aria-roledescription^='grid of capsules']").click(position={"x": 150, "y": 150})
     playwright.expect(page.locator("#detail h3")).not_to_have_text(before)
     page.click("#tab-input")
-    page.locator("#detail canvas").click(position={"x": 3, "y": 3})
+    page.locator("[aria-roledescription^='grid of numbers']").click(position={"x": 3, "y": 3})
     playwright.expect(page.locator("#detail .equation")).to_contain_text("row 0, column 0")
 
 

@@ -57,7 +57,8 @@ export function find(selector) {
 
 /** @param {number} value @param {number} [digits] */
 export function number(value, digits = 3) {
-  return value.toFixed(digits).replace("-", "−");
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
 /** @param {number} share @param {number} [digits] */
