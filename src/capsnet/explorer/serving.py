@@ -6,8 +6,15 @@ import socket
 import sys
 import threading
 import webbrowser
+from contextlib import ExitStack
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+from capsnet import fast
 from capsnet.errors import CapsnetError
+
+if TYPE_CHECKING:
+    from capsnet.explorer.session import Session
 
 DEFAULT_MODEL = "capsnet-mnist"
 DEFAULT_PORT = 8721
@@ -40,6 +47,9 @@ def serve(
     from capsnet.explorer.session import open_session
 
     listener = listen(host, port)
+    # Loading the compiled kernels takes longer than many a visitor's first strokes: the page starts without.
+    plain = ExitStack()
+    plain.enter_context(fast.disabled())
     try:
         session = open_session(run or DEFAULT_MODEL)
         name = f"[{host}]" if ":" in host else host
@@ -52,10 +62,12 @@ def serve(
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         )
+        threading.Thread(target=_warm_up, args=(session, plain), daemon=True).start()
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass  # how one leaves
     finally:
+        plain.close()
         listener.close()
 
 
@@ -74,3 +86,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise CapsnetError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
         ) from error
+
+
+def _warm_up(session: Session, plain: ExitStack) -> None:
+    """Load the compiled kernels while the page works without them, then let everybody use them."""
+    import torch
+
+    import_module("capsnet.routing.kernels")
+    import_module("capsnet.stem.inference")
+    plain.close()
+    with torch.no_grad():  # the kernels themselves are loaded when they are first called
+        session.model(torch.zeros(16, *session.model.config.image_shape))

@@ -57,7 +57,7 @@ export function canvasOf(width, height, label) {
 
 /** @param {HTMLCanvasElement} canvas @param {number} width @param {number} height */
 export function size(canvas, width, height) {
-  const scale = Math.max(2, window.devicePixelRatio || 1);
+  const scale = Math.min(2, window.devicePixelRatio || 1);
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
   canvas.dataset.width = String(width);
@@ -116,8 +116,8 @@ export function ink(context, data, { rows, columns, offset = 0, x, y, width, hei
 /** @param {CanvasRenderingContext2D} context @param {ImageData} image
  *  @param {number} x @param {number} y @param {number} width @param {number} height */
 function stamp(context, image, x, y, width, height) {
-  scratch.width = image.width;
-  scratch.height = image.height;
+  if (scratch.width !== image.width) scratch.width = image.width;
+  if (scratch.height !== image.height) scratch.height = image.height;
   scratch.getContext("2d")?.putImageData(image, 0, 0);
   context.drawImage(scratch, x, y, width, height);
 }
