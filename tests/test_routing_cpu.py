@@ -145,7 +145,10 @@ def test_same_bits_with_any_number_of_threads(threads: int) -> None:
     torch.testing.assert_close(got[3], expected[3])  # PyTorch sums the bias
 
 
-def test_many_python_threads_at_once() -> None:
+@pytest.mark.parametrize("threads", ["openmp", "pool"])
+def test_many_python_threads_at_once(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
+    if threads == "pool":
+        monkeypatch.setattr(parallel, "_openmp", lambda: None)
     tensors = problem(4, 60, 8, 10, 16)
     dv = torch.randn(4, 10, 16, generator=torch.Generator().manual_seed(1))
     expected = results(tensors, dv, "cpu", torch.float32, iterations=3)
@@ -153,6 +156,11 @@ def test_many_python_threads_at_once() -> None:
         runs = [pool.submit(results, tensors, dv, "cpu", torch.float32, iterations=3) for _ in range(40)]
         for run in runs:
             assert all(torch.equal(*pair) for pair in zip(run.result(), expected, strict=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other builds may come without OpenMP")
+def test_pytorchs_own_threads_are_used() -> None:
+    assert parallel._openmp() is not None
 
 
 def _route_in_child(connection: Any, u: Tensor, weight: Tensor) -> None:
@@ -171,12 +179,19 @@ def test_works_after_a_fork() -> None:
     child.join()
 
 
-def test_an_error_in_a_helping_thread_is_raised() -> None:
+@pytest.mark.parametrize("threads", ["openmp", "pool"])
+def test_an_error_in_any_thread_is_raised(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
+    if threads == "pool":
+        monkeypatch.setattr(parallel, "_openmp", lambda: None)
+    done = []
+
     def fail(n: int) -> None:
+        done.append(n)
         raise RuntimeError(f"task {n}")
 
     with pytest.raises(RuntimeError, match="task"):
         parallel.for_each(fail, ((n,) for n in range(8)))
+    assert sorted(done) == list(range(8))
 
 
 @pytest.mark.parametrize("backend", ["cpu", "chunked"])

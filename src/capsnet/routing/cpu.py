@@ -24,8 +24,8 @@ from capsnet.routing.reference import Gradient
 _PARTS = 16
 #: Samples at a time: what they need besides their children fits in the second-level cache.
 _SAMPLES = 256
-#: Multiplications for all votes below which a task for each part costs more than it evens out.
-_SMALL = 2**25
+#: Multiplications, for all votes once, that are worth a task of their own: some 0.1 ms.
+_TASK = 2**21
 #: Samples that travel together, `capsnet.routing.simd.LANES`.
 _LANES = 16
 
@@ -155,8 +155,7 @@ def _groups(samples: int) -> list[slice]:
 def _divide(u: Batched, weight: Weight) -> tuple[Any, list[tuple[int, int]]]:
     """The children's parts, the same for any batch and number of threads; and which of them make up a task."""
     bounds = torch.arange(_PARTS + 1) * len(weight) // _PARTS
-    small = len(u) * weight.numel() < _SMALL
-    tasks = min(_PARTS, torch.get_num_threads()) if small else _PARTS
+    tasks = min(_PARTS, max(1, len(u) * weight.numel() // _TASK))
     return bounds.numpy(), list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
 
 
