@@ -354,6 +354,26 @@ def test_colour_images_of_another_size_without_a_decoder(tmp_path: Path) -> None
         assert client.get("/api/testset").json()["total"] == 0
 
 
+def test_a_network_for_overlapping_digits_offers_single_ones(tmp_path: Path) -> None:
+    save(
+        tmp_path / "pairs",
+        CapsNetConfig(image_shape=(1, 36, 36), stem_channels=6, primary_types=2, leaky=True, bias=True),
+    )
+    about = json.loads((tmp_path / "pairs" / "config.json").read_text())
+    about["training"] = {"data": "multimnist5k"}
+    (tmp_path / "pairs" / "config.json").write_text(json.dumps(about))
+    session = open_session(str(tmp_path / "pairs"))
+    assert session.dataset is not None
+    pair = session.dataset.test.batch(torch.tensor([7]))
+    torch.testing.assert_close(
+        session.pictures[7].float() / 255, pair.originals[0, 0], atol=0.5 / 255, rtol=0
+    )
+    assert session.labels[7] == [int(pair.labels[0, 0])]
+    with served(session) as address, httpx.Client(base_url=address, timeout=30) as client:
+        support = ask(client, "trace", layers=[layer(session, 7), layer(session, 8)])
+        assert len(support["speakers"]) == 2
+
+
 def test_control_that_comes_with_the_package_runs_beside(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

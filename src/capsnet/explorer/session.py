@@ -146,8 +146,9 @@ def _pictures(dataset: Dataset | None, model: CapsNet) -> tuple[Tensor, list[lis
     test = dataset.test
     indices = torch.arange(min(EXAMPLES, len(test)))
     batch = test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
-    images = batch.originals.sum(dim=1).clamp(0, 1)
-    return (images * 255).round().to(torch.uint8), batch.labels.tolist()
+    # Of overlapping digits the first alone: visitors put two on top of each other themselves.
+    images = batch.originals[:, 0].clamp(0, 1)
+    return (images * 255).round().to(torch.uint8), batch.labels[:, :1].tolist()
 
 
 def _control(model: CapsNet, names: tuple[str, ...]) -> tuple[CNN | None, dict[str, Any]]:

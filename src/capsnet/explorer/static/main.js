@@ -2,7 +2,8 @@
 /** @import {Panel, View, World} from "./types.ts" */
 import { Refusal, api, latest, scene } from "./api.js";
 import { find, h, number, percent, replace } from "./dom.js";
-import { inputPanel, showAnswer } from "./input.js";
+import { showAnswer } from "./answer.js";
+import { inputPanel } from "./input.js";
 import { fromHash, runOf, toHash } from "./link.js";
 import { overviewPanel } from "./overview.js";
 import { forgetColours } from "./paint.js";

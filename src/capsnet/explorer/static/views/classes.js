@@ -33,7 +33,7 @@ export function classesView(home, fail) {
   });
   replace(
     home,
-    h("h2", {}, "Class capsules: sixteen numbers that can draw"),
+    h("h2", {}, `Class capsules: ${geometry.class_dim === 16 ? "sixteen" : geometry.class_dim} numbers that can draw`),
     h("div", { class: "row wide" }, classes.element),
     h("div", { class: "columns" },
       h("div", { class: "text" },

@@ -48,7 +48,7 @@ export function routingView(home, fail) {
     h("div", { class: "columns" },
       h("figure", { class: "big" }, cloud, h("figcaption", {}, ...pieces("Each dot is one child's vote {vote}; it grows with its coupling {c_ij}. Across: along {v_j}, so how much it agrees. Dashed: where the weighted votes lie. The arrow is {v_j}; one of length 1 would reach the border. Click a dot to follow that child."))),
       h("div", { class: "text" },
-        prose("A child {u_i} says what each class's sixteen numbers would be if it were a part of it: {vote} = {W} {u_i}. At first it is heard by all alike. Where votes agree they add up to a long {s_j}; children whose vote lies along {v_j} are heard more in the next round."),
+        prose("A child {u_i} says what each class's numbers would be if it were a part of it: {vote} = {W} {u_i}. At first it is heard by all alike. Where votes agree they add up to a long {s_j}; children whose vote lies along {v_j} are heard more in the next round."),
         facts)),
     h("div", { class: "columns" },
       h("figure", { class: "big" }, flow, h("figcaption", {}, ...pieces("{c_ij} of every child with this class, iteration by iteration: from uniform to decided. Darker: longer capsules. The chosen child is marked."))),
