@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet.errors import CapsnetError
-from capsnet.files import write_atomically
+from capsnet.files import write_bytes
 from capsnet.models.base import Classifier
 
 #: Scores of the exported model may differ from PyTorch's by this much.
@@ -79,9 +79,5 @@ def export_onnx(model: Classifier, path: Path) -> float:
         raise CapsnetError(
             f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e}; {path} is not written"
         )
-    write_atomically(path, lambda beside: _write(beside, content.getvalue()))
+    write_bytes(path, content.getvalue())
     return difference
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -38,9 +38,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             beside.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    write_atomically(path, lambda beside: _ignore(beside.write_bytes(content)))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
-    write_atomically(path, lambda beside: _ignore(beside.write_text(text, encoding="utf-8")))
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

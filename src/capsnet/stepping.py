@@ -74,7 +74,7 @@ class Stepper:
             fused=self.device.type in ("cpu", "cuda"),
             capturable=on_gpu,
         )
-        self._objective, self._prepared = self.accelerator.prepare(Objective(model), self.optimizer)
+        self._objective = self.accelerator.prepare(Objective(model))
         self._graph: _Graph | None = None
         self._eager_steps = 0
         self._sums: Tensor | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet.errors import CapsnetError
-from capsnet.files import write_atomically
+from capsnet.files import write_bytes
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -18,7 +18,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(whole, metadata or {"format": "pt"})
-    write_atomically(path, lambda beside: _write_bytes(beside, content))
+    write_bytes(path, content)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -62,7 +62,3 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if not torch.isfinite(tensors[name]).all():
             raise CapsnetError(f"{path} holds numbers that are not finite in {name}; the model is broken")
     model.load_state_dict(tensors)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
