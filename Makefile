@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-browser test-all lint bench help clean
+.PHONY: demo test test-browser test-all torture lint bench help clean
 
 help:
 	@echo "make demo      install, train the paper's network on 5,000 digits, write the report"
 	@echo "make test      install what the tests need, run them (under 12 minutes on 2 cores)"
 	@echo "make test-browser  the explorer in Chromium"
 	@echo "make test-all  the same and the slow ones"
+	@echo "make torture   kills, full disks, fuzzing, load (hours); writes docs/reliability.md"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every fast path against the plain one, in one run"
 
@@ -29,6 +30,9 @@ test-browser: $(VENV)/installed-test
 
 test-all: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -q -m "not gpu"
+
+torture: $(VENV)/installed-test
+	$(BIN)/python -m torture $(PARTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
         *FEW,
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "capsnet.cli", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "capsnet", *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "test error" in done.stdout
@@ -292,7 +292,7 @@ def test_without_a_network_it_says_which_file_to_put_where(tmp_path: Path) -> No
         [
             sys.executable,
             "-m",
-            "capsnet.cli",
+            "capsnet",
             "train",
             "--data",
             "mnist",

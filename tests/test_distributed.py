@@ -26,7 +26,7 @@ LAUNCH = [
 
 def command(processes: int, *arguments: object) -> list[str]:
     one = [sys.executable] if processes == 1 else [*LAUNCH, "--nproc-per-node", str(processes)]
-    return [*one, "-m", "capsnet.cli", "train", "--device", "cpu", "--no-report", *map(str, arguments)]
+    return [*one, "-m", "capsnet", "train", "--device", "cpu", "--no-report", *map(str, arguments)]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_killed_worker_ends_the_job_and_one_process_can_resume_it(
             [
                 sys.executable,
                 "-m",
-                "capsnet.cli",
+                "capsnet",
                 "train",
                 "--resume",
                 str(tmp_path / "killed"),

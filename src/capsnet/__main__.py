@@ -1,0 +1,5 @@
+"""`python -m capsnet`: the same commands as `capsnet`."""
+
+from capsnet.cli import main
+
+main()

@@ -1,0 +1,73 @@
+"""A part of the torture run: what was tried, how often, and what was lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from capsnet.files import read_json, write_json
+from capsnet.provenance import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One kind of trouble."""
+
+    what: str
+    """The trouble and what must come of it, as a reader would say it."""
+    tried: int
+    lost: int
+    """How often it came out otherwise. Anything but 0 fails the torture run."""
+    note: str = ""
+    """Figures worth knowing: seconds, percentiles, megabytes."""
+
+
+class Make(Protocol):
+    """Does a part of the torture. `short`: the small version, of seconds, that the tests run."""
+
+    def __call__(self, work: Path, short: bool) -> Sequence[Trial]:
+        """Try everything, leaving files only under the empty folder `work`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of trials with a heading in the report."""
+
+    name: str
+    title: str
+    about: str
+    """How it is done, in a few sentences of Markdown."""
+    make: Make
+
+
+def run(part: Part, work: Path, short: bool, say: Callable[[str], None]) -> bool:
+    """Try one part and keep what came out (unless short). True if nothing was lost."""
+    work.mkdir(parents=True)
+    started = time.monotonic()
+    trials = part.make(work, short)
+    seconds = time.monotonic() - started
+    for trial in trials:
+        verdict = "LOST" if trial.lost else "ok"
+        say(f"{verdict:>4}  {trial.tried - trial.lost}/{trial.tried}  {trial.what}  {trial.note}")
+    if not short:
+        record = {
+            "part": part.name,
+            "date": datetime.now(UTC).date().isoformat(),
+            "seconds": round(seconds),
+            "environment": environment(),
+            "trials": [asdict(trial) for trial in trials],
+        }
+        write_json(RESULTS / f"{part.name}.json", record)
+    return not any(trial.lost for trial in trials)
+
+
+def recorded(part: Part) -> dict[str, Any] | None:
+    """What the last full run of a part left behind."""
+    path = RESULTS / f"{part.name}.json"
+    return read_json(path) if path.exists() else None

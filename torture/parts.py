@@ -1,0 +1,9 @@
+"""The parts of the torture run, in the order of the report. Each lives in a module of its own."""
+
+from __future__ import annotations
+
+from torture.part import Part
+
+_ALL: tuple[Part, ...] = ()
+
+PARTS = {part.name: part for part in _ALL}

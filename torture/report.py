@@ -1,0 +1,38 @@
+"""docs/reliability.md, from what the full runs left in torture/results/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torture.part import Part, recorded
+
+HEAD = """# Reliability
+
+What was done to capsnet, how often, and what was lost. `make torture` does all of it again and rewrites this page;
+nothing here is typed by hand. The small version of each part runs in `make test`.
+"""
+
+
+def page(parts: Sequence[Part]) -> str:
+    """The whole page. A part that has not been run in full says so."""
+    sections = [HEAD]
+    for part in parts:
+        record = recorded(part)
+        body = "Not run yet." if record is None else _table(record)
+        sections.append(f"## {part.title}\n\n{part.about}\n\n{body}\n")
+    return "\n".join(sections)
+
+
+def _table(record: dict[str, Any]) -> str:
+    lines = ["| what was tried | times | lost | |", "|---|---|---|---|"]
+    for trial in record["trials"]:
+        cells = (trial["what"], f"{trial['tried']:,}", f"{trial['lost']:,}", trial["note"])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    where = record["environment"]
+    lines += [
+        "",
+        f"{record['date']}, commit {where['commit']}, {where['cores']} cores of {where['processor']}, "
+        f"Python {where['python']}, PyTorch {where['versions']['torch']}; {record['seconds'] / 60:.0f} minutes.",
+    ]
+    return "\n".join(lines)
