@@ -15,7 +15,7 @@ The map, in the order in which data flows:
     evaluation.py  test error with its interval
     explain/       dimensions, couplings, reconstructions
     report.py      a run → figures and one HTML page
-    cli.py         the commands
+    cli/           the commands
 
 >>> import capsnet, torch
 >>> model = capsnet.CapsNet(capsnet.CapsNetConfig(image_shape=(1, 28, 28), classes=10))

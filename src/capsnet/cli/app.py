@@ -1,0 +1,27 @@
+"""The program that the commands belong to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from capsnet.console import out
+
+app = typer.Typer(
+    name="capsnet",
+    help="Capsule networks: train them, measure them against fair controls, and see how they work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        import capsnet
+
+        out.print(f"capsnet {capsnet.__version__}")
+        raise typer.Exit

@@ -1,0 +1,61 @@
+"""Data and models as commands are given them, and whether they fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capsnet.console import out
+from capsnet.errors import CapsnetError
+
+if TYPE_CHECKING:
+    from capsnet.data import Dataset
+    from capsnet.evaluation import Evaluation
+    from capsnet.models import Classifier
+
+
+def load_data(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
+    """A data set by its name on the command line."""
+    from capsnet.data import load
+
+    return load(name, data_dir, image_size=image_size)
+
+
+def side(model: Classifier) -> int | None:
+    """What --image-size must have been for a folder: its side if the images are square."""
+    _, height, width = model.config.image_shape
+    return height if height == width else None
+
+
+def check_fit(model: Classifier, dataset: Dataset) -> None:
+    """Refuse a data set whose classes or image size are not the model's."""
+    if model.config.classes != len(dataset.classes):
+        raise CapsnetError(
+            f"the model knows {model.config.classes} classes and {dataset.name} has {len(dataset.classes)}; "
+            "choose the --data it was trained on"
+        )
+    if tuple(model.config.image_shape) != tuple(dataset.image_shape):
+        raise CapsnetError(
+            f"the model takes images of {tuple(model.config.image_shape)} (channels, height, width) and "
+            f"{dataset.name} has {tuple(dataset.image_shape)}; choose the --data it was trained on"
+        )
+
+
+def trained_on(model: str) -> str:
+    """Name of the data set that a saved model's config.json gives."""
+    from capsnet.models.base import find_pretrained, read_model_config
+
+    training = read_model_config(find_pretrained(model)).get("training", {})
+    if not isinstance(training, dict) or not isinstance(training.get("data"), str):
+        raise CapsnetError(f"{model} does not say what it was trained on; name a test set with --data")
+    name: str = training["data"]
+    return name
+
+
+def write_the_report(
+    folder: Path, dataset: Dataset, model: Classifier, evaluation: Evaluation | None = None
+) -> None:
+    """Write a run's page and say where it is."""
+    from capsnet.report import write_report
+
+    out.print(f"report     {write_report(folder, dataset, model, evaluation)}")

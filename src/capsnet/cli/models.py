@@ -1,0 +1,119 @@
+"""What is done with a saved model: evaluate, predict, report, explore, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from capsnet.cli.app import app
+from capsnet.cli.loading import check_fit, load_data, side, trained_on, write_the_report
+from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
+from capsnet.console import out
+from capsnet.errors import CapsnetError
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[str | None, typer.Option(help="Default: what it was trained on.")] = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a saved model's error on a test set, with its 95 % interval."""
+    from capsnet.evaluation import evaluate as run_evaluation
+    from capsnet.models import load_model
+    from capsnet.stepping import pick_device
+
+    loaded = load_model(model, device=pick_device(device))
+    name = data or trained_on(model)
+    dataset = load_data(name, data_dir, side(loaded) if name.startswith("folder:") else None)
+    check_fit(loaded, dataset)
+    evaluation = run_evaluation(loaded, dataset.test.to(pick_device(device)))
+    if as_json:
+        print(json.dumps({"data": dataset.name, **evaluation.summary()}))
+    else:
+        out.print(f"{dataset.name}: test error {evaluation}")
+
+
+@app.command()
+def predict(
+    model: ModelArgument,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")],
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is in images: class and length (the probability that it is there) for each, in order."""
+    from capsnet.models import load_model
+    from capsnet.predicting import class_names, predict_files
+    from capsnet.stepping import pick_device
+
+    loaded = load_model(model, device=pick_device(device))
+    for answer in predict_files(loaded, images, class_names(model, loaded)):
+        if as_json:
+            print(json.dumps(answer.as_dict()))
+        else:
+            out.print(f"{answer.name}\t{answer.label}\t{answer.score:.3f}", markup=False)
+
+
+@app.command()
+def report(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A finished run.")] = None,
+    data_dir: DataDirOption = None,
+    results: Annotated[
+        Path | None, typer.Option(help="In place of RUN: what `capsnet reproduce` wrote; makes tables of it.")
+    ] = None,
+    target: Annotated[Path, typer.Option(help="With --results: the page to write.")] = Path(
+        "docs/results.md"
+    ),
+) -> None:
+    """Write a run's report again (report/index.html and figures), or the tables of experiments."""
+    if (run is None) == (results is None):
+        raise CapsnetError("name a RUN, or --results FOLDER, and not both")
+    if results is not None:
+        from capsnet.results import write_results
+
+        write_results(results, target)
+        out.print(f"results    {target}")
+        return
+    assert run is not None
+    from capsnet.models import load_model
+    from capsnet.runs import Run
+
+    opened = Run.reopen(run)
+    if opened.result() is None:
+        raise CapsnetError(f"{run} is not finished; continue it with: capsnet train --resume {run}")
+    model = load_model(run)
+    dataset = load_data(opened.training().data, data_dir, opened.training().image_size)
+    check_fit(model, dataset)
+    write_the_report(run, dataset, model)
+
+
+@app.command()
+def explore(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run or saved model. Default: the shipped one.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8721,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+) -> None:
+    """Watch a capsule network think: a page in the browser, served from this machine only."""
+    from capsnet.explorer import serve
+
+    serve(run, port=port, open_browser=browser)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    onnx: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="Where to write it.")],
+) -> None:
+    """Write a model as ONNX (images in, class scores out) and check that it gives the same numbers."""
+    from capsnet.export import export_onnx
+    from capsnet.models import load_model
+
+    difference = export_onnx(load_model(model), onnx)
+    out.print(f"{onnx}: scores differ from PyTorch's by at most {difference:.1e}")

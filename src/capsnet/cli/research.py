@@ -1,0 +1,97 @@
+"""Experiments, timings, and the data they need: reproduce, bench, data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from capsnet.cli.app import app
+from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, Precision, Scale
+from capsnet.console import out
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An experiment; see --list.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the experiments.")] = False,
+    scale: Annotated[
+        Scale, typer.Option(help="quick: 2 cores. full: the published network, a GPU.")
+    ] = Scale.quick,
+    seeds: Annotated[int | None, typer.Option(help="How many, from 0. Default: the recipe's.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps in place of the recipe's; recorded.")
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    out_folder: Annotated[Path, typer.Option("--out", help="Where results go, one JSON a run.")] = Path(
+        "results"
+    ),
+    work: Annotated[Path, typer.Option(help="Where trainings are kept and continued.")] = Path(
+        "runs/reproduce"
+    ),
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is finished.")] = True,
+) -> None:
+    """Run an experiment of the paper with its controls and seeds; go on where it was stopped."""
+    from capsnet.experiments import EXPERIMENTS
+    from capsnet.experiments import reproduce as run_experiment
+    from capsnet.experiments.watching import Terminal
+
+    if listed or name is None:
+        for experiment in EXPERIMENTS.values():
+            out.print(f"[bold]{experiment.name:20}[/] {experiment.title}\n{'':20} {experiment.source}")
+        return
+    run_experiment(
+        name,
+        watch=Terminal(),
+        scale=scale.value,
+        seeds=seeds,
+        variants=tuple(variant or ()),
+        steps=steps,
+        precision=precision.value if precision else None,
+        data_dir=data_dir,
+        device=device,
+        out=out_folder,
+        work=work,
+        resume=resume,
+    )
+
+
+@app.command()
+def bench(
+    device: DeviceOption = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each row.")] = 10.0,
+    grow: Annotated[bool, typer.Option("--sweep", help="Also: children × parents × iterations.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time every fast path against the plain PyTorch reference, in turn, in this one run."""
+    from capsnet.benchmark import CASES, describe, measure, sweep
+    from capsnet.benchmark.table import print_table, write_csv
+    from capsnet.stepping import pick_device
+
+    where = pick_device(device)
+    results = [measure(case, where, seconds) for case in CASES]
+    if grow:
+        results += [result for _, result in sweep(where)]
+    rows = describe(results)
+    if csv is not None:
+        write_csv(csv, rows)
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        print_table(results, rows[0])
+
+
+@app.command()
+def data() -> None:
+    """List the data sets."""
+    from capsnet.data import names
+
+    for name, about in names().items():
+        out.print(f"[bold]{name:20}[/] {about}")
+    out.print(f"[bold]{'folder:PATH':20}[/] your own images, one directory per class")

@@ -1,0 +1,184 @@
+"""`capsnet train`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from capsnet.cli.app import app
+from capsnet.cli.loading import check_fit, load_data, write_the_report
+from capsnet.cli.options import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    FastOption,
+    ImageSizeOption,
+    Precision,
+    Reading,
+    Schedule,
+)
+from capsnet.console import TrainingBar, err, out
+from capsnet.errors import CapsnetError
+
+if TYPE_CHECKING:
+    from capsnet.data import Dataset
+    from capsnet.models import Classifier
+    from capsnet.runs import Run
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    data: DataOption = "mnist5k",
+    data_dir: DataDirOption = None,
+    image_size: ImageSizeOption = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder. Default: runs/DATA-1, -2, …")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run from its last save.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 10,
+    steps: Annotated[int | None, typer.Option(help="Stop after this many steps instead.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples per step, over all processes.")] = 128,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", "--lr", help="Peak of the schedule.")
+    ] = 0.001,
+    schedule: Annotated[Schedule, typer.Option(help="paper: × 0.96 every 2,000 steps.")] = Schedule.one_cycle,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order, the shifts.")] = 0,
+    shift: Annotated[int, typer.Option(help="Random shifts of up to this many pixels.")] = 2,
+    iterations: Annotated[int, typer.Option("--iterations", "-r", help="Routing iterations.")] = 3,
+    reconstruction: Annotated[
+        bool, typer.Option("--reconstruction/--no-reconstruction", help="Train the decoder too.")
+    ] = True,
+    reading: Annotated[Reading, typer.Option(help="The paper's text, or the authors' code.")] = Reading.paper,
+    stem_channels: Annotated[int, typer.Option(help="Channels of Conv1; fewer is faster.")] = 256,
+    primary_types: Annotated[int, typer.Option(help="Types of primary capsules.")] = 32,
+    precision: Annotated[Precision, typer.Option(help="bf16 is for GPUs.")] = Precision.fp32,
+    device: DeviceOption = "auto",
+    fast: FastOption = True,
+    evaluate_every: Annotated[
+        int, typer.Option(help="Epochs between looks at the test set; 0: only at the end.")
+    ] = 1,
+    save_seconds: Annotated[float, typer.Option(help="Time between saves of the resumable state.")] = 60.0,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
+) -> None:
+    """Train a CapsNet: the published network on digits by default. Leaves a run folder behind."""
+    from capsnet.config import TrainConfig
+    from capsnet.models import build_model
+    from capsnet.runs import Run
+    from capsnet.stepping import is_main_process, pick_device
+    from capsnet.training import train as run_training
+
+    pick_device(device)  # refuses what is not there before anything is loaded or written
+
+    with ExitStack() as stack:
+        if not fast:
+            stack.enter_context(_plain_paths())
+        if resume is not None:
+            _refuse_other_options(context, {"resume", "data_dir", "device", "fast", "report"})
+            run = _hold(Run.reopen(resume), stack)
+            if (result := run.result()) is not None:
+                out.print(f"{resume} is finished: test error {result['test_error']:.2%}")
+                return
+            config = run.training()
+            dataset = load_data(config.data, data_dir, config.image_size)
+            model = build_model(resume, config.seed)
+            check_fit(model, dataset)
+        else:
+            config = TrainConfig(
+                data=_absolute(data),
+                image_size=image_size,
+                epochs=epochs,
+                steps=steps,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                schedule=schedule.value,
+                shift=shift,
+                seed=seed,
+                precision=precision.value,
+                evaluate_every=evaluate_every,
+                save_seconds=save_seconds,
+            )
+            dataset = load_data(config.data, data_dir, config.image_size)
+            model = _new_model(
+                dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
+            )
+            folder = out_folder or _next_folder(data)
+            creates = is_main_process()
+            run = _hold(Run.create(folder, model, config, dataset.classes), stack) if creates else Run(folder)
+        if is_main_process():
+            size = f"{model.parameter_count():,} parameters"
+            err.print(f"{model.architecture}, {size}, on {dataset.name}: {run.folder}")
+        progress = stack.enter_context(TrainingBar())
+        evaluation = run_training(
+            model, dataset, config, run, device=device, resume=resume is not None, progress=progress
+        )
+        if not is_main_process():
+            return
+    out.print(f"test error {evaluation}\nmodel      {run.folder}")
+    if report:
+        write_the_report(run.folder, dataset, model, evaluation)
+
+
+def _new_model(
+    dataset: Dataset,
+    seed: int,
+    reading: Reading,
+    iterations: int,
+    reconstruction: bool,
+    stem_channels: int,
+    primary_types: int,
+) -> Classifier:
+    import torch
+
+    from capsnet.models import CapsNet, CapsNetConfig
+
+    build = CapsNetConfig.official if reading is Reading.official else CapsNetConfig
+    options: dict[str, Any] = {} if reconstruction else {"decoder": None}
+    config = build(
+        image_shape=dataset.image_shape,
+        classes=len(dataset.classes),
+        stem_channels=stem_channels,
+        primary_types=primary_types,
+        iterations=iterations,
+        **options,
+    )
+    torch.manual_seed(seed)
+    return CapsNet(config)
+
+
+def _hold(run: Run, stack: ExitStack) -> Run:
+    """One process holds a run's folder; the others of the same training only read in it."""
+    from capsnet.stepping import is_main_process
+
+    return stack.enter_context(run) if is_main_process() else run
+
+
+def _absolute(data: str) -> str:
+    """A folder named relative to where the command was given must be found from elsewhere when resuming."""
+    kind, colon, path = data.partition(":")
+    return f"folder:{Path(path).resolve()}" if kind == "folder" and colon else data
+
+
+def _next_folder(data: str) -> Path:
+    stem = Path(data.partition(":")[2]).name if data.startswith("folder:") else data
+    number = 1
+    while (folder := Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return folder
+
+
+def _plain_paths() -> Any:
+    from capsnet.fast import disabled
+
+    return disabled()
+
+
+def _refuse_other_options(context: typer.Context, allowed: set[str]) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            option = "out" if name == "out_folder" else name.replace("_", "-")
+            raise CapsnetError(f"--{option} cannot be changed when resuming; a run goes on as it was started")
