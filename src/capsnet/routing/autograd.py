@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Protocol, cast
 
 import torch
@@ -67,11 +68,16 @@ class Backend(Protocol):
 
 def load(name: str, u: Batched) -> Backend | None:
     """The fast backend of that name, or None where it cannot route u."""
+    backend = _module(name)
+    return backend if backend is not None and backend.is_available(u) else None
+
+
+@cache  # Python looks for a module that is missing anew each time, which takes longer than routing one sample
+def _module(name: str) -> Backend | None:
     try:
-        backend = cast(Backend, importlib.import_module(f"capsnet.routing.{name}"))
+        return cast(Backend, importlib.import_module(f"capsnet.routing.{name}"))
     except ImportError:
         return None
-    return backend if backend.is_available(u) else None
 
 
 def pick(name: str, u: Batched) -> Backend:

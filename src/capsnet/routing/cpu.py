@@ -12,6 +12,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +27,8 @@ _PARTS = 16
 _SAMPLES = 256
 #: Multiplications, for all votes once, that are worth a task of their own: some 0.1 ms.
 _TASK = 2**21
+#: Votes of a sample that is alone are kept if there are at most so many: 1 MiB, in the second-level cache.
+_KEPT_VOTES = 2**18
 #: Samples that travel together, `capsnet.routing.simd.LANES`.
 _LANES = 16
 
@@ -57,6 +60,9 @@ def forward(
     v = torch.empty((len(u), parents, dim))
     s_all = torch.empty((iterations, *v.shape))
     v_, s_ = v.numpy(), s_all.numpy()
+    if len(u) == 1 and u.shape[1] * v.numel() <= _KEPT_VOTES:
+        _forward_one(u_, w, b, bounds, leaky, s_, v_)
+        return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
     for group in _groups(len(u)):
         partial = _in_lanes(u_[group], v, _PARTS)
         V, work = _in_lanes(u_[group], v, 2)
@@ -68,6 +74,25 @@ def forward(
             coupling = 1 / (parents + leaky) if uniform else 1.0
             kernels.finish_iteration(partial, coupling, b, V, work, s_[t, group], v_[group])
     return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
+
+
+def _forward_one(u: Any, w: Any, bias: Any, bounds: Any, leaky: bool, s_all: Any, v: Any) -> None:
+    """`forward` of a single sample whose votes stay in the cache; see `single`. Overwrites s_all and v.
+
+    On one thread: waking another takes as long as half the work.
+    """
+    kernels = _kernels()
+    _, parents, dim = v.shape
+    votes = torch.empty((u.shape[1], parents * dim)).numpy()
+    partial = torch.zeros((_PARTS, parents * dim * _LANES)).numpy()
+    V, work = _in_lanes(u, torch.empty(1, parents, dim), 2)
+    V[:] = 0
+    children = np.ascontiguousarray(u[0])
+    kernels.first_of_one(children, w, bounds, votes, partial)
+    kernels.finish_iteration(partial, 1 / (parents + leaky), bias, V, work, s_all[0], v)
+    for s in s_all[1:]:
+        kernels.next_of_one(votes, V, parents, dim, leaky, bounds, partial)
+        kernels.finish_iteration(partial, 1.0, bias, V, work, s, v)
 
 
 def backward(

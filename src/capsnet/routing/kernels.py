@@ -29,7 +29,9 @@ from capsnet.routing.lanes import (
     through_softmax,
 )
 from capsnet.routing.simd import LANES, add, broadcast, load, mul, splat, store
-from capsnet.routing.single import sum_for_one
+from capsnet.routing.single import first_of_one, next_of_one, sum_for_one
+
+__all__ = ["first_of_one", "next_of_one"]  # with those below: what `capsnet.routing.cpu` calls
 
 #: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
 _TOGETHER, _TOGETHER_LAST = 32, 8

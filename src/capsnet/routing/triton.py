@@ -61,11 +61,16 @@ def is_available(u: Batched) -> bool:
 
     With TRITON_INTERPRET=1 in the environment Triton runs on the CPU, slowly: for tests.
     """
-    if u.dtype not in _DTYPES or find_spec("triton") is None:
-        return False
     if u.is_cuda:
-        return torch.version.hip is None and torch.cuda.get_device_capability(u.device) >= (8, 0)
-    return u.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        fits = torch.version.hip is None and torch.cuda.get_device_capability(u.device) >= (8, 0)
+    else:
+        fits = u.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    return fits and u.dtype in _DTYPES and _is_installed()
+
+
+@cache
+def _is_installed() -> bool:
+    return find_spec("triton") is not None
 
 
 def forward(

@@ -1,4 +1,4 @@
-"""What inference computes from the weights once: their planes, or their order in memory for a few images.
+"""What inference computes from the weights once: their planes.
 
 Recognised by content: an in-place change through `.data` (moving averages do that) leaves a parameter's version
 counter where it was. Reading the weights costs a few per cent of convolving one image with them.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from capsnet.stem import kernels
@@ -24,7 +23,6 @@ class Prepared:
     key: tuple[int, ...]
     calls: int = 0
     _planes: dict[Convolution, Planes] = field(default_factory=dict)
-    _packed: dict[int, Tensor] = field(default_factory=dict)
 
     def planes(self, conv: Convolution, weight: Tensor) -> Planes:
         """The kernel at the points of a geometry; those of one geometry are kept."""
@@ -33,15 +31,6 @@ class Prepared:
             found = Planes.empty(conv.plan, weight.shape[0], weight.shape[1])
             run(conv.analyse_weight(weight, found))
             self._planes = {conv: found}
-        return found
-
-    def packed(self, rows: int, weight: Tensor) -> Tensor:
-        """The kernel in the order in which a product with `rows` channels-last patches wants it."""
-        found = self._packed.get(rows)
-        if found is None:
-            matrix = weight.detach().permute(0, 2, 3, 1).flatten(1)
-            found = torch.ops.mkldnn._reorder_linear_weight(matrix, rows)
-            self._packed = {rows: found}
         return found
 
 

@@ -42,7 +42,7 @@ class Choice(enum.Enum):
     LIBRARY = enum.auto()
     POINTS = enum.auto()
     POINTS_IF_KNOWN = enum.auto()  # by points if the weights' planes are at hand, else the library
-    PATCHES = enum.auto()  # patches times packed weights
+    PATCHES = enum.auto()  # a product of patches and weights
 
 
 def choose(batch: int, height: int, width: int, weight: Sequence[int], stride: int, train: bool) -> Choice:
@@ -65,13 +65,11 @@ def choose(batch: int, height: int, width: int, weight: Sequence[int], stride: i
         if not train and multiply + _READ * products * channels * out < limit:
             return Choice.POINTS_IF_KNOWN
     few = batch * direct <= _FEW * kernel[0] * kernel[1]
-    if not train and few and math.prod(weight) >= _MANY_WEIGHTS and _packing_is_possible():
+    if not train and few and math.prod(weight) >= _MANY_WEIGHTS and _has_linear():
         return Choice.PATCHES
     return Choice.LIBRARY
 
 
-def _packing_is_possible() -> bool:
-    """Whether this build of PyTorch can multiply by a matrix that was packed before."""
-    return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
-        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
-    )
+def _has_linear() -> bool:
+    """Whether this build of PyTorch has oneDNN's matrix product as an operator."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from capsnet.stem import buffers, cost, reference
 from capsnet.stem.autograd import Pair, hidden_planes, output_size
-from capsnet.stem.cache import Prepared, prepared
+from capsnet.stem.cache import prepared
 from capsnet.stem.spectral import Convolution, Planes, convolution
 from capsnet.stem.threads import Job, run
 
@@ -28,8 +28,12 @@ def stem(
     choice: cost.Choice,
 ) -> Float[Tensor, "batch out rows columns"]:
     """conv2(relu(conv1(images)))."""
-    kernel, images = prepared(weight2), images.detach()
-    if choice is cost.Choice.POINTS or (choice is cost.Choice.POINTS_IF_KNOWN and kernel.calls):
+    images = images.detach()
+    if choice is cost.Choice.PATCHES:
+        hidden = F.relu(F.conv2d(images, weight1, bias1, strides[0]))
+        return _by_patches(hidden, weight2, bias2, strides[1])
+    kernel = prepared(weight2)
+    if choice is cost.Choice.POINTS or kernel.calls:
         rows, columns = output_size(images.shape, weight1.shape, strides[0])
         conv = convolution(rows, columns, (weight2.shape[2], weight2.shape[3]), strides[1])
 
@@ -37,9 +41,6 @@ def stem(
             return hidden_planes(conv, part, weight1, bias1, strides[0], planes, None)
 
         return _by_points(conv, images, kernel.planes(conv, weight2), bias2, fill)
-    if choice is cost.Choice.PATCHES:
-        hidden = F.relu(F.conv2d(images, weight1, bias1, strides[0]))
-        return _by_patches(hidden, kernel, weight2, bias2, strides[1])
     return reference.features(images, weight1, bias1, weight2, bias2, *strides)
 
 
@@ -47,16 +48,17 @@ def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, choice: cost.Choice
 ) -> Float[Tensor, "batch out rows columns"]:
     """The convolution alone."""
-    kernel, x = prepared(weight), x.detach()
-    if choice is cost.Choice.POINTS or (choice is cost.Choice.POINTS_IF_KNOWN and kernel.calls):
+    x = x.detach()
+    if choice is cost.Choice.PATCHES:
+        return _by_patches(x, weight, bias, stride)
+    kernel = prepared(weight)
+    if choice is cost.Choice.POINTS or kernel.calls:
         conv = convolution(x.shape[2], x.shape[3], (weight.shape[2], weight.shape[3]), stride)
 
         def fill(part: Tensor, planes: Planes) -> Job:
             return conv.analyse_input(part.contiguous(memory_format=torch.channels_last), planes)
 
         return _by_points(conv, x, kernel.planes(conv, weight), bias, fill)
-    if choice is cost.Choice.PATCHES:
-        return _by_patches(x, kernel, weight, bias, stride)
     return F.conv2d(x, weight, bias, stride)
 
 
@@ -72,18 +74,17 @@ def _by_points(
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _by_patches(x: Tensor, kernel: Prepared, weight: Tensor, bias: Tensor | None, stride: Pair) -> Tensor:
-    """One or two images: the library spends its time on bringing 21 MB of weights in order, for every call.
+def _by_patches(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> Tensor:
+    """One or two images: for so few the library spends as long on bringing 21 MB of weights in order.
 
-    One row of patches per output place times a matrix that is packed already.
+    One row of patches per output place, times the weights in the order in which they lie. (Keeping them in the best
+    order for the next call does not pay: to know that they are still the same, they have to be read.)
     """
-    k = weight.shape[2:]
-    rows, columns = output_size(x.shape, k, stride)
-    dense = x.permute(0, 2, 3, 1).contiguous()
-    windows = dense.unfold(1, k[0], stride[0]).unfold(2, k[1], stride[1])  # (…, channels, k1, k2)
+    rows, columns = output_size(x.shape, weight.shape[2:], stride)
+    windows = x.unfold(2, weight.shape[2], stride[0]).unfold(3, weight.shape[3], stride[1])
     patches = buffers.take(len(x) * rows * columns, weight[0].numel())
-    patches.view(len(x), rows, columns, *k, x.shape[1]).copy_(windows.permute(0, 1, 2, 4, 5, 3))
-    shift = None if bias is None else bias.detach()
-    packed = kernel.packed(len(patches), weight)
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(patches, packed, shift, "none", [], "")
+    patches.view(len(x), rows, columns, *weight.shape[1:]).copy_(windows.permute(0, 2, 3, 1, 4, 5))
+    matrix, shift = weight.detach().flatten(1), None if bias is None else bias.detach()
+    # PyTorch's own F.linear may take another library, which is slower on some processors.
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(patches, matrix, shift, "none", [], "")
     return y.view(len(x), rows, columns, -1).permute(0, 3, 1, 2).contiguous()
