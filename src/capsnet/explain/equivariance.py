@@ -116,7 +116,7 @@ def fit_equivariance(
     features: Features,
     transform: Transform,
     fit: tuple[Images, Labels],
-    held_out: tuple[Images, Labels],
+    held_out: tuple[Float[Tensor, "tested channels height width"], Int[Tensor, " tested"]],
     *,
     ridge: float = 1e-4,
     components: int | None = None,

@@ -84,8 +84,8 @@ def route_in_float32(
 
 
 def softmax_over_parents(
-    logits: Float[Tensor, "batch in_caps out_caps"], leaky: bool = False
-) -> Float[Tensor, "batch in_caps out_caps"]:
+    logits: Float[Tensor, "*batch in_caps out_caps"], leaky: bool = False
+) -> Float[Tensor, "*batch in_caps out_caps"]:
     """Couplings of each child (equation 3). Leaky: an extra logit of 0 stands for none of the parents."""
     if not leaky:
         return logits.softmax(dim=-1)
