@@ -235,7 +235,7 @@ def _machines(records: Sequence[Record]) -> str:
         machine = (
             about.get("gpu")
             if record.device == "cuda"
-            else f"{about['processor']}, {about['threads']} threads"
+            else f"{about['processor']}, {about['threads']} thread{'s' * (about['threads'] > 1)}"
         )
         versions = f"torch {about['versions'].get('torch')}, capsnet {about['capsnet']}"
         code = about.get("commit") or f"code {record.code}"
