@@ -728,3 +728,13 @@ def test_the_page_type_checks() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_asks_nothing_of_other_machines() -> None:
+    """Also in what no test opens: no address of another machine in any of the page's files."""
+    for file in (Path(__file__).parents[1] / "src/capsnet/explorer/static").rglob("*"):
+        if file.suffix in {".js", ".css", ".html", ".svg"}:
+            addresses = re.findall(
+                r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}[^\s\"')]*", file.read_text(encoding="utf-8")
+            )
+            assert {a for a in addresses if not a.startswith("http://www.w3.org/")} == set(), file

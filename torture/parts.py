@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from torture import explorer_load
 from torture.part import Part
 
-_ALL: tuple[Part, ...] = ()
+_ALL: tuple[Part, ...] = (explorer_load.PART,)
 
 PARTS = {part.name: part for part in _ALL}

@@ -1,6 +1,7 @@
 // The server's numbers. Nothing is computed here.
 /** @import * as Api from "./wire.ts" */
 /** @import {Digit, Tensor, Unpacked} from "./types.ts" */
+import { finished, started } from "./busy.js";
 
 /** A refusal, with the server's reason. */
 export class Refusal extends Error {}
@@ -41,10 +42,15 @@ function unpackAll(answer) {
  * @returns {Promise<Unpacked<T>>}
  */
 async function call(path, options) {
-  const response = await fetch(`api/${path}`, options);
-  const body = await response.json().catch(() => ({ detail: response.statusText }));
-  if (!response.ok) throw new Refusal(body.detail);
-  return unpackAll(/** @type {T} */ (body));
+  started();
+  try {
+    const response = await fetch(`api/${path}`, options);
+    const body = await response.json().catch(() => ({ detail: response.statusText }));
+    if (!response.ok) throw new Refusal(body.detail);
+    return unpackAll(/** @type {T} */ (body));
+  } finally {
+    finished();
+  }
 }
 
 /**

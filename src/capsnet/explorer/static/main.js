@@ -3,6 +3,7 @@
 import { Refusal, api, latest, scene } from "./api.js";
 import { find, h, number, percent, replace } from "./dom.js";
 import { showAnswer } from "./answer.js";
+import { finished, started } from "./busy.js";
 import { inputPanel } from "./input.js";
 import { fromHash, runOf, toHash } from "./link.js";
 import { overviewPanel } from "./overview.js";
@@ -154,4 +155,5 @@ function showAbout() {
   replace(find("#about"), h("b", {}, info.run), ` · ${number(info.parameters / 1e6, 1)} million parameters${error}`);
 }
 
-start().catch(fail);
+started();
+start().catch(fail).finally(finished);

@@ -1,5 +1,6 @@
 // All shared state: one object, changed in one place. The server's answers are in it too.
 /** @import {World, Motion, Digit, Trace} from "./types.ts" */
+import { finished, started } from "./busy.js";
 
 /** @type {World} */
 let world;
@@ -25,7 +26,10 @@ export function current() {
  * @param {Partial<World>} changes
  */
 export function change(changes) {
-  if (changed.size === 0) requestAnimationFrame(tell);
+  if (changed.size === 0) {
+    started();
+    requestAnimationFrame(tell);
+  }
   Object.assign(world, changes);
   for (const name of Object.keys(changes)) changed.add(/** @type {keyof World} */ (name));
 }
@@ -35,7 +39,11 @@ export function tell() {
   if (changed.size === 0) return;
   const what = changed;
   changed = new Set();
-  for (const listener of listeners) listener(world, what);
+  try {
+    for (const listener of listeners) listener(world, what);
+  } finally {
+    finished();
+  }
 }
 
 /** @param {(world: World, changed: Set<keyof World>) => void} listener */
