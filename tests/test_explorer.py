@@ -6,6 +6,7 @@ import base64
 import http.client
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
