@@ -244,6 +244,8 @@ class KillAt10:
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None: ...
 
+    def noticed(self, message: str) -> None: ...
+
 
 def test_a_stopped_experiment_goes_on_where_it_was(data_dir: Path, tmp_path: Path) -> None:
     asked = {

@@ -10,6 +10,7 @@ from capsnet.errors import CapsnetError
 
 Schedule = Literal["one-cycle", "paper", "constant"]
 Precision = Literal["fp32", "bf16"]
+OnNonfinite = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class TrainConfig:
     evaluate_every: int = 1
     """Epochs between test-set evaluations on the way (for the curve only; nothing is chosen by it). 0: none."""
     save_seconds: float = 60.0
-    """Time between saves of the resumable state. 0: every step."""
+    """Time between saves of the resumable state, which happen when metrics are written. 0: each time."""
+    on_nonfinite: OnNonfinite = "stop"
+    """What to do about a step whose loss or gradients are NaN or infinite: "stop" ends the training, "skip" leaves
+    that step out. Either way the weights are never touched by it."""
 
     def __post_init__(self) -> None:
         at_least = {
@@ -54,6 +58,8 @@ class TrainConfig:
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise CapsnetError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.seed >= 2**32:
+            raise CapsnetError(f"seed is {self.seed}; it must be less than 2**32")
         if self.steps is not None and self.steps < 1:
             raise CapsnetError(f"steps is {self.steps}; it must be at least 1")
         if not (isfinite(self.learning_rate) and self.learning_rate > 0):

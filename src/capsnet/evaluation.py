@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet.data.dataset import Source
+from capsnet.errors import NotFinite
 from capsnet.models.base import Classifier
 
 
@@ -86,6 +87,9 @@ def evaluate(model: Classifier, source: Source, batch_size: int = 500) -> Evalua
     """Scores of every example of a data set, without augmentation.
 
     The model's training mode is put back afterwards.
+
+    Raises:
+        NotFinite: a score is no number, so there is no answer to count.
     """
     was_training = model.training
     model.eval()
@@ -100,4 +104,7 @@ def evaluate(model: Classifier, source: Source, batch_size: int = 500) -> Evalua
             labels.append(batch.labels.cpu())
     finally:
         model.train(was_training)
-    return Evaluation(torch.cat(scores), torch.cat(labels))
+    whole = torch.cat(scores)
+    if broken := int((~whole.isfinite()).any(dim=1).sum()):
+        raise NotFinite(f"the model's scores are not finite for {broken} of {len(whole)} test examples")
+    return Evaluation(whole, torch.cat(labels))

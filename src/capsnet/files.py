@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from capsnet.errors import CapsnetError
+from capsnet.errors import CannotWrite, CapsnetError
+
+#: Names of files that were being written: of a process that died, if nobody writes in the folder.
+_BESIDE = re.compile(r"\..+\.\d+\.tmp")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], keep_old: Path | None = None) -> None:
     """Call `write` with a neighbouring path, then put the finished file in place of `path`.
 
     A reader, or a machine that dies, sees the old file or the new one and nothing between.
 
+    Args:
+        path: the file.
+        write: writes the content to the path that it is given.
+        keep_old: what the old file, if there is one, is renamed to. A machine that dies just then leaves it
+            there and nothing at `path`.
+
     Raises:
-        CapsnetError: the folder is not writable, or the disk is full; the old file is still there.
+        CannotWrite: the folder is not writable, or the disk is full; the old file is still there.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -26,21 +37,34 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(beside)
         with beside.open("rb") as file:
             os.fsync(file.fileno())
+        if keep_old is not None and path.exists():
+            path.replace(keep_old)
         beside.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise CapsnetError(
-            f"cannot write {path}: {reason}; free some space or choose another folder with --out"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             beside.unlink()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    write_atomically(path, lambda beside: _ignore(beside.write_bytes(content)))
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """The error that says what cannot be written, why, and what to do about it."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space" if full else "make it writable"
+    return CannotWrite(
+        f"cannot write {path}: {error.strerror or error}; {advice}, or choose another folder with --out"
+    )
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is the unfinished one of a process that is writing, or that died while it did."""
+    return bool(_BESIDE.fullmatch(path.name))
+
+
+def write_bytes(path: Path, content: bytes, keep_old: Path | None = None) -> None:
+    """Write a file atomically; see `write_atomically`."""
+    write_atomically(path, lambda beside: _ignore(beside.write_bytes(content)), keep_old)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,7 +95,8 @@ def _ignore(_: object) -> None:
     return None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder last."""
     if os.name != "posix":  # Windows has no handle for a folder
         return
     handle = os.open(folder, os.O_RDONLY)

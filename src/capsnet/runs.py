@@ -3,7 +3,8 @@
 config.json         the model and how it is trained
 environment.json    versions, machine, threads
 metrics.jsonl       one line per few steps, one per evaluation
-state.safetensors   weights, optimizer, random state, position: one file, one checksum (until it ends)
+nonfinite.jsonl     one line per step whose loss or gradients were no numbers, if there were any
+state*.safetensors  how to go on, until it ends: see capsnet.states
 model.safetensors   the last step's weights
 result.json         test error with its interval
 report/             the page and its figures
@@ -11,24 +12,24 @@ report/             the page and its figures
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
-import torch
 from torch import Tensor
 
 from capsnet.config import TrainConfig
 from capsnet.errors import CapsnetError
-from capsnet.files import read_json, write_json, write_text
+from capsnet.files import cannot_write, is_leftover, read_json, write_json, write_text
 from capsnet.models.base import Classifier, parse_config, read_model_config
 from capsnet.provenance import environment
-from capsnet.weights import read_weights, save_weights
+from capsnet.states import State, load_state, remove_states, save_state
+from capsnet.weights import save_weights
 
 
 class Run(AbstractContextManager["Run"]):
@@ -40,6 +41,7 @@ class Run(AbstractContextManager["Run"]):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: Any = None
+        self._newest_is_damaged = False
 
     @classmethod
     def create(
@@ -56,18 +58,20 @@ class Run(AbstractContextManager["Run"]):
         Raises:
             CapsnetError: the folder holds something already, or cannot be written.
         """
-        if folder.is_dir() and any(entry.name != ".lock" for entry in folder.iterdir()):
-            raise CapsnetError(
-                f"{folder} is not empty; choose another --out, or continue it with --resume {folder}"
-            )
         if folder.exists() and not folder.is_dir():
             raise CapsnetError(f"{folder} is a file; choose another --out")
         run = cls(folder)
+        if not run._is_held_or_new():
+            run._refuse_to_start()
+        run._hold()
+        if not run._is_new():  # another process was faster
+            run._lock.release()
+            run._refuse_to_start()
         about = {**model.describe(), "training": asdict(config)}
         if classes is not None:
             about["classes"] = list(classes)
-        write_json(folder / "config.json", about)
         write_json(folder / "environment.json", environment())
+        write_json(folder / "config.json", about)  # last: from here on it is a run, and can be resumed
         return run
 
     @classmethod
@@ -77,31 +81,60 @@ class Run(AbstractContextManager["Run"]):
         Raises:
             CapsnetError: there is none.
         """
-        if not folder.is_dir():
+        if not (folder / "config.json").is_file():
             raise CapsnetError(f"no run at {folder}; `capsnet train --out {folder}` starts one")
         return cls(folder)
 
     def __enter__(self) -> Self:
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise CapsnetError(
-                f"{self.folder} is in use by another process; wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise CapsnetError(
-                f"cannot write in {self.folder}: {error.strerror}; choose another --out"
-            ) from error
-        self._lock = lock
+        if self._lock is None:
+            self._hold()
+        self._tidy()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.release()
+        self._lock = None
+
+    def _hold(self) -> None:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / ".lock")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise CapsnetError(
+                f"{self.folder} is in use by another process; wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        self._lock = lock
+
+    def _is_new(self) -> bool:
+        """Whether the folder holds nothing, or what a training left that died before it had begun."""
+        if not self.folder.is_dir():
+            return True
+        ours = {".lock", "environment.json"}
+        return all(entry.name in ours or is_leftover(entry) for entry in self.folder.iterdir())
+
+    def _is_held_or_new(self) -> bool:
+        return (self.folder / ".lock").exists() or self._is_new()
+
+    def _refuse_to_start(self) -> NoReturn:
+        raise CapsnetError(
+            f"{self.folder} is not empty; choose another --out, or continue it with --resume {self.folder}"
+        )
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left half-written, and the states if it died just after the end."""
+        with suppress(OSError):  # none of it does harm
+            for entry in list(self.folder.iterdir()):
+                if is_leftover(entry):
+                    entry.unlink()
+            if (self.folder / "result.json").exists():
+                remove_states(self.folder)
 
     # What was asked
 
@@ -116,6 +149,10 @@ class Run(AbstractContextManager["Run"]):
             raise CapsnetError(f"{self.folder} holds a saved model and no run: config.json has no training")
         return parse_config(TrainConfig, values, self.folder / "config.json")
 
+    def change_training(self, config: TrainConfig) -> None:
+        """Write down that the rest of the run is trained in another way."""
+        write_json(self.folder / "config.json", {**self.description(), "training": asdict(config)})
+
     # How it went
 
     @property
@@ -123,62 +160,72 @@ class Run(AbstractContextManager["Run"]):
         """metrics.jsonl."""
         return self.folder / "metrics.jsonl"
 
+    @property
+    def nonfinite_path(self) -> Path:
+        """nonfinite.jsonl."""
+        return self.folder / "nonfinite.jsonl"
+
     def append_metrics(self, values: Mapping[str, Any]) -> None:
-        """Add one line."""
-        try:
-            with self.metrics_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values, allow_nan=False) + "\n")
-        except OSError as error:
-            raise CapsnetError(f"cannot write {self.metrics_path}: {error.strerror}") from error
+        """Add one line to metrics.jsonl. `step` must be among the values.
+
+        Raises:
+            CannotWrite: the disk is full, or the folder is not writable.
+        """
+        _append_line(self.metrics_path, values)
+
+    def append_nonfinite(self, values: Mapping[str, Any]) -> None:
+        """Add one line to nonfinite.jsonl, as `append_metrics`."""
+        _append_line(self.nonfinite_path, values)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines. A last line cut short by a crash is left out."""
-        if not self.metrics_path.exists():
-            return []
-        lines = []
-        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+        """All lines of metrics.jsonl. A last line cut short by a crash is left out."""
+        return _lines(self.metrics_path)
 
-    def forget_metrics_after(self, step: int) -> None:
+    def nonfinite(self) -> list[dict[str, Any]]:
+        """All lines of nonfinite.jsonl; none if every step was sound."""
+        return _lines(self.nonfinite_path)
+
+    def forget_lines_after(self, step: int) -> None:
         """Drop the lines that a resumed training will write again."""
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        write_text(self.metrics_path, "".join(kept))
+        for path in (self.metrics_path, self.nonfinite_path):
+            if path.exists():
+                kept = [json.dumps(line) + "\n" for line in _lines(path) if line["step"] <= step]
+                write_text(path, "".join(kept))
 
     # How to go on
 
-    @property
-    def state_path(self) -> Path:
-        """state.safetensors."""
-        return self.folder / "state.safetensors"
-
     def save_state(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
-        """Save all that the next step depends on as one file; the one before stays until this is complete."""
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        about = {"position": json.dumps(position), "checksum": checksum(whole)}
-        save_weights(whole, self.state_path, about)
-
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last completed save, or None if there was none yet.
+        """Save all that the next step depends on; the two last saves are kept.
 
         Raises:
-            CapsnetError: the file is damaged.
+            CannotWrite: the disk is full, or the folder is not writable; the saves before are still there.
         """
-        if not self.state_path.exists():
-            return None
-        tensors, about = read_weights(self.state_path)
-        if about.get("checksum") != checksum(tensors):
-            raise CapsnetError(f"{self.state_path} is damaged (its checksum differs); start the run again")
-        return tensors, json.loads(about["position"])
+        for path in (self.metrics_path, self.nonfinite_path):
+            if path.exists():  # a resumed run writes no line again that comes before its state
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        save_state(self.folder, tensors, position, keep_newest=not self._newest_is_damaged)
+        self._newest_is_damaged = False
+
+    def load_state(self) -> State | None:
+        """The last completed save, or the one before if that is damaged; None if there was none yet.
+
+        Raises:
+            CapsnetError: no save can be read.
+        """
+        state = load_state(self.folder)
+        self._newest_is_damaged = state is not None and bool(state.notice)
+        return state
 
     def finish(self, model: Classifier, result: Mapping[str, Any]) -> None:
-        """Write the model, then the result; after that the state is no longer needed."""
+        """Write the model, then the result; after that the state is no longer needed.
+
+        Raises:
+            CannotWrite: the disk is full, or the folder is not writable; the state is still there.
+        """
         save_weights(model.state_dict(), self.folder / "model.safetensors")
         write_json(self.folder / "result.json", result)
-        self.state_path.unlink(missing_ok=True)
+        remove_states(self.folder)
 
     def result(self) -> dict[str, Any] | None:
         """result.json, or None while the run has not ended."""
@@ -191,10 +238,21 @@ class Run(AbstractContextManager["Run"]):
         return result
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _append_line(path: Path, values: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, allow_nan=False) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from math import isfinite
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,15 +11,28 @@ from torch import Tensor, nn
 
 from capsnet.config import TrainConfig
 from capsnet.data.dataset import Batch, Source
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, NotFinite
 from capsnet.models.base import Classifier
 
 #: Steps run eagerly before a CUDA graph is captured: kernels are compiled and buffers allocated in them.
 WARM_UP_STEPS = 3
 
 
-class NotFinite(CapsnetError):
-    """The loss became NaN or infinite."""
+class BrokenStep(NamedTuple):
+    """A step that was left out: its update was not made, weights and moments are as they were before."""
+
+    number: int
+    """From 0, of the steps that were looked at together."""
+    what: Literal["loss", "gradients"]
+    """What was NaN or infinite."""
+
+
+class Looked(NamedTuple):
+    """What came of the last steps."""
+
+    losses: dict[str, float]
+    """Means of the loss and its parts over the sound steps and all processes; empty if there was none."""
+    broken: list[BrokenStep]
 
 
 class Objective(nn.Module):
@@ -68,52 +80,61 @@ class Stepper:
         if on_gpu:
             model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate = torch.tensor(config.learning_rate, device=self.device) if on_gpu else config.learning_rate
+        self._fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(
-            model.to(self.device).parameters(),
-            lr=rate,
-            fused=self.device.type in ("cpu", "cuda"),
-            capturable=on_gpu,
+            model.to(self.device).parameters(), lr=rate, fused=self._fused, capturable=on_gpu
         )
         self._objective = self.accelerator.prepare(Objective(model))
         self._graph: _Graph | None = None
         self._eager_steps = 0
-        self._sums: Tensor | None = None
         self._names: list[str] = []
-        self._count = 0
+        self._rows: list[Tensor] = []
 
     def step(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"], rate: float
     ) -> None:
         """Train on one global batch; each process takes its share of it.
 
-        Raises:
-            NotFinite: the loss is no number any more (on GPUs noticed by `take_losses`). The weights are as
-                they were before the step.
+        A step whose loss or gradients are not finite changes nothing; `look` tells.
         """
         share = slice(self.accelerator.process_index, None, self.processes)
         self._set_rate(rate)
         if not self.uses_graph or self._eager_steps < WARM_UP_STEPS:
-            losses = self._eager_step(indices[share], uniforms[share])
+            row = self._eager_step(indices[share], uniforms[share])
             self._eager_steps += 1
         else:
             if self._graph is None:
                 self._graph = _Graph(self._eager_step, indices, uniforms)
-            losses = self._graph.replay(indices, uniforms)
-        self._sums = losses.clone() if self._sums is None else self._sums.add_(losses)
-        self._count += 1
+            row = self._graph.replay(indices, uniforms)
+        self._rows.append(row.clone())
 
-    def take_losses(self) -> dict[str, float]:
-        """Means of the loss and its parts since the last call, over all processes.
+    def is_known_broken(self) -> bool:
+        """Whether the last step was broken, as far as can be said without waiting for the device."""
+        return self.device.type == "cpu" and bool(self._rows[-1][-2:].any())
+
+    def look(self) -> Looked:
+        """What came of the steps since the last call. Waits for the device."""
+        rows = torch.stack(self._rows)
+        self._rows = []
+        flags = rows[:, -2:].bool()
+        broken = [
+            BrokenStep(number, "loss" if loss else "gradients")
+            for number, (loss, gradients) in enumerate(flags.tolist())
+            if loss or gradients
+        ]
+        if len(broken) == len(rows):
+            return Looked({}, broken)
+        means = self.accelerator.reduce(rows[~flags.any(dim=1), :-2].mean(dim=0), reduction="mean")
+        return Looked(dict(zip(self._names, means.tolist(), strict=True)), broken)
+
+    def check_weights(self) -> None:
+        """Refuse weights that are no numbers, as an update of absurd size makes them.
 
         Raises:
-            NotFinite: they are no numbers any more.
+            NotFinite: there are some.
         """
-        assert self._sums is not None
-        means = self.accelerator.reduce(self._sums / self._count, reduction="mean").tolist()
-        self._sums, self._count = None, 0
-        if not all(isfinite(mean) for mean in means):
-            raise NotFinite("the loss is not finite")
-        return dict(zip(self._names, means, strict=True))
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
+            raise NotFinite("the weights are not finite")
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on: weights, Adam's moments, PyTorch's random state.
@@ -121,8 +142,7 @@ class Stepper:
         Raises:
             NotFinite: a weight is no number any more; such a state is not worth keeping.
         """
-        if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
-            raise NotFinite("the weights are not finite")
+        self.check_weights()
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
@@ -148,25 +168,48 @@ class Stepper:
                 moments.setdefault(int(index), {})[key] = tensor
         try:
             self.model.load_state_dict(weights)
+            self._check_moments(moments)
             groups: list[dict[str, Any]] = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        except (RuntimeError, ValueError, KeyError) as error:
+            torch.set_rng_state(tensors["random.cpu"])
+            if self.device.type == "cuda" and "random.cuda" in tensors:
+                torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise CapsnetError(f"the saved state does not fit the run's config.json: {reason}") from error
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+
+    def _check_moments(self, moments: dict[int, dict[str, Tensor]]) -> None:
+        """Adam itself takes whatever it is given, and fails in the next step or computes nonsense."""
+        weights = list(self.model.parameters())
+        for index, of_one in moments.items():
+            shapes = {name: tuple(moment.shape) for name, moment in of_one.items()}
+            shape = tuple(weights[index].shape) if index < len(weights) else None
+            if shapes != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+                raise ValueError(f"the optimizer's moments of parameter {index} are not Adam's")
 
     def _eager_step(self, indices: Tensor, uniforms: Tensor) -> Tensor:
+        """The loss, its parts, and two flags: whether the loss and whether the gradients are not finite."""
         batch = self.source.batch(indices, uniforms)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._objective(batch.images, batch.labels, batch.originals)
-        if self.device.type == "cpu" and not torch.isfinite(losses["loss"]):
-            raise NotFinite("the loss is not finite")
         self.accelerator.backward(losses["loss"])
-        self.optimizer.step()
+        parts = torch.stack([part.detach() for part in losses.values()])
         self._names = list(losses)
-        return torch.stack([part.detach() for part in losses.values()])
+        # A norm that overflows is refused too: Adam would keep an infinite second moment for good.
+        norm = nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
+        broken = torch.stack([~parts.isfinite().all(), ~norm.isfinite()]).float()
+        if self.processes > 1:  # one process's NaN stops the step of all
+            broken = self.accelerator.reduce(broken, reduction="sum").clamp(max=1)
+        self._update(broken.amax())
+        return torch.cat([parts, broken])
+
+    def _update(self, is_broken: Tensor) -> None:
+        """The optimizer's step, unless `is_broken` (0 or 1). Fused Adam decides on the device, without a wait."""
+        if self._fused:
+            self.optimizer.found_inf = is_broken  # type: ignore[attr-defined]
+        elif is_broken:
+            return
+        self.optimizer.step()
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -183,13 +226,13 @@ class _Graph:
         self._indices, self._uniforms = indices.clone(), uniforms.clone()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._losses: Tensor = step(self._indices, self._uniforms)
+            self._row: Tensor = step(self._indices, self._uniforms)
 
     def replay(self, indices: Tensor, uniforms: Tensor) -> Tensor:
         self._indices.copy_(indices)
         self._uniforms.copy_(uniforms)
         self._graph.replay()
-        return self._losses
+        return self._row
 
 
 def pick_device(device: str) -> torch.device:

@@ -1,9 +1,4 @@
-"""One training loop, for every model, data set, device and number of processes.
-
-All chance is drawn ahead, per epoch, from (seed, epoch): the order of the examples and the numbers their
-augmentation takes. So a step depends only on the state and its own number, however the batch is split over
-processes, and a resumed run repeats what the uninterrupted one would have done.
-"""
+"""One training loop, for every model, data set, device and number of processes."""
 
 from __future__ import annotations
 
@@ -11,22 +6,19 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from capsnet.augment import Shift
 from capsnet.config import TrainConfig, learning_rate
-from capsnet.data.dataset import Dataset, Examples, Source
-from capsnet.errors import CapsnetError
+from capsnet.data.dataset import Dataset, Source
+from capsnet.errors import NotFinite
 from capsnet.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
+from capsnet.nonfinite import BrokenSteps
+from capsnet.plan import Plan, augmented
 from capsnet.provenance import environment
 from capsnet.runs import Run
-from capsnet.stepping import NotFinite, Stepper
+from capsnet.stepping import Stepper
 
 #: Steps between two lines of metrics.
 LOG_EVERY = 10
@@ -49,6 +41,9 @@ class Progress(Protocol):
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """The test set was looked at."""
 
+    def noticed(self, message: str) -> None:
+        """Something that whoever trains should know: steps left out, a damaged save."""
+
 
 class Silent:
     """Nobody watches."""
@@ -59,45 +54,8 @@ class Silent:
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """Nothing."""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How many steps, and which examples with which chance in each."""
-
-    seed: int
-    examples: int
-    draws: int
-    batch_size: int
-    steps: int
-
-    @classmethod
-    def of(cls, config: TrainConfig, source: Source) -> Plan:
-        """The plan of a training: whole batches only; a data set smaller than a batch is one batch."""
-        batch_size = min(config.batch_size, len(source))
-        steps = config.steps or config.epochs * (len(source) // batch_size)
-        return cls(config.seed, len(source), source.draws, batch_size, steps)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch."""
-        return self.examples // self.batch_size
-
-    def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Order of the examples (examples,) and their uniform numbers (examples, draws) in one epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(self.examples, generator=generator)
-        return order, torch.rand(self.examples, self.draws, generator=generator)
-
-    def batches(self, first_step: int, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(step, indices, uniforms) of every step from `first_step` on."""
-        epoch, order, uniforms = -1, torch.empty(0), torch.empty(0)
-        for step in range(first_step, self.steps):
-            if step // self.steps_per_epoch != epoch:
-                epoch = step // self.steps_per_epoch
-                order, uniforms = (drawn.to(device) for drawn in self.epoch(epoch))
-            start = step % self.steps_per_epoch * self.batch_size
-            rows = slice(start, start + self.batch_size)
-            yield step, order[rows], uniforms[rows]
+    def noticed(self, message: str) -> None:
+        """Nothing."""
 
 
 def train(
@@ -126,15 +84,18 @@ def train(
         The last step's model on the whole test set.
 
     Raises:
-        CapsnetError: the loss is no longer finite; the saved state is damaged or of another model.
+        NotFinite: by the policy `config.on_nonfinite`; the last good state is kept.
+        CannotWrite: the disk is full, or the folder is not writable; the last good state is kept.
+        CapsnetError: the saved states are damaged, or of another model.
         Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
     progress = progress or Silent()
-    source = _with_shifts(dataset.train, config)
+    source = augmented(dataset.train, config)
     plan = Plan.of(config, source)
     stepper = Stepper(model, source, config, plan.batch_size, device)
+    judge = BrokenSteps(config, plan, run if stepper.is_main else None)
     test = dataset.test.to(stepper.device)
-    position = _restore(stepper, run) if resume else {"step": 0, "seconds": 0.0}
+    position = _restore(stepper, run, progress) if resume else {"step": 0, "seconds": 0.0}
     watch = _Stopwatch(position["seconds"])
     saved_at, saved_step, logged_step = time.monotonic(), int(position["step"]), int(position["step"])
     try:
@@ -144,13 +105,16 @@ def train(
                 stepper.step(indices, uniforms, rate)
                 done = step + 1
                 must_stop = bool(requests)
-                at_log = done % LOG_EVERY == 0 or done == plan.steps or must_stop
+                must_look = must_stop or (config.on_nonfinite == "stop" and stepper.is_known_broken())
+                at_log = done % LOG_EVERY == 0 or done == plan.steps or must_look
                 if at_log:
-                    losses = stepper.take_losses()  # waits for the device, so the lap below is a true time
+                    losses, broken = stepper.look()  # waits for the device, so the lap below is a true time
                     speed = (done - logged_step) * plan.batch_size / watch.lap()
+                    if left_out := judge.judge(logged_step, done, broken):
+                        progress.noticed(left_out)
                     logged_step = done
                     values = {**losses, "learning_rate": rate, "images_per_second": speed}
-                    if stepper.is_main:
+                    if losses and stepper.is_main:
                         run.append_metrics({"step": done, **values})
                         progress.logged(done, plan.steps, values)
                 with watch.paused():
@@ -163,13 +127,15 @@ def train(
                         saved_at, saved_step = time.monotonic(), done
                 if must_stop:
                     raise Interrupted(requests[0], run)
+        stepper.check_weights()
+        evaluation = _look_at_test(model, test, run, plan.steps, stepper.is_main, progress)
     except NotFinite as error:
         kept = f"the state of step {saved_step} is kept" if saved_step else "nothing was saved before"
-        raise CapsnetError(
-            f"{run.folder}: {error} near step {step + 1}, at learning rate {rate:.2g}; {kept}; "
-            "train again with a smaller --learning-rate"
+        past = f", or go past it with --resume {run.folder} --on-nonfinite skip"
+        raise NotFinite(
+            f"{run.folder}: {error}; {kept}; train again with a smaller --learning-rate"
+            f"{past if config.on_nonfinite == 'stop' else ''}"
         ) from error
-    evaluation = _look_at_test(model, test, run, plan.steps, stepper.is_main, progress)
     if stepper.is_main:
         about = {
             **evaluation.summary(),
@@ -180,6 +146,7 @@ def train(
             "parameters": model.parameter_count(),
             "seed": config.seed,
             "steps": plan.steps,
+            "steps_left_out": len(run.nonfinite()),
             "epochs": plan.steps / plan.steps_per_epoch,
             "seconds": watch.seconds,
             "device": stepper.device.type,
@@ -190,21 +157,17 @@ def train(
     return evaluation
 
 
-def _with_shifts(source: Source, config: TrainConfig) -> Source:
-    """The paper's shifts for plain images; a source that augments in its own way is left as it is."""
-    if isinstance(source, Examples) and source.augment is None and config.shift:
-        return replace(source, augment=Shift(config.shift))
-    return source
-
-
-def _restore(stepper: Stepper, run: Run) -> dict[str, float]:
+def _restore(stepper: Stepper, run: Run, progress: Progress) -> dict[str, float]:
     saved = run.load_state()
-    position: dict[str, float] = {"step": 0, "seconds": 0.0}
     if saved is not None:
-        tensors, position = saved
-        stepper.load_state(tensors)
+        stepper.load_state(saved.tensors)
+        if saved.notice:
+            progress.noticed(
+                f"{saved.notice}; going on from the save before it, step {saved.position['step']}"
+            )
+    position = saved.position if saved is not None else {"step": 0, "seconds": 0.0}
     if stepper.is_main:
-        run.forget_metrics_after(int(position["step"]))
+        run.forget_lines_after(int(position["step"]))
     return position
 
 

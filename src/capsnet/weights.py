@@ -12,13 +12,18 @@ from capsnet.errors import CapsnetError
 from capsnet.files import write_bytes
 
 
-def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, whole or not at all."""
+def save_weights(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    keep_old: Path | None = None,
+) -> None:
+    """Write tensors to a safetensors file, whole or not at all. `keep_old`: what an old file is renamed to."""
     from safetensors.torch import save
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(whole, metadata or {"format": "pt"})
-    write_bytes(path, content)
+    write_bytes(path, content, keep_old)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

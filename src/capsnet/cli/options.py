@@ -32,6 +32,13 @@ class Scale(StrEnum):
     full = "full"
 
 
+class OnNonfinite(StrEnum):
+    """What to do about a step whose loss or gradients are no numbers."""
+
+    stop = "stop"
+    skip = "skip"
+
+
 class Precision(StrEnum):
     """Arithmetic of the training."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from capsnet.cli.options import (
     DeviceOption,
     FastOption,
     ImageSizeOption,
+    OnNonfinite,
     Precision,
     Reading,
     Schedule,
@@ -62,6 +64,10 @@ def train(
         int, typer.Option(help="Epochs between looks at the test set; 0: only at the end.")
     ] = 1,
     save_seconds: Annotated[float, typer.Option(help="Time between saves of the resumable state.")] = 60.0,
+    on_nonfinite: Annotated[
+        OnNonfinite,
+        typer.Option(help="A loss or gradients that are NaN or infinite: end, or leave the step out."),
+    ] = OnNonfinite.stop,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
     """Train a CapsNet: the published network on digits by default. Leaves a run folder behind."""
@@ -77,12 +83,16 @@ def train(
         if not fast:
             stack.enter_context(_plain_paths())
         if resume is not None:
-            _refuse_other_options(context, {"resume", "data_dir", "device", "fast", "report"})
+            _refuse_other_options(context, {"resume", "data_dir", "device", "fast", "on_nonfinite", "report"})
             run = _hold(Run.reopen(resume), stack)
             if (result := run.result()) is not None:
                 out.print(f"{resume} is finished: test error {result['test_error']:.2%}")
                 return
             config = run.training()
+            if _is_given(context, "on_nonfinite") and on_nonfinite.value != config.on_nonfinite:
+                config = replace(config, on_nonfinite=on_nonfinite.value)
+                if is_main_process():
+                    run.change_training(config)
             dataset = load_data(config.data, data_dir, config.image_size)
             model = build_model(resume, config.seed)
             check_fit(model, dataset)
@@ -100,6 +110,7 @@ def train(
                 precision=precision.value,
                 evaluate_every=evaluate_every,
                 save_seconds=save_seconds,
+                on_nonfinite=on_nonfinite.value,
             )
             dataset = load_data(config.data, data_dir, config.image_size)
             model = _new_model(
@@ -178,7 +189,11 @@ def _plain_paths() -> Any:
 
 def _refuse_other_options(context: typer.Context, allowed: set[str]) -> None:
     for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+        if name not in allowed and _is_given(context, name):
             option = "out" if name == "out_folder" else name.replace("_", "-")
             raise CapsnetError(f"--{option} cannot be changed when resuming; a run goes on as it was started")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -64,6 +64,10 @@ class StopAtAccuracy:
         """Pass it on."""
         self.progress.evaluated(step, evaluation)
 
+    def noticed(self, message: str) -> None:
+        """Pass it on."""
+        self.progress.noticed(message)
+
 
 def with_options(variant: Variant, steps: int | None, precision: Precision | None) -> Variant:
     """The variant with what the command line overrides.
