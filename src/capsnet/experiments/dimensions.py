@@ -132,7 +132,7 @@ def figures(records: Sequence[Record]) -> list[Picture]:
 
 def _sheet_figure(record: Record) -> Picture:
     drawn = torch.from_numpy(record.array("sheets").copy())[:, :, :, None] / 255
-    figure = new_figure(13.0, 8.4)
+    figure = new_figure(8.6, 5.6)
     panels = figure.subplots(2, 5).flatten()
     for number, panel in enumerate(panels):
         bare(panel)
