@@ -12,6 +12,7 @@ import torch
 
 from capsnet.data.files import shown
 from capsnet.data.images import read_image
+from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError
 from capsnet.models.base import Classifier, find_pretrained, read_model_config
 
@@ -85,13 +86,13 @@ def predict_files(
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            inside = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS and file.is_file()
-            )
-            if not inside:
+            empty = True
+            for file in files_in(path, IMAGE_ENDINGS):
+                empty = False
+                yield file
+            if empty:
                 raise CapsnetError(
                     f"{shown(path)}: no images in this folder ({', '.join(sorted(IMAGE_ENDINGS))})"
                 )
-            yield from inside
         else:
             yield path
