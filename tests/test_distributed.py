@@ -99,6 +99,18 @@ def test_a_killed_worker_ends_the_job_and_one_process_can_resume_it(
     np.testing.assert_allclose(losses(tmp_path / "killed"), losses(tmp_path / "whole"), rtol=1e-4)
 
 
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path: Path, fresh: tuple[str, ...]) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "capsnet"]
+    done = subprocess.run(
+        [*launch, "train", "--no-report", *fresh, "--out", str(tmp_path / "run")],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "2 processes were launched and are not connected" in done.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
 def workers_of(parent: int) -> list[int]:
     found = subprocess.run(
         ["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False

@@ -58,7 +58,8 @@ class Stepper:
         batch_size: examples in a step, over all processes.
 
     Raises:
-        CapsnetError: no such device; a batch that cannot be split evenly over the processes.
+        CapsnetError: no such device; a batch that cannot be split evenly over the processes; several
+            processes that were launched but do not know of each other.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Stepper:
         self.device: torch.device = self.accelerator.device
         self.processes: int = self.accelerator.num_processes
         self.is_main: bool = self.accelerator.is_main_process
+        _check_launch(self.processes)
         if batch_size % self.processes:
             raise CapsnetError(
                 f"a batch of {batch_size} cannot be split evenly over {self.processes} processes; "
@@ -258,6 +260,16 @@ def pick_device(device: str) -> torch.device:
 def is_main_process() -> bool:
     """Whether this process is the one that writes (the only one, unless launched as several)."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _check_launch(processes: int) -> None:
+    """Each of several processes that train alone would take itself for the one that writes the run."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes != launched:
+        raise CapsnetError(
+            f"{launched} processes were launched and are not connected (`accelerate launch` does this on "
+            "machines without GPUs); launch with torchrun and --device cpu"
+        )
 
 
 def _accelerator(precision: str, device: str) -> Any:
