@@ -1,13 +1,22 @@
 """Folders of images of any size, in order."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from capsnet import CapsNet
+from capsnet.answers import AnswerFile
 from capsnet.data import walking
 from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError
+from capsnet.models.base import find_pretrained
+from capsnet.predicting import BATCH_SIZE, Answer, image_files, predict_files
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 65_536])
@@ -32,3 +41,90 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(CapsnetError, match="cannot be read"):
         list(files_in(tmp_path, {".png"}))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 300 pictures: two whole batches and a part of a third."""
+    folder = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    return folder
+
+
+def predict(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """`capsnet predict` with the model that comes with the package, on the CPU."""
+    launch = [sys.executable, "-m", "capsnet"]
+    if processes > 1:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
+    command = [*launch, "predict", "capsnet-mnist", *map(str, arguments), "--device", "cpu"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def answers(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an uninterrupted run of one process says."""
+    target = tmp_path_factory.mktemp("answers") / "answers.jsonl"
+    assert predict(pictures, "--out", target).returncode == 0
+    return target.read_bytes()
+
+
+def test_answers_are_in_the_order_of_the_files(pictures: Path, answers: bytes) -> None:
+    names = [json.loads(line)["name"] for line in answers.splitlines()]
+    assert names == [str(pictures / f"{number:03}.png") for number in range(300)]
+
+
+def test_processes_share_the_work_and_say_the_same(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+    done = predict(pictures, "--out", tmp_path / "answers.jsonl", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "answers.jsonl").read_bytes() == answers
+
+
+@pytest.mark.parametrize("left", [0, 1, 40_000])
+def test_a_file_that_was_left_is_taken_up(pictures: Path, tmp_path: Path, answers: bytes, left: int) -> None:
+    target = tmp_path / "answers.jsonl"
+    with AnswerFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
+        pass
+    target.write_bytes(answers[: len(answers) - left])  # killed in the middle of a line
+    done = predict(pictures, "--out", target)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == answers
+
+
+def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+    target = tmp_path / "answers.jsonl"
+    target.write_bytes(b"mine\n")
+    with pytest.raises(CapsnetError, match="holds something else"):
+        AnswerFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE).__enter__()
+    assert target.read_bytes() == b"mine\n"
+
+
+def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
+    model, target = find_pretrained("capsnet-mnist"), tmp_path / "answers.jsonl"
+    files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    said = [Answer(str(file), "1", 0.5) for file in files[:2]]
+    with AnswerFile(target, model, [tmp_path], 2) as file:
+        assert file.append(said) == 2
+    with AnswerFile(target, model, [tmp_path], 2) as file:
+        file.take_up(rest := iter(files))
+        assert file.kept == 2
+        assert next(rest) == files[2]
+    with AnswerFile(target, model, [tmp_path], 2) as file, pytest.raises(CapsnetError, match="other files"):
+        file.take_up(iter(files[1:]))
+
+
+def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes((pictures / "000.png").read_bytes())
+    (tmp_path / "1.png").write_text("no image")
+    (tmp_path / "2.png").write_bytes((pictures / "001.png").read_bytes())
+    model = CapsNet.from_pretrained("capsnet-mnist")
+    digits = [str(number) for number in range(10)]
+    told = list(predict_files(model, image_files([tmp_path]), digits, keep_going=True))
+    assert [answer.label is None for answer in told] == [False, True, False]
+    assert "1.png" in (told[1].error or "")
+    strict = predict_files(model, image_files([tmp_path]), digits)
+    assert next(strict) == told[0]
+    with pytest.raises(CapsnetError, match=r"1\.png"):
+        next(strict)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torture import explorer_load
+from torture import explorer_load, streaming
 from torture.part import Part
 
-_ALL: tuple[Part, ...] = (explorer_load.PART,)
+_ALL: tuple[Part, ...] = (streaming.PART, explorer_load.PART)
 
 PARTS = {part.name: part for part in _ALL}

@@ -15,7 +15,10 @@ from capsnet.data.images import read_image
 from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError
 from capsnet.models.base import Classifier, find_pretrained, read_model_config
+from capsnet.team import Team
 
+#: Images at a time.
+BATCH_SIZE = 128
 #: Endings of files that are looked for in folders.
 IMAGE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -26,13 +29,15 @@ class Answer:
 
     name: str
     """The path; line breaks and the like are escaped."""
-    label: str
-    score: float
+    label: str | None
+    score: float | None
     """Strength of that class, 0…1: for a capsule network the length of its capsule."""
+    error: str | None = None
+    """Why there is neither."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "error" or value is not None}
 
 
 def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
@@ -53,37 +58,45 @@ def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
 
 
 def predict_files(
-    model: Classifier, paths: Iterable[Path], names: Sequence[str], batch_size: int = 128
+    model: Classifier,
+    files: Iterator[Path],
+    names: Sequence[str],
+    batch_size: int = BATCH_SIZE,
+    *,
+    keep_going: bool = False,
+    team: Team | None = None,
 ) -> Iterator[Answer]:
-    """Classify image files, one answer each, in order. Folders are walked in sorted order.
+    """Classify image files, one answer each, in order, in memory that does not grow with their number.
 
     Images are brought to the model's size as training images from folders are.
 
+    Args:
+        model: on the device that is to be used.
+        files: see `image_files`.
+        names: of the classes.
+        batch_size: images at a time; in each process.
+        keep_going: a file that cannot be read gets an answer that says so.
+        team: processes that share the work; all of them must make this call, and the first gets the answers.
+
     Raises:
-        CapsnetError: a file is no image, truncated, or too large; the answers before it have been given.
+        CapsnetError: a file is no image, truncated, or too large; the answers before it have been given. Not if
+            `keep_going`.
     """
-    device = next(model.parameters()).device
-    files = _files(paths)
-    while batch := list(islice(files, batch_size)):
-        pixels: list[torch.Tensor] = []
-        error: CapsnetError | None = None
-        for path in batch:
-            try:
-                pixels.append(read_image(path, model.config.image_shape))
-            except CapsnetError as found:
-                error = found
-                break
-        if pixels:
-            with torch.no_grad():
-                scores = model.scores(torch.stack(pixels).to(device) / 255)
-            for path, row in zip(batch, scores.cpu(), strict=False):
-                best = int(row.argmax())
-                yield Answer(shown(path), names[best], float(row[best]))
-        if error is not None:
-            raise error
+    team = team or Team()
+    batches = iter(lambda: list(islice(files, batch_size)), [])
+    for answers in team.map(lambda batch: _classify(model, batch, names), batches):
+        for answer in answers:
+            if answer.error is not None and not keep_going:
+                raise CapsnetError(answer.error)
+            yield answer
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
+def image_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files that are meant: folders are walked in sorted order, and their images taken.
+
+    Raises:
+        CapsnetError: a folder has no images, or cannot be read.
+    """
     for path in paths:
         if path.is_dir():
             empty = True
@@ -96,3 +109,26 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
                 )
         else:
             yield path
+
+
+def _classify(model: Classifier, batch: Sequence[Path], names: Sequence[str]) -> list[Answer]:
+    device = next(model.parameters()).device
+    pixels: list[torch.Tensor] = []
+    errors: list[str | None] = []
+    for path in batch:
+        try:
+            pixels.append(read_image(path, model.config.image_shape))
+            errors.append(None)
+        except CapsnetError as error:
+            errors.append(str(error))
+    with torch.no_grad():
+        rows = iter(model.scores(torch.stack(pixels).to(device) / 255).cpu() if pixels else ())
+    answers = []
+    for path, failure in zip(batch, errors, strict=True):
+        if failure is not None:
+            answers.append(Answer(shown(path), None, None, failure))
+            continue
+        row = next(rows)
+        best = int(row.argmax())
+        answers.append(Answer(shown(path), names[best], float(row[best])))
+    return answers

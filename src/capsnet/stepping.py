@@ -254,6 +254,8 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         found: torch.device = PartialState().device
         return found
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU for each process of a launch
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return torch.device(device)
 
 

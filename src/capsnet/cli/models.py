@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from capsnet.cli.app import app
 from capsnet.cli.loading import check_fit, load_data, side, trained_on, write_the_report
 from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
-from capsnet.console import out
+from capsnet.console import err, out
 from capsnet.errors import CapsnetError
+
+if TYPE_CHECKING:
+    from capsnet.predicting import Answer
+    from capsnet.team import Team
 
 
 @app.command()
@@ -43,20 +48,60 @@ def evaluate(
 def predict(
     model: ModelArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")],
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Write JSON lines to this file; go on where it was left.")
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Files that cannot be read become answers that say so.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is in images: class and length (the probability that it is there) for each, in order."""
+    """Say what is in images: class and length (the probability that it is there) for each, in order.
+
+    Under torchrun the processes share the work.
+    """
     from capsnet.models import load_model
-    from capsnet.predicting import class_names, predict_files
+    from capsnet.predicting import class_names, image_files, predict_files
     from capsnet.stepping import pick_device
+    from capsnet.team import Team
 
     loaded = load_model(model, device=pick_device(device))
-    for answer in predict_files(loaded, images, class_names(model, loaded)):
+    names, files, team = class_names(model, loaded), image_files(images), Team()
+    if target is not None:
+        _write_answers(
+            target,
+            model,
+            images,
+            files,
+            predict_files(loaded, files, names, keep_going=keep_going, team=team),
+            team,
+        )
+        return
+    for answer in predict_files(loaded, files, names, keep_going=keep_going, team=team):
         if as_json:
             print(json.dumps(answer.as_dict()))
-        else:
+        elif answer.error is None:
             out.print(f"{answer.name}\t{answer.label}\t{answer.score:.3f}", markup=False)
+        else:
+            err.print(answer.error, markup=False)
+
+
+def _write_answers(
+    target: Path, model: str, images: list[Path], files: Iterator[Path], answers: Iterator[Answer], team: Team
+) -> None:
+    from capsnet.answers import AnswerFile
+    from capsnet.models.base import find_pretrained
+    from capsnet.predicting import BATCH_SIZE
+
+    if not team.leads:
+        for _ in answers:  # there are none: this process works for the first
+            pass
+        return
+    with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE) as file:
+        file.take_up(files)
+        added = file.append(answers)
+    out.print(f"{target}: {file.kept + added:,} answers, {added:,} of them new", markup=False)
 
 
 @app.command()

@@ -1,0 +1,120 @@
+"""A file of answers that is taken up where it was left, after a crash too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from capsnet.data.files import shown
+from capsnet.errors import CapsnetError
+from capsnet.files import read_json, write_json
+from capsnet.predicting import Answer
+
+
+class AnswerFile(AbstractContextManager["AnswerFile"]):
+    """JSON Lines, one answer each, in the order of the files; beside it FILE.about.json: of what model and inputs.
+
+    Use in a with statement; one process at a time.
+
+    Args:
+        path: of the answers.
+        model: the folder of the saved model.
+        inputs: files and folders that were asked about.
+        batch_size: answers are kept by whole batches, so that what is computed again has the same bits.
+    """
+
+    def __init__(self, path: Path, model: Path, inputs: Iterable[Path], batch_size: int) -> None:
+        self.path = path
+        self.kept = 0
+        """Answers that were there already."""
+        self._batch_size = batch_size
+        self._about = {
+            "model": hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest(),
+            "inputs": [str(path.resolve()) for path in inputs],
+            "batch_size": batch_size,
+        }
+        self._lock: Any = None
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        from filelock import FileLock, Timeout
+
+        about = self.path.with_name(self.path.name + ".about.json")
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise CapsnetError(f"{shown(self.path)} is being written by another process") from None
+        except OSError as error:
+            raise CapsnetError(f"cannot write {shown(self.path)}: {error.strerror}") from error
+        self._lock = lock
+        try:
+            if not about.exists() and not self.path.exists():
+                write_json(about, self._about)
+            if not about.exists() or read_json(about) != self._about:
+                raise CapsnetError(
+                    f"{shown(self.path)} holds something else, or answers of another model or to other inputs; "
+                    "delete it, or choose another --out"
+                )
+            self._file = self.path.open("r+b" if self.path.exists() else "x+b")
+        except BaseException:
+            lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._lock.release()
+
+    def take_up(self, files: Iterator[Path]) -> None:
+        """Keep the whole batches that are there, and advance `files` past what they answer.
+
+        Raises:
+            CapsnetError: they are not answers to these files.
+        """
+        assert self._file is not None
+        whole = sum(line.endswith(b"\n") for line in self._file) // self._batch_size * self._batch_size
+        self._file.seek(0)
+        for _ in range(whole):
+            line, asked = self._file.readline(), next(files, None)
+            if asked is None or _name(line) != shown(asked):
+                raise CapsnetError(
+                    f"{shown(self.path)} has answers to other files than are there now; delete it to begin anew"
+                )
+        self._file.truncate(self._file.tell())
+        self.kept = whole
+
+    def append(self, answers: Iterable[Answer]) -> int:
+        """Write answers as they come; on the disk after every batch. Returns how many."""
+        assert self._file is not None
+        number = 0
+        for number, answer in enumerate(answers, 1):
+            self._file.write(json.dumps(answer.as_dict()).encode() + b"\n")
+            if number % self._batch_size == 0:
+                self._sync()
+        self._sync()
+        return number
+
+    def _sync(self) -> None:
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _name(line: bytes) -> str | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    name = found.get("name") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None

@@ -1,0 +1,151 @@
+"""`capsnet predict` on many files: memory, order, crashes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from torture.part import Part, Trial
+
+#: Seconds between looks at a process's memory.
+LOOK_EVERY = 0.2
+#: Growth between the first and the last third of a run that counts as a leak, in MiB.
+LEAK = 16
+
+
+def make(work: Path, short: bool) -> Sequence[Trial]:
+    """Constant memory over many images; the same answers from two processes, and after any number of kills."""
+    many, few = (2_000, 600) if short else (200_000, 6_000)
+    source = _pictures(work / "source", 512)
+    large = _linked(work / "large", source, many)
+    small = _linked(work / "small", source, few)
+    return [
+        _memory(large, work / "large.jsonl", many),
+        *_crashes(small, work, few, kills=2 if short else 30),
+    ]
+
+
+def _memory(folder: Path, target: Path, number: int) -> Trial:
+    started, looks = time.monotonic(), []
+    process = _predict(folder, target)
+    while process.poll() is None:
+        if target.exists() and target.stat().st_size:  # it is under way: everything is loaded
+            looks += [look for look in (_resident(process.pid),) if look]
+        time.sleep(LOOK_EVERY)
+    seconds = time.monotonic() - started
+    lines = target.read_bytes().count(b"\n") if target.exists() else 0
+    third = max(1, len(looks) // 3)
+    growth = float(np.median(looks[-third:]) - np.median(looks[:third])) if looks else float("inf")
+    return Trial(
+        "images answered by one process, in memory that does not grow",
+        number,
+        number - lines if lines != number else number * (growth > LEAK),
+        f"RSS {max(looks, default=0):.0f} MiB at most, {growth:+.1f} MiB from the first third to the last; "
+        f"{number / seconds:,.0f} images/s",
+    )
+
+
+def _crashes(folder: Path, work: Path, number: int, kills: int) -> list[Trial]:
+    whole, shared, killed = (work / f"{name}.jsonl" for name in ("whole", "shared", "killed"))
+    started = time.monotonic()
+    _finish(_predict(folder, whole))
+    seconds = time.monotonic() - started
+    _finish(_predict(folder, shared, processes=2))
+    chance, landed = random.Random(0), 0
+    while landed < kills:
+        process = _predict(folder, killed, processes=1 + landed % 2)
+        try:
+            _finish(process, chance.uniform(0.3, 1.0) * seconds)
+            killed.unlink()  # it got to the end: begin anew
+            killed.with_name(killed.name + ".about.json").unlink()
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            landed += 1
+    _finish(_predict(folder, killed))
+    expected = whole.read_bytes()
+    return [
+        Trial(
+            "images answered by two processes, as by one", number, number * (shared.read_bytes() != expected)
+        ),
+        Trial(
+            "`kill -9` of one or two processes at a random moment; the answers in the end as of an uninterrupted run",
+            landed,
+            landed * (killed.read_bytes() != expected),
+            f"{number:,} images",
+        ),
+    ]
+
+
+def _pictures(folder: Path, number: int) -> list[Path]:
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (number, 28, 28), np.uint8)
+    paths = [folder / f"{name:04}.png" for name in range(number)]
+    for path, pixels in zip(paths, noise, strict=True):
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def _linked(folder: Path, source: Sequence[Path], number: int) -> Path:
+    """A folder of `number` names for a few pictures."""
+    folder.mkdir()
+    for name in range(number):
+        os.link(source[name % len(source)], folder / f"{name:07}.png")
+    return folder
+
+
+def _predict(folder: Path, target: Path, processes: int = 1) -> subprocess.Popen[bytes]:
+    launch = [sys.executable, "-m", "capsnet"]
+    if processes > 1:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
+    command = [*launch, "predict", "capsnet-mnist", str(folder), "--out", str(target), "--device", "cpu"]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=quiet, stderr=quiet)
+
+
+def _finish(process: subprocess.Popen[bytes], seconds: float = 1800) -> None:
+    if process.wait(seconds):
+        raise RuntimeError(f"predict ended with exit code {process.returncode}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """All at once: a launcher and the workers that it started in sessions of their own."""
+    workers = _children(process.pid)
+    for pid in (process.pid, *workers):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    while any(_resident(pid) for pid in workers):  # they hold the file until they are gone
+        time.sleep(0.01)
+
+
+def _children(parent: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def _resident(pid: int) -> float:
+    """Resident memory of a process in MiB; 0 if it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+PART = Part(
+    "streaming",
+    "Many files",
+    "`capsnet predict --out` on folders of 28×28 pictures (names of 512 different ones) with the network that comes "
+    f"with the package. Resident memory is read every {LOOK_EVERY} seconds; growth of more than {LEAK} MiB counts "
+    "as loss. Kills are of the launcher and its workers together.",
+    make,
+)
