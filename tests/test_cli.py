@@ -229,7 +229,7 @@ def test_a_missing_or_unfinished_run_is_one_line(capsnet: Command, tmp_path: Pat
         assert_one_line(capsnet(*command, tmp_path / "nowhere"), "nowhere")
         assert_one_line(
             capsnet(*command, tmp_path),
-            "config.json is missing" if command[0] != "report" else "not finished",
+            "config.json is missing" if command[0] == "evaluate" else "no run at",
         )
 
 
