@@ -22,7 +22,7 @@ from capsnet.experiments.sizes import NARROW, Steps, capsnet, controls, training
 from capsnet.report.style import Picture
 
 #: Most steps; training stops earlier at the accuracy.
-STEPS = Steps(quick=800, full=30_000)
+STEPS = Steps(quick=3000, full=30_000)
 STOPS = {"smoke": Stop(0.0), "quick": Stop(0.04, 50), "full": Stop(0.008, 100)}
 SHAPE = (1, 40, 40)
 
@@ -136,7 +136,7 @@ EXPERIMENT = Experiment(
         ),
         "full": ("affnist-synth in place of affNIST, unless its files are given",),
     },
-    cost={"quick": "30 to 60 minutes on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
+    cost={"quick": "about 60 minutes on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(
