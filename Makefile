@@ -31,7 +31,7 @@ test-browser: $(VENV)/installed-test
 test-all: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -q -m "not gpu"
 
-torture: $(VENV)/installed-test
+torture: $(VENV)/installed-torture
 	$(BIN)/python -m torture $(PARTS)
 
 lint: $(VENV)/installed-test
@@ -52,6 +52,10 @@ $(BIN)/python:
 
 $(VENV)/installed-demo: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[explorer]'
+	@touch $@
+
+$(VENV)/installed-torture: $(VENV)/installed-test
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[torture]'
 	@touch $@
 
 $(VENV)/installed-test: $(BIN)/python pyproject.toml constraints.txt

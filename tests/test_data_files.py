@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from capsnet.data.files import Download, fetch, obtain, shown
-from capsnet.errors import CapsnetError
+from capsnet.data.files import Download, fetch, obtain
+from capsnet.errors import CapsnetError, shown
 
 # pooch leaves the response of a broken download to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

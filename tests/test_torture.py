@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
+from torture.fuzz.campaign import try_mutants
+from torture.fuzz.targets import targets
 from torture.part import run
 from torture.parts import PARTS
 
@@ -16,3 +20,9 @@ def test_the_explorer_under_load(tmp_path: Path) -> None:
 def test_answers_for_many_files(tmp_path: Path) -> None:
     said: list[str] = []
     assert run(PARTS["streaming"], tmp_path / "work", short=True, say=said.append), said
+
+
+@pytest.mark.parametrize("name", targets())
+def test_whatever_a_file_holds_it_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    with torch.random.fork_rng():  # a saved state sets it
+        assert try_mutants(targets()[name], tmp_path / name, count=400).tried >= 400

@@ -11,6 +11,15 @@ from capsnet.errors import CapsnetError
 Schedule = Literal["one-cycle", "paper", "constant"]
 Precision = Literal["fp32", "bf16"]
 OnNonfinite = Literal["stop", "skip"]
+#: Beyond these a number overflows, or a step never ends.
+AT_MOST = {
+    "image_size": 8000,
+    "epochs": 10**9,
+    "steps": 10**12,
+    "batch_size": 10**9,
+    "shift": 1000,
+    "evaluate_every": 10**9,
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,18 @@ class TrainConfig:
             if not getattr(self, name) >= least:
                 raise CapsnetError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.seed >= 2**32:
-            raise CapsnetError(f"seed is {self.seed}; it must be less than 2**32")
+            raise CapsnetError("seed is too large; it must be less than 2**32")
         if self.steps is not None and self.steps < 1:
             raise CapsnetError(f"steps is {self.steps}; it must be at least 1")
+        for name, most in AT_MOST.items():
+            if (value := getattr(self, name)) is not None and value > most:
+                raise CapsnetError(f"{name} is too large; it must be at most {most:,}")
+        if self.image_size is not None and self.image_size < 2:
+            raise CapsnetError(f"image_size is {self.image_size}; it must be at least 2")
+        try:
+            self.data.encode()
+        except UnicodeEncodeError as error:  # config.json could not say where the data are
+            raise CapsnetError("data: the folder's name is no UTF-8; rename it") from error
         if not (isfinite(self.learning_rate) and self.learning_rate > 0):
             raise CapsnetError(f"learning_rate is {self.learning_rate}; it must be positive and finite")
 

@@ -7,20 +7,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from capsnet.errors import shown
 
 if TYPE_CHECKING:
     from capsnet.evaluation import Evaluation
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names of files and classes may look like markup: it is off unless a call asks for it.
+out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line to standard error and exit."""
-    line = " ".join(message.split("\n"))
-    err.print(f"[bold red]error:[/] {escape(line)}")
+    line = shown(" ".join(message.split("\n")))
+    err.print(Text.assemble(("error:", "bold red"), " ", line))
     sys.exit(code)
 
 
@@ -65,4 +68,5 @@ class TrainingBar:
 
     def noticed(self, message: str) -> None:
         """Print it, in one line."""
-        self._bar.console.print(f"[bold]note:[/] {escape(' '.join(message.splitlines()))}")
+        line = shown(" ".join(message.splitlines()))
+        self._bar.console.print(Text.assemble(("note:", "bold"), " ", line))

@@ -1,5 +1,7 @@
 """What a user can put right: one clear line, exit code 2."""
 
+from pathlib import Path
+
 
 class CapsnetError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and how to fix it."""
@@ -11,3 +13,17 @@ class CannotWrite(CapsnetError):
 
 class NotFinite(CapsnetError):
     """A loss, a gradient, a weight or a score is NaN or infinite."""
+
+
+def shown(text: Path | str) -> str:
+    """A file's or a class's name on one line of a terminal: what cannot be printed is escaped.
+
+    Line breaks and colours would let a name write lines of its own; bytes that are no UTF-8 cannot be written.
+
+    >>> shown("a" + chr(27) + "b")
+    'a\\\\x1bb'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,13 +6,17 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from capsnet.errors import CannotWrite, CapsnetError
+from capsnet.errors import CannotWrite, CapsnetError, shown
 
+#: As Python objects JSON takes up to twenty times its length. The longest that capsnet writes has some 100 kB.
+MAX_JSON_BYTES = 2**24
+MAX_NESTING = 64
 #: Names of files that were being written: of a process that died, if nobody writes in the folder.
 _BESIDE = re.compile(r"\..+\.\d+\.tmp")
 
@@ -83,12 +87,78 @@ def read_json(path: Path) -> Any:
     Raises:
         CapsnetError: there is no such file, or it is no JSON.
     """
+    if not path.exists():
+        raise CapsnetError(f"{path} is missing; is {path.parent} a run folder or a saved model?")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CapsnetError(f"{path} is missing; is {path.parent} a run folder or a saved model?") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CapsnetError(f"{path} cannot be read as JSON ({error}); restore it or train again") from error
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
+        return parse_json(content.decode())
+    except (OSError, ValueError) as error:
+        raise CapsnetError(
+            f"{path} cannot be read as JSON ({shown(str(error))[:200]}); restore it or train again"
+        ) from error
+
+
+def parse_json(text: str, *, finite: bool = True) -> Any:
+    """JSON from strangers: nothing in it surprises later.
+
+    Args:
+        text: the JSON.
+        finite: refuse NaN and infinity, which are no JSON, but which Python writes.
+
+    Raises:
+        ValueError: it is no JSON; or it says a thing twice, nests deeply, or holds a number that float64 or
+            int64 cannot, or text that cannot be written as UTF-8.
+    """
+    if text.count("[") + text.count("{") > MAX_NESTING:
+        _check_nesting(text)
+    value = json.loads(
+        text,
+        object_pairs_hook=_once_each,
+        parse_constant=_finite if finite else float,
+        parse_float=_finite if finite else float,
+        parse_int=_whole,
+    )
+    if "\\ud" in text.lower():  # half of a character
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _check_nesting(text: str) -> None:
+    """Before it is parsed: Python's parser is recursive."""
+    depth = 0
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"?|[\[{\]}]', text, re.DOTALL):
+        if token[0][0] == '"':
+            continue
+        depth += 1 if token[0] in "[{" else -1
+        if depth > MAX_NESTING:
+            raise ValueError(f"nested more than {MAX_NESTING} deep")
+
+
+def _once_each(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:100]!r} is there twice")
+        found[name] = value
+    return found
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits[:20]} is no finite number")
+    return number
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 19 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError(f"{digits[:20]}… has too many digits")
+    return int(digits)
 
 
 def _ignore(_: object) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from capsnet.data.files import shown
 from capsnet.data.images import read_image
 from capsnet.data.walking import files_in
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 from capsnet.models.base import Classifier, find_pretrained, read_model_config
 from capsnet.team import Team
 
@@ -41,7 +40,7 @@ class Answer:
 
 
 def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
-    """Names of a saved model's classes; numbers if it was saved without names.
+    """Names of a saved model's classes on one line each; numbers if it was saved without names.
 
     Raises:
         CapsnetError: config.json has names, and not as many as the model has classes.
@@ -54,7 +53,7 @@ def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
         raise CapsnetError(
             f"{folder / 'config.json'}: classes must name all {model.config.classes} classes of the model"
         )
-    return tuple(str(name) for name in names)
+    return tuple(shown(str(name)) for name in names)
 
 
 def predict_files(

@@ -25,11 +25,14 @@ from torch import Tensor
 
 from capsnet.config import TrainConfig
 from capsnet.errors import CapsnetError
-from capsnet.files import cannot_write, is_leftover, read_json, write_json, write_text
+from capsnet.files import cannot_write, is_leftover, parse_json, read_json, write_json, write_text
 from capsnet.models.base import Classifier, parse_config, read_model_config
 from capsnet.provenance import environment
 from capsnet.states import State, load_state, remove_states, save_state
 from capsnet.weights import save_weights
+
+#: Characters in a line of metrics; capsnet writes some two hundred.
+MAX_LINE = 2**16
 
 
 class Run(AbstractContextManager["Run"]):
@@ -233,7 +236,7 @@ class Run(AbstractContextManager["Run"]):
         if not path.exists():
             return None
         result = read_json(path)
-        if not isinstance(result, dict):
+        if not isinstance(result, dict) or not isinstance(result.get("test_error", 0.0), int | float):
             raise CapsnetError(f"{path} is not a result; train again")
         return result
 
@@ -247,12 +250,21 @@ def _append_line(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
+    """Lines that say their step, whatever else is there."""
     if not path.exists():
         return []
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+    found = []
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise CapsnetError(f"{path} is no file; move it away")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            while line := file.readline(MAX_LINE):
+                try:
+                    values = parse_json(line, finite=False)
+                except ValueError:
+                    continue
+                if isinstance(values, dict) and type(step := values.get("step")) is int and step >= 0:
+                    found.append(values)
+    except OSError as error:
+        raise CapsnetError(f"cannot read {path}: {error.strerror}; check its rights") from error
+    return found

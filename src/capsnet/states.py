@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from capsnet.errors import CapsnetError
+from capsnet.files import parse_json
 from capsnet.weights import read_weights, save_weights
 
 NEWEST = "state.safetensors"
@@ -94,7 +95,9 @@ def _read(path: Path) -> State:
     if about.get("checksum") != checksum(tensors, text):
         raise CapsnetError(f"{path} is damaged (its checksum differs)")
     try:
-        position = json.loads(text)
+        position = parse_json(text)
+        if not (type(position["step"]) is int and position["step"] >= 0 and position["seconds"] >= 0):
+            raise ValueError
         return State(
             tensors, {**position, "step": int(position["step"]), "seconds": float(position["seconds"])}
         )

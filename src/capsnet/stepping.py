@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capsnet.config import TrainConfig
 from capsnet.data.dataset import Batch, Source
-from capsnet.errors import CapsnetError, NotFinite
+from capsnet.errors import CapsnetError, NotFinite, shown
 from capsnet.models.base import Classifier
 
 #: Steps run eagerly before a CUDA graph is captured: kernels are compiled and buffers allocated in them.
@@ -161,14 +161,14 @@ class Stepper:
         """
         moments: dict[int, dict[str, Tensor]] = {}
         weights = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "model":
-                weights[rest] = tensor
-            elif kind == "optimizer":
-                index, _, key = rest.partition(".")
-                moments.setdefault(int(index), {})[key] = tensor
         try:
+            for name, tensor in tensors.items():
+                kind, _, rest = name.partition(".")
+                if kind == "model":
+                    weights[rest] = tensor
+                elif kind == "optimizer":
+                    index, _, key = rest.partition(".")
+                    moments.setdefault(int(index), {})[key] = tensor
             self.model.load_state_dict(weights)
             self._check_moments(moments)
             groups: list[dict[str, Any]] = self.optimizer.state_dict()["param_groups"]
@@ -176,8 +176,8 @@ class Stepper:
             torch.set_rng_state(tensors["random.cpu"])
             if self.device.type == "cuda" and "random.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            reason = shown(str(error).partition("\n")[0])[:200]
             raise CapsnetError(f"the saved state does not fit the run's config.json: {reason}") from error
 
     def _check_moments(self, moments: dict[int, dict[str, Tensor]]) -> None:
@@ -185,7 +185,7 @@ class Stepper:
         weights = list(self.model.parameters())
         for index, of_one in moments.items():
             shapes = {name: tuple(moment.shape) for name, moment in of_one.items()}
-            shape = tuple(weights[index].shape) if index < len(weights) else None
+            shape = tuple(weights[index].shape) if 0 <= index < len(weights) else None
             if shapes != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
                 raise ValueError(f"the optimizer's moments of parameter {index} are not Adam's")
 

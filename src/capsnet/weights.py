@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 from capsnet.files import write_bytes
 
 
@@ -32,17 +35,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         CapsnetError: it is missing, truncated, or no safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CapsnetError(f"{path} is missing; the training may not have finished a first save") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CapsnetError(
-            f"{path} is damaged and cannot be read ({error}); restore it or train again"
-        ) from error
+
+def count_weights(path: Path) -> int:
+    """How many numbers a safetensors file holds, from its header alone.
+
+    Raises:
+        CapsnetError: as `read_weights`.
+    """
+    with _opened(path) as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -57,13 +61,39 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if missing := sorted(own.keys() - tensors.keys()):
         raise CapsnetError(f"{path} does not fit its config.json: it has no {missing[0]!r}")
     if unknown := sorted(tensors.keys() - own.keys()):
-        raise CapsnetError(f"{path} does not fit its config.json: {unknown[0]!r} is not part of the model")
+        raise CapsnetError(
+            f"{path} does not fit its config.json: {unknown[0][:100]!r} is not part of the model"
+        )
     for name, tensor in own.items():
-        if tensors[name].shape != tensor.shape:
+        found = tensors[name]
+        if found.shape != tensor.shape:
             raise CapsnetError(
-                f"{path} does not fit its config.json: {name} is {tuple(tensors[name].shape)}, "
+                f"{path} does not fit its config.json: {name} is {tuple(found.shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
+        if not found.is_floating_point():
+            raise CapsnetError(
+                f"{path} does not fit its config.json: {name} is {found.dtype}; weights are floating-point"
+            )
+        tensors[name] = found.to(tensor.dtype)
         if not torch.isfinite(tensors[name]).all():
             raise CapsnetError(f"{path} holds numbers that are not finite in {name}; the model is broken")
     model.load_state_dict(tensors)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise CapsnetError(f"{path} is missing; the training may not have finished a first save")
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = shown(str(error).partition("\n")[0])[:200]
+        raise CapsnetError(
+            f"{path} is damaged and cannot be read ({reason}); restore it or train again"
+        ) from error

@@ -8,7 +8,7 @@ import sys
 from capsnet.cli import training, models, research  # isort: skip  # noqa: F401  (the order of --help)
 from capsnet.cli.app import app
 from capsnet.console import err, fail
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 __all__ = ["app", "main"]
 
@@ -26,6 +26,6 @@ def main() -> None:
     except Exception as error:
         training = sys.modules.get("capsnet.training")
         if training is not None and isinstance(error, training.Interrupted):
-            err.print(str(error))
+            err.print(shown(str(error)))
             sys.exit(128 + error.number)
         raise

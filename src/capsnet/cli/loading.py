@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capsnet.console import out
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
@@ -58,4 +58,4 @@ def write_the_report(
     """Write a run's page and say where it is."""
     from capsnet.report import write_report
 
-    out.print(f"report     {write_report(folder, dataset, model, evaluation)}")
+    out.print(f"report     {shown(write_report(folder, dataset, model, evaluation))}")

@@ -13,7 +13,7 @@ from capsnet.cli.app import app
 from capsnet.cli.loading import check_fit, load_data, side, trained_on, write_the_report
 from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
 from capsnet.console import err, out
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from capsnet.predicting import Answer
@@ -82,9 +82,9 @@ def predict(
         if as_json:
             print(json.dumps(answer.as_dict()))
         elif answer.error is None:
-            out.print(f"{answer.name}\t{answer.label}\t{answer.score:.3f}", markup=False)
+            out.print(f"{answer.name}\t{answer.label}\t{answer.score:.3f}")
         else:
-            err.print(answer.error, markup=False)
+            err.print(shown(answer.error))
 
 
 def _write_answers(
@@ -101,7 +101,7 @@ def _write_answers(
     with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE) as file:
         file.take_up(files)
         added = file.append(answers)
-    out.print(f"{target}: {file.kept + added:,} answers, {added:,} of them new", markup=False)
+    out.print(f"{shown(target)}: {file.kept + added:,} answers, {added:,} of them new")
 
 
 @app.command()
@@ -122,7 +122,7 @@ def report(
         from capsnet.results import write_results
 
         write_results(results, target)
-        out.print(f"results    {target}")
+        out.print(f"results    {shown(target)}")
         return
     assert run is not None
     from capsnet.models import load_model
@@ -161,4 +161,4 @@ def export(
     from capsnet.models import load_model
 
     difference = export_onnx(load_model(model), onnx)
-    out.print(f"{onnx}: scores differ from PyTorch's by at most {difference:.1e}")
+    out.print(f"{shown(onnx)}: scores differ from PyTorch's by at most {difference:.1e}")

@@ -43,7 +43,8 @@ def reproduce(
 
     if listed or name is None:
         for experiment in EXPERIMENTS.values():
-            out.print(f"[bold]{experiment.name:20}[/] {experiment.title}\n{'':20} {experiment.source}")
+            line = f"[bold]{experiment.name:20}[/] {experiment.title}\n{'':20} {experiment.source}"
+            out.print(line, markup=True)
         return
     run_experiment(
         name,
@@ -93,5 +94,5 @@ def data() -> None:
     from capsnet.data import names
 
     for name, about in names().items():
-        out.print(f"[bold]{name:20}[/] {about}")
-    out.print(f"[bold]{'folder:PATH':20}[/] your own images, one directory per class")
+        out.print(f"[bold]{name:20}[/] {about}", markup=True)
+    out.print(f"[bold]{'folder:PATH':20}[/] your own images, one directory per class", markup=True)

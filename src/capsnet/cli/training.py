@@ -23,7 +23,7 @@ from capsnet.cli.options import (
     Schedule,
 )
 from capsnet.console import TrainingBar, err, out
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
@@ -86,7 +86,9 @@ def train(
             _refuse_other_options(context, {"resume", "data_dir", "device", "fast", "on_nonfinite", "report"})
             run = _hold(Run.reopen(resume), stack)
             if (result := run.result()) is not None:
-                out.print(f"{resume} is finished: test error {result['test_error']:.2%}")
+                error = result.get("test_error")
+                said = "unknown" if error is None else f"{error:.2%}"
+                out.print(f"{shown(resume)} is finished: test error {said}")
                 return
             config = run.training()
             if _is_given(context, "on_nonfinite") and on_nonfinite.value != config.on_nonfinite:
@@ -121,14 +123,14 @@ def train(
             run = _hold(Run.create(folder, model, config, dataset.classes), stack) if creates else Run(folder)
         if is_main_process():
             size = f"{model.parameter_count():,} parameters"
-            err.print(f"{model.architecture}, {size}, on {dataset.name}: {run.folder}")
+            err.print(f"{model.architecture}, {size}, on {dataset.name}: {shown(run.folder)}")
         progress = stack.enter_context(TrainingBar())
         evaluation = run_training(
             model, dataset, config, run, device=device, resume=resume is not None, progress=progress
         )
         if not is_main_process():
             return
-    out.print(f"test error {evaluation}\nmodel      {run.folder}")
+    out.print(f"test error {evaluation}\nmodel      {shown(run.folder)}")
     if report:
         write_the_report(run.folder, dataset, model, evaluation)
 

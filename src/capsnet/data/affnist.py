@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from capsnet.data.dataset import Examples
-from capsnet.data.files import directories, shown, where_to_put
+from capsnet.data.files import directories, where_to_put
 from capsnet.data.mat import read_mat
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 SIDE = 40
 #: Where the archives put the transformed test set: in one file, or in 32.

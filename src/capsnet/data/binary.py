@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from capsnet.data.files import shown
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 #: A header can claim anything; the largest real sets here and in MNIST's format have 0.6 GB.
 MAX_BYTES = 2**31
@@ -25,6 +24,8 @@ def opened(path: Path) -> Iterator[io.BufferedIOBase]:
     Raises:
         CapsnetError: it cannot be opened; or, inside the block, it turns out to be a damaged gzip file.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise CapsnetError(f"{shown(path)}: cannot be read, it is no file; check the path")
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == GZIP_MAGIC

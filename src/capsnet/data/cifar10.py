@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 
 from capsnet.augment import Brightness, CenterCrop, Compose, Contrast, Flip, RandomCrop
 from capsnet.data.dataset import Dataset, Examples
-from capsnet.data.files import Download, locate, obtain, shown
-from capsnet.errors import CapsnetError
+from capsnet.data.files import Download, locate, obtain
+from capsnet.errors import CapsnetError, shown
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIRECTORY = "cifar-10-batches-bin"
@@ -28,6 +27,8 @@ DOWNLOAD = Download(
 #: A label and 3 × 32 × 32 pixels.
 RECORD = 1 + 3072
 CROP = 24
+#: The published archive holds 184 MB.
+MAX_BYTES = 2**28
 
 
 def load(name: str = "cifar10", data_dir: Path | str | None = None, download: bool = True) -> Dataset:
@@ -86,15 +87,22 @@ def read_batch(content: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:
 def _unpack(archive: Path) -> list[bytes]:
     """The batches, straight out of the archive: nothing is extracted to the disk."""
     found: dict[str, bytes] = {}
+    read = 0
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                stream: IO[bytes] = tar.extractfile(member) or io.BytesIO()
+                read += member.size
+                if read > MAX_BYTES or member.size < 0:  # before it is unzipped
+                    raise tarfile.TarError("its files claim more bytes than CIFAR-10 has")
                 name = Path(member.name).name
-                if name in FILES:
+                if name in FILES and member.isreg():  # never through a link
+                    stream = tar.extractfile(member)
+                    assert stream is not None
                     found[name] = stream.read()
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise CapsnetError(f"{shown(archive)}: damaged archive ({error}); delete it and run again") from error
+    except (OSError, EOFError, ValueError, LookupError, zlib.error, tarfile.TarError) as error:
+        raise CapsnetError(
+            f"{shown(archive)}: damaged archive ({shown(str(error))}); delete it and run again"
+        ) from error
     missing: Sequence[str] = [name for name in FILES if name not in found]
     if missing:
         raise CapsnetError(f"{shown(archive)}: has no {missing[0]}; delete it and run again")

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from capsnet.data.dataset import Dataset, Examples
-from capsnet.data.files import Download, obtain, shown
+from capsnet.data.files import Download, obtain
 from capsnet.data.idx import read_idx
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 DIGITS = tuple("0123456789")
 GARMENTS = (

@@ -8,15 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 #: Debian and Ubuntu install packaged data sets here (dataset-fashion-mnist, for one).
 SYSTEM_DIRECTORY = Path("/usr/share/datasets")
-
-
-def shown(path: Path | str) -> str:
-    """A file name for a one-line message: line breaks and other unprintable characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
 def where_to_put(name: str, data_dir: Path | None = None) -> str:

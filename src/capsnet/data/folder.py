@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from capsnet.data.dataset import Dataset, Examples
-from capsnet.data.files import shown
 from capsnet.data.images import check, read_image
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 #: All pixels stay in memory; a first image of 12 megapixels would ask for all others at that size.
 MAX_BYTES = 2**33

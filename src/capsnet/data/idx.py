@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsnet.data.binary import opened, read_body
-from capsnet.data.files import shown
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 UINT8 = 0x08
 

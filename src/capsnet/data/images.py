@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from capsnet.data.files import shown
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 #: A small file can claim a huge picture. 64 megapixels are 8,000 × 8,000.
 MAX_PIXELS = 64_000_000
+#: Pillow unpacks these in Python: two hundred bytes can ask for half a minute and half a gigabyte.
+MAX_PACKED_BMP = 1_000_000
 MIN_SIDE = 2
 EXIF_ORIENTATION = 0x0112
 
@@ -96,6 +98,10 @@ def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
     return image
 
 
+def _is_packed_bmp(image: Image.Image) -> bool:
+    return any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image, its header checked; whatever goes wrong, inside the block too, is a CapsnetError."""
@@ -103,7 +109,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
     name = shown(path)
     try:
-        if path.stat().st_size == 0:
+        about = path.stat()
+        if not S_ISREG(about.st_mode):  # a pipe would be waited for
+            raise CapsnetError(f"{name}: cannot be read, it is no file; take it out of the folder")
+        if about.st_size == 0:
             raise CapsnetError(f"{name}: is empty (0 bytes); delete or replace it")
         with warnings.catch_warnings():
             # Pillow only warns of large images and odd metadata; we refuse sizes below, at our own limit.
@@ -118,6 +127,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     raise CapsnetError(
                         f"{name}: only {width}×{height} pixels, nothing can be seen; delete it"
                     )
+                if _is_packed_bmp(image) and width * height > MAX_PACKED_BMP:
+                    raise CapsnetError(f"{name}: a compressed BMP of {width}×{height}; save it as PNG")
                 yield image
     except CapsnetError:  # a ValueError itself
         raise

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capsnet.data.files import shown
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 #: What SciPy's reader raises on files that are cut short or changed, beside its own MatReadError.
 DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, zlib.error)

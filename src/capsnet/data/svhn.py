@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from capsnet.data.dataset import Dataset, Examples
-from capsnet.data.files import Download, obtain, shown
+from capsnet.data.files import Download, obtain
 from capsnet.data.mat import read_mat
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 FILES = ("train_32x32.mat", "test_32x32.mat")
 DOWNLOAD = Download(

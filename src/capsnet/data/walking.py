@@ -7,8 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from capsnet.data.files import shown
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 #: Names held at a time. A directory is read once for every so many of its entries: a million names in sixteen
 #: readings, which is seconds beside the hour that a million images take.

@@ -48,7 +48,7 @@ class Terminal:
         """Announce the run and draw its bar."""
         from capsnet.console import TrainingBar, err
 
-        err.print(f"[bold]{number} of {of}[/]  {run}")
+        err.print(f"[bold]{number} of {of}[/]  {run}", markup=True)
         with TrainingBar() as bar:
             yield bar
 
@@ -63,4 +63,4 @@ class Terminal:
         """Say so."""
         from capsnet.console import err
 
-        err.print(f"[dim]{run}: its result is there already[/]")
+        err.print(f"[dim]{run}: its result is there already[/]", markup=True)

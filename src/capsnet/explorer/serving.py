@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from capsnet import fast
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from capsnet.explorer.session import Session
@@ -58,7 +58,7 @@ def serve(
         if open_browser:
             # The socket accepts connections already: the browser waits for the server, not the other way round.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        print(f"{session.run}: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        print(f"{shown(session.run)}: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -13,9 +14,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 from capsnet.files import read_json, write_json
-from capsnet.weights import load_weights, save_weights
+from capsnet.weights import count_weights, load_weights, save_weights
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch
@@ -108,8 +109,16 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def from_description(cls, config: dict[str, Any], folder: Path) -> Self:
         """Build the model of an already read config.json and fill in the folder's weights."""
-        model = cls(parse_config(cls.config_class, config["model"], folder / "config.json"))
-        load_weights(model, folder / "model.safetensors")
+        settings = parse_config(cls.config_class, config["model"], folder / "config.json")
+        weights = folder / "model.safetensors"
+        # Before memory for the model is asked for: a config.json can promise eight gigabytes.
+        held, wanted = count_weights(weights), settings.parameter_count()
+        if held < wanted:
+            raise CapsnetError(
+                f"{weights} does not fit its config.json: it holds {held:,} of the model's {wanted:,} weights"
+            )
+        model = cls(settings)
+        load_weights(model, weights)
         return model.eval()
 
 
@@ -145,7 +154,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if (
         not isinstance(config, dict)
         or not isinstance(config.get("model"), dict)
-        or "architecture" not in config
+        or not isinstance(config.get("architecture"), str)
     ):
         raise CapsnetError(
             f"{folder / 'config.json'} does not describe a capsnet model (it needs architecture and model)"
@@ -159,11 +168,20 @@ def parse_config(config_class: type[C], values: dict[str, Any], where: Path) -> 
     Raises:
         CapsnetError: naming the file, the field and what is wrong with it.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(config_class).validate_json(json.dumps(values), strict=True)
+        adapter = _adapter(config_class)  # type: ignore[arg-type]  # a class is hashable
+        config: C = adapter.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "model"
-        raise CapsnetError(f"{where}: {field}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"])[:100] or "model"
+        raise CapsnetError(f"{where}: {shown(field)}: {shown(first['msg'])}") from error
+    return config
+
+
+@cache
+def _adapter(config_class: type[Any]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(config_class)

@@ -16,14 +16,12 @@ from capsnet.decoder import Decoder
 from capsnet.errors import CapsnetError
 from capsnet.losses import RECONSTRUCTION_WEIGHT, margin_loss, reconstruction_loss
 from capsnet.models.base import Classifier
+from capsnet.models.limits import check_sizes, check_totals
 from capsnet.primary import PrimaryCapsules
 from capsnet.routing import Gradient, RoutingTrace
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch
-
-#: More than this is a mistake or an attack, and is refused before any memory is asked for.
-MAX_PARAMETERS = 2**31
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,20 @@ class CapsNetConfig:
 
     def __post_init__(self) -> None:
         sizes = {
-            "image_shape": min(self.image_shape),
-            "stem_channels": self.stem_channels,
-            "stem_kernel": self.stem_kernel,
-            "stem_stride": self.stem_stride,
-            "primary_types": self.primary_types,
-            "primary_dim": self.primary_dim,
-            "primary_kernel": self.primary_kernel,
-            "primary_stride": self.primary_stride,
-            "class_dim": self.class_dim,
-            "iterations": self.iterations,
-            "decoder": min(self.decoder or (1,)),
+            "image_shape": self.image_shape,
+            "classes": (self.classes,),
+            "stem_channels": (self.stem_channels,),
+            "stem_kernel": (self.stem_kernel,),
+            "stem_stride": (self.stem_stride,),
+            "primary_types": (self.primary_types,),
+            "primary_dim": (self.primary_dim,),
+            "primary_kernel": (self.primary_kernel,),
+            "primary_stride": (self.primary_stride,),
+            "class_dim": (self.class_dim,),
+            "iterations": (self.iterations,),
+            "decoder": self.decoder or (),
         }
-        for name, size in sizes.items():
-            if size < 1:
-                raise CapsnetError(f"CapsNetConfig: {name} is {getattr(self, name)}; it must be at least 1")
+        check_sizes("CapsNetConfig", sizes, {"decoder": len(self.decoder or ())})
         if self.classes < 2:
             raise CapsnetError(f"CapsNetConfig: classes is {self.classes}; a classifier needs at least 2")
         if self.iterations > 100:
@@ -99,11 +96,7 @@ class CapsNetConfig:
                 f"{self.stem_kernel}×{self.stem_kernel} and a {self.primary_kernel}×{self.primary_kernel} "
                 f"convolution; it must be at least {smallest}×{smallest}, or the kernels smaller"
             )
-        if self.parameter_count() > MAX_PARAMETERS:
-            raise CapsnetError(
-                f"CapsNetConfig: this network would have {self.parameter_count():,} parameters; "
-                f"more than {MAX_PARAMETERS:,} is refused"
-            )
+        check_totals("CapsNetConfig", self.parameter_count(), self._largest_tensor())
 
     @classmethod
     def official(cls, **changes: Any) -> Self:
@@ -144,6 +137,13 @@ class CapsNetConfig:
             widths = (self.classes * self.class_dim, *self.decoder, prod(self.image_shape))
             count += sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
         return count
+
+    def _largest_tensor(self) -> int:
+        maps = self.stem_channels * prod(
+            (size - self.stem_kernel) // self.stem_stride + 1 for size in self.image_shape[1:]
+        )
+        votes = self.in_caps * self.classes * self.class_dim
+        return max(prod(self.image_shape), maps, self.in_caps * self.primary_dim, votes)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from capsnet.errors import CapsnetError
 from capsnet.models.base import Classifier
-from capsnet.models.capsnet import MAX_PARAMETERS, CapsNetConfig
+from capsnet.models.capsnet import CapsNetConfig
+from capsnet.models.limits import check_sizes, check_totals
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch
@@ -41,9 +42,7 @@ class Stage:
     pool: Pool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("channels", "kernel", "stride"):
-            if getattr(self, name) < 1:
-                raise CapsnetError(f"Stage: {name} is {getattr(self, name)}; it must be at least 1")
+        check_sizes("Stage", {name: (getattr(self, name),) for name in ("channels", "kernel", "stride")}, {})
         if self.same and (self.kernel % 2 == 0 or self.stride > 1):
             raise CapsnetError(
                 f"Stage: same padding takes an odd kernel and stride 1, not {self.kernel} and {self.stride}"
@@ -90,9 +89,9 @@ class CNNConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise CapsnetError("CNNConfig: stages is empty; a CNN needs at least one")
-        for name, least in (("image_shape", min(self.image_shape)), ("hidden", min(self.hidden or (1,)))):
-            if least < 1:
-                raise CapsnetError(f"CNNConfig: {name} is {getattr(self, name)}; all must be at least 1")
+        layers = {"stages": len(self.stages), "hidden": len(self.hidden)}
+        sizes = {"image_shape": self.image_shape, "classes": (self.classes,), "hidden": self.hidden}
+        check_sizes("CNNConfig", sizes, layers)
         if self.classes < 2:
             raise CapsnetError(f"CNNConfig: classes is {self.classes}; a classifier needs at least 2")
         if not 0 <= self.dropout < 1:
@@ -102,11 +101,7 @@ class CNNConfig:
                 f"CNNConfig: a {self.image_shape[1]}×{self.image_shape[2]} image is too small for these stages; "
                 "choose a larger one, smaller kernels or less pooling"
             )
-        if self.parameter_count() > MAX_PARAMETERS:
-            raise CapsnetError(
-                f"CNNConfig: this network would have {self.parameter_count():,} parameters; "
-                f"more than {MAX_PARAMETERS:,} is refused"
-            )
+        check_totals("CNNConfig", self.parameter_count(), self._largest_tensor())
 
     @classmethod
     def overlapping_baseline(cls, **changes: Any) -> Self:
@@ -188,6 +183,15 @@ class CNNConfig:
             for fan_in, stage in zip(channels, self.stages, strict=False)
         )
         return count + sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.widths))
+
+    def _largest_tensor(self) -> int:
+        rows, columns = self.image_shape[1:]
+        largest = prod(self.image_shape)
+        for stage in self.stages:
+            before = replace(stage, pool=None)
+            largest = max(largest, stage.channels * before.size(rows) * before.size(columns))
+            rows, columns = stage.size(rows), stage.size(columns)
+        return max(largest, *self.widths)
 
 
 def _stem(like: CapsNetConfig) -> tuple[Stage, Stage]:

@@ -1,0 +1,190 @@
+"""What is fuzzed: the function that meets each input, and the inputs that it starts from.
+
+A target takes any bytes. It may refuse them with a CapsnetError; anything else that it raises is a fault.
+Files are read through the public functions, from a folder in memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+Check = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader."""
+
+    name: str
+    what: str
+    """As the report says it."""
+    seeds: Callable[[], Sequence[bytes]]
+    prepare: Callable[[Path], Check]
+    """Given an empty folder, imports what is fuzzed and makes what it needs; returns what meets each input."""
+    words: Callable[[], tuple[str, ...]] = tuple
+    """libFuzzer puts them into inputs."""
+    longest: int = 512
+
+
+def idx_seeds() -> list[bytes]:
+    """IDX files of images and of labels; a first byte of 1 asks for the rest to be gzipped."""
+    pixels = struct.pack(">4B3I", 0, 0, 8, 3, 2, 3, 4) + bytes(range(24))
+    labels = struct.pack(">4BI", 0, 0, 8, 1, 5) + bytes(5)
+    lying = struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 2) + bytes(9)
+    zipped = gzip.compress(pixels, mtime=0)
+    return [bytes([kind]) + body for body in (pixels, labels, lying, zipped) for kind in (0, 1)]
+
+
+def prepare_idx(folder: Path) -> Check:
+    """`read_idx` as images and as labels."""
+    from capsnet.data.idx import read_idx
+    from capsnet.errors import CapsnetError
+
+    path = folder / "file"
+
+    def check(data: bytes) -> None:
+        body = data[1:]
+        path.write_bytes(gzip.compress(body, 1, mtime=0) if data[:1] == b"\1" else body)
+        for dimensions in (1, 3):
+            with suppress(CapsnetError):
+                array = read_idx(path, dimensions)
+                assert array.ndim == dimensions
+                assert 0 < array.size <= max(len(data), 64)
+
+    return check
+
+
+def image_seeds() -> list[bytes]:
+    """A small picture in every format that is read, and in the odder kinds of some."""
+    from PIL import Image
+
+    grey = Image.linear_gradient("L").resize((5, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds: list[tuple[str, Image.Image, dict[str, Any]]] = [
+        ("PNG", grey, {}),
+        ("PNG", grey.convert("RGBA"), {"exif": exif}),
+        ("PNG", grey.convert("P"), {"transparency": 0}),
+        ("PNG", grey.convert("I;16"), {}),
+        ("JPEG", grey, {"quality": 30}),
+        ("GIF", grey.convert("P"), {}),
+        ("BMP", grey.convert("RGB"), {}),
+        ("BMP", grey.convert("1"), {}),
+        ("TIFF", grey, {}),
+        ("TIFF", grey.convert("CMYK"), {"compression": "tiff_lzw"}),
+        ("TIFF", grey.convert("F"), {}),
+        ("WEBP", grey.convert("RGB"), {"lossless": True}),
+        ("PPM", grey.convert("RGB"), {}),
+        ("PPM", grey.convert("1"), {}),
+    ]
+    seeds = []
+    for kind, image, options in kinds:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        seeds.append(buffer.getvalue())
+    return [
+        *seeds,
+        b"P2 2 2 255 0 9 99 255 ",
+        b"P3 2 2 9 1 2 3 4 5 6 7 8 9 1 2 3 ",
+        b"Pf 2 2 -1.0 " + bytes(16),
+    ]
+
+
+def prepare_image(folder: Path) -> Check:
+    """`check` or `read_image`, in grey or in colour; the length of the input decides."""
+    from capsnet.data.images import check as check_header
+    from capsnet.data.images import read_image
+    from capsnet.errors import CapsnetError
+
+    path = folder / "file"
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        channels = 1 + 2 * (len(data) % 2)
+        with suppress(CapsnetError):
+            if len(data) % 8 == 0:
+                info = check_header(path)
+                assert min(info.width, info.height) >= 2
+            else:
+                image = read_image(path, (channels, 6, 7))
+                assert image.shape == (channels, 6, 7)
+
+    return check
+
+
+def config_seeds() -> list[bytes]:
+    """A config.json of each architecture, with training."""
+    from capsnet.config import TrainConfig
+    from capsnet.models import ARCHITECTURES, CNNConfig
+
+    training = asdict(TrainConfig())
+    small = asdict(CNNConfig(stages=CNNConfig().stages[:1], hidden=()))
+    about = [
+        {"architecture": name, "model": asdict(kind.config_class()), "training": training, "classes": ["a"]}
+        for name, kind in ARCHITECTURES.items()
+    ]
+    about += [
+        {"architecture": "cnn", "model": small},
+        {"architecture": "capsnet", "model": {"decoder": None}},
+        {"architecture": "capsnet", "model": {"image_shape": [1, 10**9, 10**9], "classes": 10**9}},
+        {"architecture": "capsnet", "model": {}, "training": {"seed": 10**18, "learning_rate": 1e308}},
+    ]
+    return [json.dumps(values, separators=(",", ":")).encode() for values in about]
+
+
+def prepare_config(folder: Path) -> Check:
+    """config.json of a saved model and of a run, up to where the model would be built."""
+    from capsnet.errors import CapsnetError
+    from capsnet.models import find_architecture
+    from capsnet.models.base import parse_config, read_model_config
+    from capsnet.models.limits import MAX_PARAMETERS
+    from capsnet.runs import Run
+
+    path = folder / "config.json"
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        with suppress(CapsnetError):
+            about = read_model_config(folder)
+            config = parse_config(find_architecture(about, folder).config_class, about["model"], path)
+            assert 0 < config.parameter_count() <= MAX_PARAMETERS
+        with suppress(CapsnetError):
+            config = Run.reopen(folder).training()
+            assert config.seed < 2**44
+
+    return check
+
+
+def field_names() -> tuple[str, ...]:
+    """The words of config.json."""
+    from capsnet.config import TrainConfig
+    from capsnet.models import CapsNetConfig, CNNConfig
+    from capsnet.models.cnn import Stage
+
+    kinds = (TrainConfig, CapsNetConfig, CNNConfig, Stage)
+    names = {name for kind in kinds for name in kind.__dataclass_fields__}
+    values = {"architecture", "capsnet", "cnn", "training", "one-cycle", "bf16", "last", "max", "sigmoid"}
+    numbers = ("1e400", "NaN", "-1", "1e9", "null", "true", "[[", "{", "99999999999999999999", r"\\ud800")
+    return (*(f'"{name}"' for name in sorted(names | values)), *numbers)
+
+
+def targets() -> dict[str, Target]:
+    """All targets, by name."""
+    from torture.fuzz.runs import prepare_run, run_seeds, words
+
+    about_run = "a run's saved state, weights, result and metrics"
+    found = (
+        Target("idx", "IDX files", idx_seeds, prepare_idx, longest=256),
+        Target("image", "image files", image_seeds, prepare_image, longest=1024),
+        Target("config", "config.json of models and runs", config_seeds, prepare_config, field_names, 2048),
+        Target("run", about_run, run_seeds, prepare_run, words, 10_000),
+    )
+    return {target.name: target for target in found}
