@@ -28,7 +28,7 @@ from capsnet.files import MAX_JSON_BYTES, read_json
 from capsnet.models import CNNConfig
 from capsnet.models.base import parse_config
 from capsnet.models.cnn import Stage
-from capsnet.predicting import class_names, predict_files
+from capsnet.predicting import class_names, image_files, predict_files
 from capsnet.report.page import Section, render
 from capsnet.runs import Run
 
@@ -260,7 +260,7 @@ def test_names_from_strangers_stay_on_one_plain_line(
     assert all(name.isprintable() for name in class_names(tmp_path, CapsNet(SMALL)))
     picture = tmp_path / f"{UGLY.replace('/', '')}.png"
     Image.new("L", (9, 9)).save(picture)
-    (answer,) = predict_files(CapsNet(SMALL), [picture], ("a", "b"))
+    (answer,) = predict_files(CapsNet(SMALL), image_files([picture]), ("a", "b"))
     assert answer.name.isprintable()
 
 

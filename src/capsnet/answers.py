@@ -11,8 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from capsnet.data.files import shown
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 from capsnet.files import read_json, write_json
 from capsnet.predicting import Answer
 
