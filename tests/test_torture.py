@@ -12,14 +12,10 @@ from torture.part import run
 from torture.parts import PARTS
 
 
-def test_the_explorer_under_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["crash", "streaming", "explorer"])
+def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     said: list[str] = []
-    assert run(PARTS["explorer"], tmp_path / "work", short=True, say=said.append), said
-
-
-def test_answers_for_many_files(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert run(PARTS["streaming"], tmp_path / "work", short=True, say=said.append), said
+    assert run(PARTS[name], tmp_path / "work", short=True, say=said.append), said
 
 
 @pytest.mark.parametrize("name", targets())

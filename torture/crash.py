@@ -1,0 +1,236 @@
+"""Kills, signals, full disks, read-only folders, damaged files, a second process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import copytree, rmtree
+
+from capsnet.files import is_leftover
+from capsnet.states import BEFORE, NEWEST
+from torture.launch import launch, small_training
+from torture.part import Part, Trial
+
+ABOUT = """A small network is trained by `capsnet train` with a save every 10 steps; each process gets one thread.
+It is stopped in every way below, continued with `--resume`, and its last weights are compared, byte by byte, with those
+of a run that nothing happened to. Lost is a run that cannot be continued or that ends with other weights, and a refusal
+that is not one line with exit code 2."""
+
+
+class Training:
+    """One small training that is done again and again."""
+
+    def __init__(self, work: Path, steps: int) -> None:
+        self.work, self.log = work, work / "log"
+        self.options = small_training(work, steps)
+        for name in ("first", "whole"):  # the first one waits for the server to start
+            started = time.monotonic()
+            whole = launch(self.log, "train", *self.options, "--no-report", "--out", work / name)
+            assert whole.wait() == 0, whole.said
+        self.weights = (work / "whole" / "model.safetensors").read_bytes()
+        self.seconds = time.monotonic() - started
+
+    def command(self, run: Path, *more: str) -> list[object]:
+        """What a user would type: resume if there is a run, else start it."""
+        if (run / "config.json").exists():
+            return ["train", "--resume", run, *more]
+        return ["train", *self.options, "--out", run, *more]
+
+    def is_same(self, run: Path) -> bool:
+        """Whether the run has ended with the uninterrupted run's weights."""
+        path = run / "model.safetensors"
+        return path.exists() and path.read_bytes() == self.weights
+
+    def ends_well(self, run: Path) -> bool:
+        """Go on to the end."""
+        return launch(self.log, *self.command(run, "--no-report")).wait() == 0 and self.is_same(run)
+
+    def stopped(self, run: Path) -> Path:
+        """A run with two saves, stopped on its way."""
+        process = launch(self.log, *self.command(run, "--no-report"))
+        while process.process.is_alive() and not (run / BEFORE).exists():
+            time.sleep(0.001)
+        assert process.process.pid is not None
+        os.kill(process.process.pid, signal.SIGTERM)
+        assert process.wait() == 143, process.said
+        return run
+
+
+def make(work: Path, short: bool) -> Sequence[Trial]:
+    """Everything."""
+    training = Training(work, 60 if short else 200)
+    chance = random.Random(0)
+    trials = [
+        _kills(training, chance, 2 if short else 120),
+        _signals(training, chance, signal.SIGTERM, 1 if short else 20),
+        _signals(training, chance, signal.SIGINT, 1 if short else 20),
+        _damage(training, chance, 2 if short else 30),
+        _second_process(training, 1 if short else 5),
+    ]
+    if _can_mount(work):
+        trials += [_full_disk(training, 1 if short else 20), _read_only(training)]
+    return trials
+
+
+def _kills(training: Training, chance: random.Random, wanted: int) -> Trial:
+    killed = lost = finished = in_a_save = 0
+    while killed < wanted:
+        run = training.work / f"killed-{finished + lost}"
+        while True:
+            process = launch(training.log, *training.command(run, "--no-report"))
+            process.process.join(chance.random() * training.seconds)
+            process.process.kill()
+            code = process.wait()
+            if code != -signal.SIGKILL:
+                break
+            killed += 1
+            in_a_save += run.is_dir() and any(
+                is_leftover(entry) and "state" in entry.name for entry in run.iterdir()
+            )
+        if code == 0 and training.is_same(run):
+            finished += 1
+        else:
+            lost += 1
+        rmtree(run)
+    note = f"{finished} runs finished after {killed} kills, {in_a_save} of them in the middle of a save"
+    return Trial("`kill -9` at a random moment, then `--resume`: the same weights", killed, lost, note)
+
+
+def _signals(training: Training, chance: random.Random, number: signal.Signals, wanted: int) -> Trial:
+    tried = lost = on_time = 0
+    while tried < wanted:
+        run = training.work / f"{number.name}-{tried}"
+        process = launch(training.log, *training.command(run, "--no-report"))
+        process.process.join((0.2 + 0.8 * chance.random()) * training.seconds)
+        with suppress(ProcessLookupError):
+            if process.process.is_alive() and process.process.pid is not None:
+                os.kill(process.process.pid, number)
+        code = process.wait()
+        saved = "interrupted; continue with" in process.said
+        on_time += saved
+        # before the training has begun SIGTERM ends the process in its own way, and Ctrl-C in one line
+        right = code in ((128 + number, 0) if saved else (128 + number, -number, 0))
+        lost += not (right and "Traceback" not in process.said and training.ends_well(run))
+        tried += 1
+        rmtree(run, ignore_errors=True)
+    note = f"{on_time} came while it trained: saved, exit code {128 + number}"
+    return Trial(f"{number.name} at a random moment: saved, resumed, the same weights", tried, lost, note)
+
+
+def _damage(training: Training, chance: random.Random, wanted: int) -> Trial:
+    stopped = training.stopped(training.work / "stopped")
+    lost = 0
+    for number in range(wanted):
+        run = copytree(stopped, training.work / "damaged")
+        content = bytearray((run / NEWEST).read_bytes())
+        if number % 2:
+            del content[chance.randrange(len(content)) :]
+        else:  # every other one in the header, which holds names, shapes and the position
+            where = chance.randrange(4096 if number % 4 else len(content))
+            content[where] ^= 1 << chance.randrange(8)
+        (run / NEWEST).write_bytes(content)
+        both = number == wanted - 1
+        if both:
+            (run / BEFORE).write_bytes(content)
+            process = launch(training.log, *training.command(run, "--no-report"))
+            process.wait()
+            lost += not process.ended_in_one_line("damaged", "start it again")
+        else:
+            well = training.ends_well(run)
+            lost += not (well and "damaged" in training.log.read_text())
+        rmtree(run)
+    what = "the last save cut short or one bit of it flipped: noticed, and the save before goes on to the same weights"
+    return Trial(what, wanted, lost, "in the last try both saves are damaged: refused in one line")
+
+
+def _second_process(training: Training, wanted: int) -> Trial:
+    lost = 0
+    for number in range(wanted):
+        run = training.work / f"shared-{number}"
+        first = launch(training.log, *training.command(run, "--no-report"))
+        while first.process.is_alive() and not (run / "config.json").exists():
+            time.sleep(0.001)
+        assert first.process.pid is not None
+        os.kill(first.process.pid, signal.SIGSTOP)  # so that it is still there when the second comes
+        for how in (["train", "--resume", run], ["train", *training.options, "--out", run]):
+            second = launch(training.work / "second", *how)
+            second.wait()
+            lost += not second.ended_in_one_line("in use by another process")
+        os.kill(first.process.pid, signal.SIGCONT)
+        lost += not (first.wait() == 0 and training.is_same(run))
+    return Trial("a second process on a run's folder: refused, the first ends as always", 2 * wanted, lost)
+
+
+def _full_disk(training: Training, wanted: int) -> Trial:
+    lost = refused = 0
+    at: dict[str, int] = {}
+    with _disk(training.work / "full") as disk:
+        training.stopped(disk / "run")
+        copytree(disk / "run", training.work / "before-full")
+        # room from nothing to all that a finished run with its report needs
+        need = 3 * (disk / "run" / NEWEST).stat().st_size + 3_000_000
+        for number in range(wanted):
+            _fill(disk, need * number // wanted)
+            process = launch(training.log, *training.command(disk / "run"))
+            code = process.wait()
+            if code != 0:
+                refused += 1
+                lost += not process.ended_in_one_line("No space left on device", "free some space")
+                name = next((line for line in process.said.split() if line.startswith(str(disk))), "")
+                at[Path(name.rstrip(":")).name] = at.get(Path(name.rstrip(":")).name, 0) + 1
+            (disk / "filler").unlink()
+            lost += not training.ends_well(disk / "run")
+            rmtree(disk / "run")
+            copytree(training.work / "before-full", disk / "run")
+    where = ", ".join(f"{name} {count}" for name, count in sorted(at.items()))
+    note = f"{refused} times it was too small, while it wrote: {where}"
+    return Trial(
+        "a disk that is full sooner or later: one line, and resumed when there is room", wanted, lost, note
+    )
+
+
+def _read_only(training: Training) -> Trial:
+    lost = 0
+    with _disk(training.work / "locked") as disk:
+        training.stopped(disk / "run")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for how in (["train", "--resume", disk / "run"], ["train", *training.options, "--out", disk / "new"]):
+            process = launch(training.log, *how)
+            process.wait()
+            lost += not process.ended_in_one_line("Read-only file system", "make it writable")
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        lost += not training.ends_well(disk / "run")
+    return Trial("a folder that cannot be written: one line, and resumed when it can", 2, lost)
+
+
+def _fill(disk: Path, room: int) -> None:
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    with (disk / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, free - room))
+
+
+@contextmanager
+def _disk(at: Path) -> Iterator[Path]:
+    at.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(at)], check=True)
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", str(at)], check=True)
+
+
+def _can_mount(work: Path) -> bool:
+    try:
+        with _disk(work / "probe"):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+PART = Part("crash", "Crashes", ABOUT, make)

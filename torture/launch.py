@@ -1,0 +1,93 @@
+"""`capsnet` as a process of its own, forked in milliseconds from a server that has imported PyTorch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["torture.warm"])
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A `capsnet` command that is running or has ended."""
+
+    process: ForkServerProcess
+    log: Path
+
+    def wait(self, seconds: float = 120) -> int:
+        """Its exit code, negative for a signal. Ends it if it takes longer."""
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+            return 124
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+    @property
+    def said(self) -> str:
+        """Everything it printed."""
+        return self.log.read_text(errors="replace")
+
+    def ended_in_one_line(self, *words: str) -> bool:
+        """Exit code 2 and one line of error that holds these words, no traceback."""
+        errors = [line for line in self.said.splitlines() if line.startswith("error:")]
+        return (
+            self.wait() == 2
+            and len(errors) == 1
+            and "Traceback" not in self.said
+            and all(word in errors[0] for word in words)
+        )
+
+
+def launch(log: Path, *arguments: object) -> Launched:
+    """Start `capsnet ARGUMENTS`, with one thread; what it prints goes to `log`."""
+    process = _CONTEXT.Process(target=_capsnet, args=(str(log), [str(part) for part in arguments]))
+    process.start()
+    return Launched(process, log)
+
+
+def small_training(work: Path, steps: int) -> list[str]:
+    """Options of a `capsnet train` of a second: 80 small images, a network with a few capsules."""
+    folder = work / "pictures"
+    chance = np.random.default_rng(0)
+    for label in range(2):
+        (folder / str(label)).mkdir(parents=True)
+        for number in range(40):
+            pixels = chance.integers(0, 100, (18, 18), np.uint8)
+            pixels[9 * label : 9 * label + 9] += 120
+            Image.fromarray(pixels).save(folder / str(label) / f"{number}.png")
+    options = {
+        "data": f"folder:{folder}",
+        "stem-channels": 8,
+        "primary-types": 2,
+        "batch-size": 16,
+        "steps": steps,
+        "save-seconds": 0,
+        "device": "cpu",
+    }
+    return [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def _capsnet(log: str, arguments: list[str]) -> None:
+    import torch
+
+    from capsnet.cli import main
+
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    sys.argv = ["capsnet", *arguments]
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,13 @@
+"""What every forked `capsnet` has imported before it starts."""
+
+import accelerate  # noqa: F401
+import torch._dynamo  # noqa: F401  (the optimizer imports it; seconds)
+
+import capsnet.cli
+import capsnet.data
+import capsnet.data.folder
+import capsnet.models
+import capsnet.report.page
+import capsnet.report.story
+import capsnet.routing
+import capsnet.training  # noqa: F401
