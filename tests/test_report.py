@@ -404,7 +404,7 @@ def test_a_report_on_nothing_is_one_line(tmp_path: Path) -> None:
     refused("knows 3 classes", some_data(tuple("01")))
     refused("1 examples", evaluation=Evaluation(torch.rand(1, 3), torch.zeros(1, 1, dtype=torch.long)))
     (folder / "config.json").unlink()
-    refused("config.json is missing")
+    refused("no run")
 
 
 def test_a_bare_result_is_enough_and_unknown_facts_are_called_unknown(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def _predict(folder: Path, target: Path, processes: int = 1) -> subprocess.Popen
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
     command = [*launch, "predict", "capsnet-mnist", str(folder), "--out", str(target), "--device", "cpu"]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet)
+    with target.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def _finish(process: subprocess.Popen[bytes], seconds: float = 1800) -> None:

@@ -58,7 +58,7 @@ def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
 
 def predict_files(
     model: Classifier,
-    files: Iterator[Path],
+    files: Iterable[Path],
     names: Sequence[str],
     batch_size: int = BATCH_SIZE,
     *,
@@ -82,7 +82,8 @@ def predict_files(
             `keep_going`.
     """
     team = team or Team()
-    batches = iter(lambda: list(islice(files, batch_size)), [])
+    waiting = iter(files)
+    batches = iter(lambda: list(islice(waiting, batch_size)), [])
     for answers in team.map(lambda batch: _classify(model, batch, names), batches):
         for answer in answers:
             if answer.error is not None and not keep_going:

@@ -44,6 +44,7 @@ class Team:
             share: list[Item] | None
             while (share := self._deal(None)) is not None:
                 self._collect([work(item) for item in share])
+            self._collect([])
 
     def _lead(self, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
         try:
@@ -55,6 +56,7 @@ class Team:
         finally:  # also when `items` fails, or whoever reads the results wants no more
             nothing: list[list[Item] | None] = [None] * self.size
             self._deal(nothing)
+            self._collect([])  # whoever hears from nobody any more must have heard that there is no more
 
     def _deal(self, shares: Sequence[list[Item] | None] | None) -> list[Item] | None:
         """This process's share of what process 0 deals; None: there is no more."""
