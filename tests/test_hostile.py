@@ -284,7 +284,8 @@ def limited(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code that may have two gigabytes of addresses on top of what PyTorch takes."""
     start = "import sys; from capsnet.errors import CapsnetError\nfrom pathlib import Path\n"
     # Not ru_maxrss: there a new program starts with what the tests themselves take.
-    end = "\npeak = Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]\nsys.exit(int(peak) // 1024 > 700)"
+    end = "\npeak = Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]"
+    end += "\nsys.exit(int(peak) // 1024 > 700)"
     command = [sys.executable, "-c", start + code + end, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
