@@ -33,8 +33,8 @@ class Team:
     def map(self, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
         """work(item) of every item, in the order of the items: for process 0. The others work and get nothing.
 
-        One item per process is under way at a time. `items` is only read in process 0. An error in `work` ends the
-        process it happens in, and so the launch.
+        Once per launch; one item per process is under way at a time. `items` is only read in process 0. An error in
+        `work` ends the process it happens in, and so the launch.
         """
         if self.size == 1:
             yield from map(work, items)
@@ -44,7 +44,7 @@ class Team:
             share: list[Item] | None
             while (share := self._deal(None)) is not None:
                 self._collect([work(item) for item in share])
-            self._collect([])
+            self._part()
 
     def _lead(self, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
         try:
@@ -56,7 +56,14 @@ class Team:
         finally:  # also when `items` fails, or whoever reads the results wants no more
             nothing: list[list[Item] | None] = [None] * self.size
             self._deal(nothing)
-            self._collect([])  # whoever hears from nobody any more must have heard that there is no more
+            self._part()
+
+    def _part(self) -> None:
+        """The end: process 0 has heard from all, and no thread of the connection is left to abort the exit."""
+        from torch import distributed
+
+        self._collect([])
+        distributed.destroy_process_group()
 
     def _deal(self, shares: Sequence[list[Item] | None] | None) -> list[Item] | None:
         """This process's share of what process 0 deals; None: there is no more."""
