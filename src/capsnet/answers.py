@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from capsnet.errors import CapsnetError, shown
-from capsnet.files import read_json, write_json
+from capsnet.files import cannot_write, hold, read_json, write_json
 from capsnet.predicting import Answer
 
 
@@ -42,18 +42,9 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        from filelock import FileLock, Timeout
-
         about = self.path.with_name(self.path.name + ".about.json")
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise CapsnetError(f"{shown(self.path)} is being written by another process") from None
-        except OSError as error:
-            raise CapsnetError(f"cannot write {shown(self.path)}: {error.strerror}") from error
-        self._lock = lock
+        lock_file = self.path.with_name(f".{self.path.name}.lock")
+        self._lock = hold(lock_file, f"{shown(self.path)} is being written by another process; wait for it")
         try:
             if not about.exists() and not self.path.exists():
                 write_json(about, self._about)
@@ -64,7 +55,7 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
                 )
             self._file = self.path.open("r+b" if self.path.exists() else "x+b")
         except BaseException:
-            lock.release()
+            self._lock.release()
             raise
         return self
 
@@ -97,17 +88,23 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
         """Write answers as they come; on the disk after every batch. Returns how many."""
         assert self._file is not None
         number = 0
+        lines: list[bytes] = []
         for number, answer in enumerate(answers, 1):
-            self._file.write(json.dumps(answer.as_dict()).encode() + b"\n")
+            lines.append(json.dumps(answer.as_dict()).encode() + b"\n")
             if number % self._batch_size == 0:
-                self._sync()
-        self._sync()
+                self._write(lines)
+                lines.clear()
+        self._write(lines)
         return number
 
-    def _sync(self) -> None:
+    def _write(self, lines: list[bytes]) -> None:
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(b"".join(lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
 
 def _name(line: bytes) -> str | None:

@@ -61,6 +61,26 @@ def cannot_write(path: Path, error: OSError) -> CannotWrite:
     )
 
 
+def hold(lock_file: Path, busy: str) -> Any:
+    """A lock that this process holds until it calls `release()` on it, or ends.
+
+    Raises:
+        CannotWrite: the folder is not writable.
+        CapsnetError: another process holds it; `busy` is the message.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(lock_file)
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise CapsnetError(busy) from None
+    except OSError as error:
+        raise cannot_write(lock_file.parent, error) from error
+    return lock
+
+
 def is_leftover(path: Path) -> bool:
     """Whether a file is the unfinished one of a process that is writing, or that died while it did."""
     return bool(_BESIDE.fullmatch(path.name))

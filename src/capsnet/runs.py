@@ -25,7 +25,7 @@ from torch import Tensor
 
 from capsnet.config import TrainConfig
 from capsnet.errors import CapsnetError
-from capsnet.files import cannot_write, is_leftover, parse_json, read_json, write_json, write_text
+from capsnet.files import cannot_write, hold, is_leftover, parse_json, read_json, write_json, write_text
 from capsnet.models.base import Classifier, parse_config, read_model_config
 from capsnet.provenance import environment
 from capsnet.states import State, load_state, remove_states, save_state
@@ -101,19 +101,8 @@ class Run(AbstractContextManager["Run"]):
         self._lock = None
 
     def _hold(self) -> None:
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / ".lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise CapsnetError(
-                f"{self.folder} is in use by another process; wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
-        self._lock = lock
+        busy = f"{self.folder} is in use by another process; wait for it, or choose another --out"
+        self._lock = hold(self.folder / ".lock", busy)
 
     def _is_new(self) -> bool:
         """Whether the folder holds nothing, or what a training left that died before it had begun."""
