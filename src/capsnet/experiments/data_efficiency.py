@@ -13,7 +13,7 @@ from capsnet.experiments.sizes import NARROW, Steps, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
 from capsnet.report.style import Picture
 
-STEPS = Steps(quick=300, full=5_000)
+STEPS = Steps(quick=400, full=5_000, quick_batch=64)
 #: Names of the sizes, for variants: examples of each class.
 SIZES = {"all" if count is None else str(count): count for count in PER_CLASS}
 #: MNIST has about so many of each class.
@@ -78,7 +78,7 @@ EXPERIMENT = Experiment(
         "model, shifted by up to 2 px; the same steps. Test on all 10,000 test digits. Five draws, paired."
     ),
     deviations={
-        "quick": NARROW,
+        "quick": (*NARROW, "batches of 64"),
         "full": ("one-cycle learning rate over 5,000 steps",),
     },
     cost={"quick": "about 45 minutes on 2 cores", "full": "about 30 minutes on one data-centre GPU"},

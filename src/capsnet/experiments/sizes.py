@@ -39,6 +39,8 @@ class Steps:
 
     quick: int
     full: int
+    quick_batch: int | None = None
+    """Examples per step at the quick scale; None: as many as at the others."""
 
     def at(self, scale: Scale) -> int:
         """Steps at a scale; two are enough to see that it runs."""
@@ -110,7 +112,7 @@ def training(scale: Scale, data: str, steps: Steps, **changes: Any) -> TrainConf
     usual: dict[str, Any] = {
         "data": data,
         "steps": steps.at(scale),
-        "batch_size": size.batch_size,
+        "batch_size": (steps.quick_batch if scale == "quick" else None) or size.batch_size,
         "schedule": size.schedule,
         "learning_rate": size.learning_rate,
         "evaluate_every": 0,
