@@ -23,6 +23,7 @@ from capsnet.experiments import (
     dimensions,
     equivariance,
     multimnist,
+    multimnist_long,
     photographs,
     routing_iterations,
     smallnorb,
@@ -51,6 +52,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for experiment in (
         table1.EXPERIMENT,
         multimnist.EXPERIMENT,
+        multimnist_long.EXPERIMENT,
         affine.EXPERIMENT,
         equivariance.EXPERIMENT,
         data_efficiency.EXPERIMENT,

@@ -85,8 +85,8 @@ def measure(trained: Trained) -> Findings:
     return Findings(tests={"test": trained.evaluation}, metrics=metrics, arrays=arrays)
 
 
-def figures(records: Sequence[Record]) -> list[Picture]:
-    """Errors, error against overlap, and the digits drawn apart."""
+def figures(records: Sequence[Record], name: str = "multimnist") -> list[Picture]:
+    """Errors, error against overlap, and the digits drawn apart; the files' names begin with `name`."""
     centres = [100 * (a + b) / 2 for a, b in pairwise(OVERLAPS)]
     lines = {}
     for variant, runs in by_variant(records).items():
@@ -94,16 +94,16 @@ def figures(records: Sequence[Record]) -> list[Picture]:
         kept = pairs > 0
         lines[variant] = (np.array(centres)[kept].tolist(), (100 * wrong[kept] / pairs[kept]).tolist())
     pictures = [
-        dots("multimnist", records, "test", "pair error, %"),
+        dots(name, records, "test", "pair error, %"),
         curves(
-            "multimnist-overlap",
+            f"{name}-overlap",
             {"| overlap of the bounding boxes, %": lines},
             "pair error, %",
             "Error of test pairs whose digits overlap more and more, over all seeds.",
         ),
     ]
     drawn = [record for record in records if record.variant == "r3" and "inputs" in record.arrays]
-    return [*pictures, separation_figure("multimnist-digits", drawn[0])] if drawn else pictures
+    return [*pictures, separation_figure(f"{name}-digits", drawn[0])] if drawn else pictures
 
 
 EXPERIMENT = Experiment(
