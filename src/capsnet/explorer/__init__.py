@@ -1,7 +1,7 @@
 """The explorer: a local page on which a capsule network can be watched thinking.
 
     session.py     what is shown: a model, its control, digits to pick
-    schemas.py     requests and responses
+    schemas/       requests and responses
     scene.py       the visitor's layers → the network's input
     tracing.py     one scene → everything on the way through the network
     details.py     one unit's arithmetic: a Conv1 pixel, a capsule, a vote

@@ -11,7 +11,7 @@ from capsnet.models import CapsNetConfig
 
 
 def describe_sizes(app: FastAPI, config: CapsNetConfig) -> None:
-    """Make `/openapi.json` say what this model takes, where schemas.py can only set outer limits."""
+    """Make `/openapi.json` say what this model takes, where the schemas can only set outer limits."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -18,14 +18,14 @@ _SIMPLE = {"string": "string", "number": "number", "integer": "number", "boolean
 
 
 def declarations() -> str:
-    """TypeScript interfaces of everything in schemas.py."""
+    """TypeScript interfaces of everything in schemas/."""
     models = [
         value
-        for value in vars(schemas).values()
-        if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == schemas.__name__
+        for value in map(vars(schemas).get, schemas.__all__)
+        if isinstance(value, type) and issubclass(value, BaseModel)
     ]
     _, schema = models_json_schema([(model, "serialization") for model in models])
-    lines = ["// Written by `python -m capsnet.explorer.typescript` from schemas.py."]
+    lines = ["// Written by `python -m capsnet.explorer.typescript` from schemas/."]
     for name, definition in schema["$defs"].items():
         lines.append(f"\nexport interface {'Packed' if name == 'Array' else name} {{")
         optional = issubclass(

@@ -1,4 +1,4 @@
-// Written by `python -m capsnet.explorer.typescript` from schemas.py.
+// Written by `python -m capsnet.explorer.typescript` from schemas/.
 
 export interface AblationResponse {
   rows: Array<AblationRow>;

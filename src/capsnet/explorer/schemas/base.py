@@ -1,0 +1,41 @@
+"""What all messages are made of. Arrays travel as base64 of little-endian numbers: exact, and small."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+#: No picture of a model here has more numbers; the model's own size is checked afterwards.
+MAX_NUMBERS = 3 * 128 * 128
+MAX_ITERATIONS = 10
+
+Pixel = Annotated[float, Field(ge=0, le=1)]
+ClassNumber = Annotated[int, Field(ge=0, le=9999)]
+Iterations = Annotated[int, Field(ge=1, le=MAX_ITERATIONS, description="Routing iterations r.")]
+Parameter = Literal["rotation", "shift_x", "shift_y", "scale", "shear"]
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused (a misspelt option must not pass for its default), and so are NaN and ∞."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Array(BaseModel):
+    """Numbers in C order; `data` is base64 of their little-endian bytes."""
+
+    shape: list[int]
+    dtype: Literal["float32", "uint8"] = "float32"
+    data: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        """Pack a tensor: uint8 stays, everything else becomes float32."""
+        array = tensor.detach().cpu().numpy()
+        dtype: Literal["float32", "uint8"] = "uint8" if array.dtype == np.uint8 else "float32"
+        packed = np.ascontiguousarray(array.astype("u1" if dtype == "uint8" else "<f4"))
+        return cls(shape=list(array.shape), dtype=dtype, data=base64.b64encode(packed.data).decode("ascii"))
