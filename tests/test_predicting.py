@@ -17,6 +17,7 @@ from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError
 from capsnet.models.base import find_pretrained
 from capsnet.predicting import BATCH_SIZE, Answer, image_files, predict_files
+from capsnet.stem import cache
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 65_536])
@@ -91,6 +92,16 @@ def test_a_file_that_was_left_is_taken_up(pictures: Path, tmp_path: Path, answer
     done = predict(pictures, "--out", target)
     assert done.returncode == 0, done.stderr
     assert target.read_bytes() == answers
+
+
+def test_the_last_few_files_get_the_same_answers_after_a_crash(pictures: Path) -> None:
+    """They are the first that the process which takes the file up computes, and not among the last."""
+    model, files = CapsNet.from_pretrained("capsnet-mnist"), list(image_files([pictures]))[: BATCH_SIZE + 5]
+    names = [str(number) for number in range(10)]
+    cache.clear()
+    whole = list(predict_files(model, files, names))
+    cache.clear()
+    assert list(predict_files(model, files[BATCH_SIZE:], names)) == whole[BATCH_SIZE:]
 
 
 def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Path, answers: bytes) -> None:

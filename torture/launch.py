@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -49,9 +50,12 @@ class Launched:
         )
 
 
-def launch(log: Path, *arguments: object) -> Launched:
-    """Start `capsnet ARGUMENTS`, with one thread; what it prints goes to `log`."""
-    process = _CONTEXT.Process(target=_capsnet, args=(str(log), [str(part) for part in arguments]))
+def launch(log: Path, *arguments: object, before: Callable[[], None] | None = None) -> Launched:
+    """Start `capsnet ARGUMENTS`, with one thread; what it prints goes to `log`.
+
+    before: something to be done in the new process first, of a kind that can be pickled.
+    """
+    process = _CONTEXT.Process(target=_capsnet, args=(str(log), [str(part) for part in arguments], before))
     process.start()
     return Launched(process, log)
 
@@ -78,7 +82,7 @@ def small_training(work: Path, steps: int) -> list[str]:
     return [part for name, value in options.items() for part in (f"--{name}", str(value))]
 
 
-def _capsnet(log: str, arguments: list[str]) -> None:
+def _capsnet(log: str, arguments: list[str], before: Callable[[], None] | None) -> None:
     import torch
 
     from capsnet.cli import main
@@ -90,4 +94,6 @@ def _capsnet(log: str, arguments: list[str]) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.argv = ["capsnet", *arguments]
     torch.set_num_threads(1)
+    if before is not None:
+        before()
     main()

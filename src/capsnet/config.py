@@ -54,6 +54,8 @@ class TrainConfig:
     on_nonfinite: OnNonfinite = "stop"
     """What to do about a step whose loss or gradients are NaN or infinite: "stop" ends the training, "skip" leaves
     that step out. Either way the weights are never touched by it."""
+    deterministic: bool = False
+    """Refuse operations that may give other bits in every run; on a GPU slower. A CPU needs no telling."""
 
     def __post_init__(self) -> None:
         at_least = {

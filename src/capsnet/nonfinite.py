@@ -29,6 +29,16 @@ class BrokenSteps:
         self._config, self._plan, self._run = config, plan, run
         self._in_a_row = 0
 
+    def take_up(self, run: Run, done: int) -> None:
+        """Count on in a training that is resumed after `done` steps, as if it had not been interrupted.
+
+        Every process must do this, or they would not end together.
+        """
+        left_out = {line["step"] for line in run.nonfinite()}
+        self._in_a_row = 0
+        while done - self._in_a_row in left_out:
+            self._in_a_row += 1
+
     def judge(self, first: int, done: int, broken: Sequence[BrokenStep]) -> str:
         """Look at the steps from number `first` (from 0) up to `done` of them all.
 
@@ -49,7 +59,7 @@ class BrokenSteps:
             where = f"{NOT_FINITE[what[step]]} in step {step + 1}, at learning rate {rate:.2g}"
             if self._config.on_nonfinite == "stop":
                 raise NotFinite(where)
-            if self._in_a_row == PATIENCE:
+            if self._in_a_row >= PATIENCE:
                 raise NotFinite(f"{where}, and {PATIENCE} steps in a row had to be left out")
         if not what:
             return ""

@@ -94,6 +94,8 @@ def _read(path: Path) -> State:
     text = about.get("position", "")
     if about.get("checksum") != checksum(tensors, text):
         raise CapsnetError(f"{path} is damaged (its checksum differs)")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise CapsnetError(f"{path} is damaged (numbers in it are NaN or infinite)")
     try:
         position = parse_json(text)
         if not (type(position["step"]) is int and position["step"] >= 0 and position["seconds"] >= 0):

@@ -126,7 +126,10 @@ class Stepper:
         ]
         if len(broken) == len(rows):
             return Looked({}, broken)
-        means = self.accelerator.reduce(rows[~flags.any(dim=1), :-2].mean(dim=0), reduction="mean")
+        sound = rows[~flags.any(dim=1), :-2]
+        # divided before they are added: a sum may overflow where the mean does not
+        shares = (sound / (len(sound) * self.processes)).sum(dim=0)
+        means = self.accelerator.reduce(shares, reduction="sum")
         return Looked(dict(zip(self._names, means.tolist(), strict=True)), broken)
 
     def check_weights(self) -> None:
@@ -142,11 +145,13 @@ class Stepper:
         """All tensors that the next step depends on: weights, Adam's moments, PyTorch's random state.
 
         Raises:
-            NotFinite: a weight is no number any more; such a state is not worth keeping.
+            NotFinite: a weight or a moment is no number any more; such a state is not worth keeping.
         """
         self.check_weights()
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
+            if not all(bool(torch.isfinite(moment).all()) for moment in moments.values()):
+                raise NotFinite("the optimizer's moments are not finite")
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from capsnet.config import TrainConfig, learning_rate
 from capsnet.data.dataset import Dataset, Source
+from capsnet.determinism import deterministic
 from capsnet.errors import NotFinite
 from capsnet.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
@@ -86,16 +87,30 @@ def train(
     Raises:
         NotFinite: by the policy `config.on_nonfinite`; the last good state is kept.
         CannotWrite: the disk is full, or the folder is not writable; the last good state is kept.
-        CapsnetError: the saved states are damaged, or of another model.
+        CapsnetError: the saved states are damaged, or of another model; `config.deterministic`, and an operation
+            has no deterministic form on the device.
         Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
-    progress = progress or Silent()
+    with deterministic(config.deterministic):
+        return _train(model, dataset, config, run, device, resume, progress or Silent())
+
+
+def _train(
+    model: Classifier,
+    dataset: Dataset,
+    config: TrainConfig,
+    run: Run,
+    device: str,
+    resume: bool,
+    progress: Progress,
+) -> Evaluation:
     source = augmented(dataset.train, config)
     plan = Plan.of(config, source)
     stepper = Stepper(model, source, config, plan.batch_size, device)
     judge = BrokenSteps(config, plan, run if stepper.is_main else None)
     test = dataset.test.to(stepper.device)
     position = _restore(stepper, run, progress) if resume else {"step": 0, "seconds": 0.0}
+    judge.take_up(run, int(position["step"]))
     watch = _Stopwatch(position["seconds"])
     saved_at, saved_step, logged_step = time.monotonic(), int(position["step"]), int(position["step"])
     try:
@@ -187,18 +202,18 @@ def _look_at_test(
 
 
 class _Stopwatch:
-    """Seconds of training, without saves and evaluations."""
+    """Seconds of training, without saves and evaluations; by a clock that nobody can set."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._lap_seconds = seconds
+        self._lap = 0.0
         self._since = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Seconds since the last lap, more than 0."""
         self._count()
-        lap, self._lap_seconds = self.seconds - self._lap_seconds, self.seconds
-        return lap
+        lap, self._lap = self._lap, 0.0
+        return max(lap, 1e-9)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -209,6 +224,7 @@ class _Stopwatch:
     def _count(self) -> None:
         now = time.perf_counter()
         self.seconds += now - self._since
+        self._lap += now - self._since
         self._since = now
 
 

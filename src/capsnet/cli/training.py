@@ -68,6 +68,12 @@ def train(
         OnNonfinite,
         typer.Option(help="A loss or gradients that are NaN or infinite: end, or leave the step out."),
     ] = OnNonfinite.stop,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="The same bits in every run on a GPU too, slower. A CPU does so always."
+        ),
+    ] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
     """Train a CapsNet: the published network on digits by default. Leaves a run folder behind."""
@@ -113,6 +119,7 @@ def train(
                 evaluate_every=evaluate_every,
                 save_seconds=save_seconds,
                 on_nonfinite=on_nonfinite.value,
+                deterministic=deterministic,
             )
             dataset = load_data(config.data, data_dir, config.image_size)
             model = _new_model(

@@ -57,7 +57,7 @@ class Variant:
     def settings(self, seed: int) -> str:
         """Fingerprint of all that determines a run. Runs of different experiments may share it."""
         training = asdict(replace(self.training, seed=seed))
-        for irrelevant in ("save_seconds", "evaluate_every", "epochs", "on_nonfinite"):
+        for irrelevant in ("save_seconds", "evaluate_every", "epochs", "on_nonfinite", "deterministic"):
             del training[irrelevant]
         asked = {
             "architecture": type(self.model).__name__,

@@ -68,7 +68,8 @@ def backward(
     """
     dtype = s_all.dtype
     totals = torch.zeros_like(s_all)  # V^t, the sum of the outputs before iteration t
-    totals[1:] = squash(s_all[:-1]).cumsum(0)
+    for t in range(1, iterations):  # no cumsum: CUDA's promises no order
+        totals[t] = totals[t - 1] + squash(s_all[t - 1])
     ds_all = torch.zeros_like(s_all)
     last = iterations - 1
     ds_all[last] = squash_backward(s_all[last], dv.to(dtype))

@@ -4,8 +4,8 @@
 (points.py says why it needs a fifth of the multiplications) where it wins: float32 on a CPU, a large kernel, enough
 images and channels. Elsewhere, and in compiled, exported or traced programs, they are the library's.
 
-The same input gives the same bits with the same number of threads. One image alone may take another path than
-inside a batch: the two agree to 1e-6, relative to the norm.
+The same batch gives the same bits with the same number of threads, whatever was computed before. An image alone, or
+among few, may take another path than in a large batch: the two agree to 1e-6, relative to the norm.
 """
 
 from __future__ import annotations

@@ -18,10 +18,9 @@ from capsnet.stem.threads import Job, run
 
 @dataclass
 class Prepared:
-    """What was made of one kernel. `calls` counts how often it was asked for before."""
+    """What was made of one kernel."""
 
     key: tuple[int, ...]
-    calls: int = 0
     _planes: dict[Convolution, Planes] = field(default_factory=dict)
 
     def planes(self, conv: Convolution, weight: Tensor) -> Planes:
@@ -41,9 +40,7 @@ def prepared(weight: Tensor) -> Prepared:
     """What was made of the same weights in the last call, or a fresh start."""
     global _last  # noqa: PLW0603
     key, entry = (*weight.shape, _checksum(weight.detach().contiguous())), _last
-    if entry is not None and entry.key == key:
-        entry.calls += 1
-    else:
+    if entry is None or entry.key != key:
         entry = _last = Prepared(key)
     return entry
 

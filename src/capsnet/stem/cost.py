@@ -16,8 +16,8 @@ import torch
 from capsnet.stem.points import plan
 
 _INPUT = {True: 46.0, False: 66.0}  # per number of the inputs' planes: in training, without gradients
-_WEIGHT = {True: 40.0, False: 66.0}  # per number of the weights' planes
-_READ = 13.0  # per number of the weights' planes, when they are at hand from the last call
+_WEIGHT = 40.0  # per number of the weights' planes, which training makes in each step
+_READ = 13.0  # the same, when they are at hand from the last call
 _OUTPUT = 60.0  # per number of the outputs' planes
 _MARGIN = 1.2  # the library wins a draw
 # For few output places and many weights the library takes longer to bring the weights in order than to multiply.
@@ -41,12 +41,14 @@ class Choice(enum.Enum):
 
     LIBRARY = enum.auto()
     POINTS = enum.auto()
-    POINTS_IF_KNOWN = enum.auto()  # by points if the weights' planes are at hand, else the library
     PATCHES = enum.auto()  # a product of patches and weights
 
 
 def choose(batch: int, height: int, width: int, weight: Sequence[int], stride: int, train: bool) -> Choice:
     """The fastest way to convolve inputs of (batch, channels, height, width).
+
+    It follows from the sizes alone, never from what was computed before: the same images get the same bits.
+    Without gradients the weights' planes are taken to be at hand, as they are from the second call on.
 
     weight: (out, channels, k1, k2). train: gradients are wanted, so the weights will be new each time.
     """
@@ -60,10 +62,9 @@ def choose(batch: int, height: int, width: int, weight: Sequence[int], stride: i
     multiply = products * batch * channels * (out + _INPUT[train]) + _OUTPUT * planes * batch * out
     limit = direct * batch * channels * out / _MARGIN
     if 4 * products * channels * max(out, 128) <= _LARGEST:
-        if multiply + _WEIGHT[train] * products * channels * out < limit:
+        weights = _WEIGHT if train else _READ
+        if multiply + weights * products * channels * out < limit:
             return Choice.POINTS
-        if not train and multiply + _READ * products * channels * out < limit:
-            return Choice.POINTS_IF_KNOWN
     few = batch * direct <= _FEW * kernel[0] * kernel[1]
     if not train and few and math.prod(weight) >= _MANY_WEIGHTS and _has_linear():
         return Choice.PATCHES

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from capsnet.stem import buffers, cost, reference
+from capsnet.stem import buffers, cost
 from capsnet.stem.autograd import Pair, hidden_planes, output_size
 from capsnet.stem.cache import prepared
 from capsnet.stem.spectral import Convolution, Planes, convolution
@@ -32,16 +32,13 @@ def stem(
     if choice is cost.Choice.PATCHES:
         hidden = F.relu(F.conv2d(images, weight1, bias1, strides[0]))
         return _by_patches(hidden, weight2, bias2, strides[1])
-    kernel = prepared(weight2)
-    if choice is cost.Choice.POINTS or kernel.calls:
-        rows, columns = output_size(images.shape, weight1.shape, strides[0])
-        conv = convolution(rows, columns, (weight2.shape[2], weight2.shape[3]), strides[1])
+    rows, columns = output_size(images.shape, weight1.shape, strides[0])
+    conv = convolution(rows, columns, (weight2.shape[2], weight2.shape[3]), strides[1])
 
-        def fill(part: Tensor, planes: Planes) -> Job:
-            return hidden_planes(conv, part, weight1, bias1, strides[0], planes, None)
+    def fill(part: Tensor, planes: Planes) -> Job:
+        return hidden_planes(conv, part, weight1, bias1, strides[0], planes, None)
 
-        return _by_points(conv, images, kernel.planes(conv, weight2), bias2, fill)
-    return reference.features(images, weight1, bias1, weight2, bias2, *strides)
+    return _by_points(conv, images, prepared(weight2).planes(conv, weight2), bias2, fill)
 
 
 def conv2d(
@@ -51,15 +48,12 @@ def conv2d(
     x = x.detach()
     if choice is cost.Choice.PATCHES:
         return _by_patches(x, weight, bias, stride)
-    kernel = prepared(weight)
-    if choice is cost.Choice.POINTS or kernel.calls:
-        conv = convolution(x.shape[2], x.shape[3], (weight.shape[2], weight.shape[3]), stride)
+    conv = convolution(x.shape[2], x.shape[3], (weight.shape[2], weight.shape[3]), stride)
 
-        def fill(part: Tensor, planes: Planes) -> Job:
-            return conv.analyse_input(part.contiguous(memory_format=torch.channels_last), planes)
+    def fill(part: Tensor, planes: Planes) -> Job:
+        return conv.analyse_input(part.contiguous(memory_format=torch.channels_last), planes)
 
-        return _by_points(conv, x, kernel.planes(conv, weight), bias, fill)
-    return F.conv2d(x, weight, bias, stride)
+    return _by_points(conv, x, prepared(weight).planes(conv, weight), bias, fill)
 
 
 def _by_points(
