@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from strategies import augmentations, examples, images_for, labelled, pictures, upto
 from torch import Tensor
 
 from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss, squash
@@ -21,6 +20,7 @@ from capsnet.evaluation import evaluate, wilson_interval
 from capsnet.explain import class_pose, dead_share, fit_equivariance, layer_output, measure, segment
 from capsnet.explain.equivariance import scaling
 from capsnet.predicting import predict_files
+from strategies import augmentations, examples, images_for, labelled, pictures, upto
 
 TINY = CapsNetConfig(
     image_shape=(1, 9, 8), classes=3, stem_channels=4, stem_kernel=3, primary_types=2, primary_dim=3,
@@ -72,7 +72,8 @@ def test_an_augmentation_treats_each_image_by_itself_and_changes_nothing_it_is_g
     try:
         whole = augment(images, uniforms)
     except ValueError as error:  # a crop larger than the image, or an image larger than the canvas
-        assert "crop" in str(error) or "canvas" in str(error)
+        if "crop" not in str(error) and "canvas" not in str(error):
+            raise
         return
     assert torch.equal(images, before)
     assert whole.shape[:2] == images.shape[:2]
@@ -89,7 +90,8 @@ def test_a_data_set_gives_the_same_example_in_any_batch(source: Examples) -> Non
         frozen = freeze(source, 0)
         whole = frozen.batch(torch.arange(len(source)))
     except ValueError as error:
-        assert "crop" in str(error) or "canvas" in str(error)
+        if "crop" not in str(error) and "canvas" not in str(error):
+            raise
         return
     assert frozen.batch(torch.arange(0)).images.shape == (0, *whole.images.shape[1:])
     for i in range(len(source)):
