@@ -71,6 +71,7 @@ anything = st.one_of(
 )
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize("kind", [CapsNetConfig, CNNConfig, TrainConfig, Stage])
 @examples(40)
 @given(data=st.data())
@@ -95,6 +96,7 @@ def test_any_values_are_a_configuration_or_one_line(kind: type[Any], data: st.Da
     assert parse_config(kind, json.loads(json.dumps(asdict(config), allow_nan=False)), HERE) == config
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -114,6 +116,7 @@ def test_a_slip_is_named(build: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.misuse
 def test_numbers_of_other_libraries_and_lists_become_pythons() -> None:
     config = CapsNetConfig(
         image_shape=torch.rand(3, 30, 28).shape,
