@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-browser test-all torture lint bench help clean
+.PHONY: demo test test-annotations test-browser test-all torture lint bench help clean
 
 help:
 	@echo "make demo      install, train the paper's network on 5,000 digits, write the report"
 	@echo "make test      install what the tests need, run them (under 12 minutes on 2 cores)"
 	@echo "make test-browser  the explorer in Chromium"
+	@echo "make test-annotations  shapes and types, checked while tests run"
 	@echo "make test-all  the same and the slow ones"
 	@echo "make torture   kills, full disks, fuzzing, load (hours); writes docs/reliability.md"
 	@echo "make lint      ruff and mypy"
@@ -27,6 +28,12 @@ test: $(VENV)/installed-test lint
 
 test-browser: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -m browser
+
+# The annotations of shapes, while tests run that keep to them.
+ANNOTATED := augment cnn data_affine data_overlapping explain losses model properties properties_parts routing
+test-annotations: $(VENV)/installed-test
+	CAPSNET_CHECK_ANNOTATIONS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu and not misuse" \
+	  $(ANNOTATED:%=tests/test_%.py)
 
 test-all: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -q -m "not gpu"

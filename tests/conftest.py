@@ -10,6 +10,16 @@ from pathlib import Path
 
 import pytest
 
+if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of capsnet is imported
+    from annotations_checked import install
+
+    install()
+
+    def pytest_configure(config: pytest.Config) -> None:
+        """Beartype looks at items of containers by chance, also while Hypothesis builds examples."""
+        config.addinivalue_line("filterwarnings", "ignore:Do not use the .random. module inside strategies")
+
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 #: Directory of the unpacked files → what the unpacking script beside the packed ones calls the set.
 PACKED = {"mnist": "mnist", "smallnorb48": "smallnorb", "cifar-10-batches-bin": "cifar10"}

@@ -88,6 +88,7 @@ def test_a_sheet_turns_one_number_of_one_capsule_only() -> None:
     torch.testing.assert_close(dimension_sheet(model, capsules), dimension_sheet(model, capsules, longest))
 
 
+@pytest.mark.misuse
 def test_a_sheet_needs_a_decoder_and_one_example() -> None:
     with pytest.raises(ValueError, match="decoder"):
         dimension_sheet(small(decoder=None), torch.rand(3, 6), 0)
@@ -192,9 +193,9 @@ def test_correlations_are_pearsons() -> None:
 
 
 def trace_of(couplings: Tensor, logits: Tensor | None = None) -> RoutingTrace:
-    return RoutingTrace(
-        couplings * 0 if logits is None else logits, couplings, torch.zeros(len(couplings), 1, 2, 3)
-    )
+    iterations, batch, _, parents = couplings.shape
+    outputs = torch.zeros(iterations, batch, parents, 3)
+    return RoutingTrace(couplings * 0 if logits is None else logits, couplings, outputs)
 
 
 def test_entropy_runs_from_one_to_nought() -> None:

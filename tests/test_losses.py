@@ -67,11 +67,13 @@ def test_margin_loss_is_zero_when_all_capsules_are_within_their_margins() -> Non
     assert margin_loss(lengths, torch.tensor([[0.0, 1.0, 0.0]])) > 0
 
 
+@pytest.mark.misuse
 def test_margin_loss_refuses_class_indices() -> None:
     with pytest.raises(ValueError, match="0/1 per class"):
         margin_loss(torch.rand(4, 10), torch.tensor([1, 2, 3, 4]))
 
 
+@pytest.mark.misuse
 def test_reconstruction_loss_is_a_sum_over_pixels() -> None:
     images = torch.zeros(2, 1, 28, 28)
     assert reconstruction_loss(images + 0.5, images) == 784 * 0.25

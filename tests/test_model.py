@@ -92,6 +92,7 @@ def test_senseless_configurations_are_refused(changes: dict) -> None:
         CapsNetConfig(**changes)
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize(
     ("images", "message"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -62,12 +63,21 @@ def windows(
     return images.flatten(2).gather(2, index).view(*images.shape[:2], *size)
 
 
+def _at_least(least: int, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"{name} is {size}; it must be at least {least}")
+
+
 @dataclass(frozen=True)
 class Shift:
     """Shift by whole pixels, −max_shift … max_shift down and across; zeros come in at the border."""
 
     max_shift: int
     draws: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        _at_least(0, max_shift=self.max_shift)
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
         """Shift each image by its own amount."""
@@ -87,6 +97,9 @@ class RandomCrop:
 
     size: int
     draws: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        _at_least(1, size=self.size)
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
         """Crop each image at its own place.
@@ -108,6 +121,9 @@ class CenterCrop:
 
     size: int
     draws: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _at_least(1, size=self.size)
 
     def __call__(self, images: Images, uniforms: Uniforms | None = None) -> Augmented:  # noqa: ARG002
         """Crop every image at the same place.
@@ -155,6 +171,9 @@ class Affine:
         shear: up to this much either way (x moves by shear · y).
         scale: lowest and highest factor, drawn for each axis on its own.
         translation: up to this many pixels either way, down and across.
+
+    Raises:
+        ValueError: a value is not finite, or the scale may be 0, which would leave nothing to look at.
     """
 
     rotation: float = 0.0
@@ -162,6 +181,12 @@ class Affine:
     scale: tuple[float, float] = (1.0, 1.0)
     translation: float = 0.0
     draws: ClassVar[int] = 6
+
+    def __post_init__(self) -> None:
+        if not all(map(isfinite, (self.rotation, self.shear, *self.scale, self.translation))):
+            raise ValueError(f"{self}: the values must be finite")
+        if min(self.scale) <= 0 <= max(self.scale):
+            raise ValueError(f"{self}: the scale must not be 0")
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
         """Transform each image in its own way."""
@@ -223,6 +248,8 @@ class Standardize:
 
     def __call__(self, images: Images, uniforms: Uniforms | None = None) -> Images:  # noqa: ARG002
         """Standardise each image by itself."""
+        if not len(images):  # of which PyTorch would warn
+            return images
         numbers = images[0].numel()
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0).clamp(min=numbers**-0.5)

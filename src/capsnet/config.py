@@ -7,6 +7,7 @@ from math import cos, isfinite, pi
 from typing import Any, ClassVar, Literal
 
 from capsnet.errors import CapsnetError
+from capsnet.fields import settle
 
 Schedule = Literal["one-cycle", "paper", "constant"]
 Precision = Literal["fp32", "bf16"]
@@ -19,6 +20,7 @@ AT_MOST = {
     "batch_size": 10**9,
     "shift": 1000,
     "evaluate_every": 10**9,
+    "save_seconds": 10**9,
 }
 
 
@@ -27,7 +29,7 @@ class TrainConfig:
     """Training options. With `data`, `seed` and the model's own configuration they determine a run.
 
     Raises:
-        CapsnetError: a value that makes no sense.
+        CapsnetError: a value that makes no sense, or is of another type.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -58,6 +60,7 @@ class TrainConfig:
     """Refuse operations that may give other bits in every run; on a GPU slower. A CPU needs no telling."""
 
     def __post_init__(self) -> None:
+        settle(self)
         at_least = {
             "epochs": 1,
             "batch_size": 1,

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from capsnet.nonlinearity import at_least_float32
+
 
 def mask(
     capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
@@ -46,6 +48,6 @@ class Decoder(nn.Module):
         self, capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Reconstruct an image from one capsule of each example."""
-        pixels = self.layers(mask(capsules, classes).flatten(1)).float().sigmoid()
-        images: Tensor = pixels.unflatten(1, self.image_shape)
+        pixels = at_least_float32(self.layers(mask(capsules, classes).flatten(1))).sigmoid()
+        images: Tensor = pixels.unflatten(1, self.image_shape)  # type: ignore[no-untyped-call]
         return images

@@ -89,8 +89,11 @@ def evaluate(model: Classifier, source: Source, batch_size: int = 500) -> Evalua
     The model's training mode is put back afterwards.
 
     Raises:
+        ValueError: there are no examples, or no batches.
         NotFinite: a score is no number, so there is no answer to count.
     """
+    if not len(source) or batch_size < 1:
+        raise ValueError(f"evaluate: {len(source)} examples in batches of {batch_size}")
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

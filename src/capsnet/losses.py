@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 #: Weight of the reconstruction's *sum* of squared pixel errors (section 4.1). A mean over 784 pixels wants 0.392.
@@ -11,7 +11,7 @@ RECONSTRUCTION_WEIGHT = 0.0005
 
 def margin_loss(
     lengths: Float[Tensor, "batch classes"],
-    targets: Float[Tensor, "batch classes"],
+    targets: Shaped[Tensor, "batch classes"],
     *,
     present: float = 0.9,
     absent: float = 0.1,
@@ -23,7 +23,8 @@ def margin_loss(
 
     Args:
         lengths: ‖v_k‖ in [0, 1), shape (batch, classes).
-        targets: T_k, 1 where the class is present and 0 elsewhere, shape (batch, classes). Any number of ones.
+        targets: T_k, 1 where the class is present and 0 elsewhere, shape (batch, classes), of any type. Any number
+            of ones.
         present: m⁺, the length beyond which a present class costs nothing.
         absent: m⁻, the length below which an absent class costs nothing.
         down_weight: λ, keeps the many absent classes from shrinking all capsules at the start.
@@ -32,13 +33,14 @@ def margin_loss(
         The loss summed over classes, averaged over the batch.
 
     Raises:
-        ValueError: the shapes differ (class indices instead of 0/1 targets, most often).
+        ValueError: the shapes differ or are no (batch, classes) (class indices instead of 0/1 targets, most often).
     """
-    if lengths.shape != targets.shape:
+    if lengths.shape != targets.shape or lengths.ndim != 2:
         raise ValueError(
-            f"margin_loss: lengths {tuple(lengths.shape)} and targets {tuple(targets.shape)} differ in shape; "
-            "targets are 0/1 per class (torch.nn.functional.one_hot), not class indices"
+            f"margin_loss: lengths {tuple(lengths.shape)} and targets {tuple(targets.shape)} are not both "
+            "(batch, classes); targets are 0/1 per class (torch.nn.functional.one_hot), not class indices"
         )
+    targets = targets.to(lengths.dtype)
     too_short = (present - lengths).clamp(min=0).square()
     too_long = (lengths - absent).clamp(min=0).square()
     loss = targets * too_short + down_weight * (1 - targets) * too_long

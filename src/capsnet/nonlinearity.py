@@ -25,6 +25,13 @@ def squash(s: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     >>> squash(torch.tensor([3.0, 4.0])).norm()
     tensor(0.9615)
     """
-    length = torch.linalg.vector_norm(s, dim=dim, keepdim=True)
+    # In float16 the square of 256 is infinite: such a vector would come out as 0.
+    dtype = torch.float32 if s.dtype == torch.float16 else None
+    length = torch.linalg.vector_norm(s, dim=dim, keepdim=True, dtype=dtype)
     v: Tensor = s * (length / (1 + length.square()))
-    return v
+    return v if dtype is None else v.to(s.dtype)
+
+
+def at_least_float32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Out of 16 bits, where autocast or a converted model left them; float64 stays as it is."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -78,8 +78,8 @@ def predict_files(
         team: processes that share the work; all of them must make this call, and the first gets the answers.
 
     Raises:
-        CapsnetError: a file is no image, truncated, or too large; the answers before it have been given. Not if
-            `keep_going`.
+        CapsnetError: a file is no image, truncated, or too large, or has scores that are not finite; the answers
+            before it have been given. Not if `keep_going`.
     """
     team = team or Team()
     waiting = iter(files)
@@ -129,6 +129,12 @@ def _classify(model: Classifier, batch: Sequence[Path], names: Sequence[str]) ->
             answers.append(Answer(shown(path), None, None, failure))
             continue
         row = next(rows)
+        if not row.isfinite().all():
+            why = (
+                f"{shown(path)}: the model's scores are not finite; its weights are too large to compute with"
+            )
+            answers.append(Answer(shown(path), None, None, why))
+            continue
         best = int(row.argmax())
         answers.append(Answer(shown(path), names[best], float(row[best])))
     return answers

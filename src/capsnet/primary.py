@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.nonlinearity import squash
+from capsnet.nonlinearity import at_least_float32, squash
 from capsnet.stem import features
 
 
@@ -70,4 +70,4 @@ class PrimaryCapsules(nn.Module):
         """Read feature maps as capsules: (batch, types·dim, rows, columns) → (batch, types·rows·columns, dim)."""
         batch, _, rows, columns = maps.shape
         capsules = maps.reshape(batch, self.types, self.dim, rows * columns)
-        return capsules.transpose(2, 3).flatten(1, 2).float()
+        return at_least_float32(capsules.transpose(2, 3).flatten(1, 2))

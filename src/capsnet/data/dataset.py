@@ -60,6 +60,9 @@ class Examples:
         augment: what happens to the images of a batch. None leaves them as they are.
         standardize: the network sees each image with mean 0 and deviation 1. Capsules still reconstruct the
             image in [0, 1].
+
+    Raises:
+        ValueError: not a label for each image; images that are no bytes of this shape, labels that are no integers.
     """
 
     images: UInt8[Tensor, "examples channels height width"]
@@ -70,6 +73,16 @@ class Examples:
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             raise ValueError(f"{len(self.images)} images and {len(self.labels)} labels")
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise ValueError(
+                f"images are {self.images.dtype} of shape {tuple(self.images.shape)}; they must be torch.uint8, "
+                "0 to 255, of shape (examples, channels, height, width)"
+            )
+        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels are {self.labels.dtype} of shape {tuple(self.labels.shape)}; they must be torch.int64 of "
+                "shape (examples,)"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -85,6 +85,14 @@ class Frozen:
 
 
 def freeze(source: Source, stream: int, examples: int | None = None) -> Frozen:
-    """Decide a source's randomness by `frozen_uniforms`: its examples in order, repeated up to `examples`."""
+    """Decide a source's randomness by `frozen_uniforms`: its examples in order, repeated up to `examples`.
+
+    Raises:
+        ValueError: the source is empty and examples are wanted.
+    """
     count = len(source) if examples is None else examples
-    return Frozen(source, torch.arange(count) % len(source), frozen_uniforms(stream, count, source.draws))
+    if count and not len(source):
+        raise ValueError(f"freeze: {count} examples of an empty source")
+    return Frozen(
+        source, torch.arange(count) % max(1, len(source)), frozen_uniforms(stream, count, source.draws)
+    )

@@ -37,7 +37,13 @@ def translation(across: float, down: float = 0.0) -> Transform:
 
 
 def scaling(factor: float) -> Transform:
-    """Enlarge about the centre."""
+    """Enlarge about the centre.
+
+    Raises:
+        ValueError: the factor is 0.
+    """
+    if factor == 0:
+        raise ValueError("scaling: a factor of 0 leaves nothing to look at")
     return lambda images: _affine(images, scale=factor)
 
 
@@ -77,7 +83,10 @@ def class_pose(model: CapsNet, batch_size: int = 250) -> Features:
 
 
 def layer_output(model: Classifier, layer: nn.Module, batch_size: int = 250) -> Features:
-    """Φ: what a layer inside `model` puts out, flattened: a CNN's last hidden layer, say."""
+    """Φ: what a layer inside `model` puts out, flattened: a CNN's last hidden layer, say.
+
+    Φ raises ValueError if the layer takes no part in the scores.
+    """
 
     @torch.no_grad()
     def features(images: Images, _: Labels) -> Tensor:
@@ -92,6 +101,10 @@ def layer_output(model: Classifier, layer: nn.Module, batch_size: int = 250) -> 
                 model.scores(part)
         finally:
             hook.remove()
+        if not outputs:
+            raise ValueError(
+                f"layer_output: the scores of a {type(model).__name__} do not pass through this {type(layer).__name__}"
+            )
         return torch.cat(outputs)
 
     return features
@@ -134,8 +147,10 @@ def fit_equivariance(
             of different sizes can be compared.
 
     Raises:
-        ValueError: no class has at least two examples in both sets.
+        ValueError: no class has at least two examples in both sets; fewer than one component.
     """
+    if components is not None and components < 1:
+        raise ValueError(f"fit_equivariance: components is {components}; it must be at least 1")
     (x, y), (x_test, y_test) = _pair(features, transform, *fit), _pair(features, transform, *held_out)
     residual = unchanged = total = 0.0
     examples = 0

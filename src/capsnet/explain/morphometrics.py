@@ -98,7 +98,9 @@ def _strokes(ink: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     # One black pixel all round: every stroke has an edge.
     padded = torch.from_numpy(np.pad(ink, ((0, 0), (1, 1), (1, 1))))[:, None]
     fine = interpolate(padded, scale_factor=FINE, mode="bilinear")[:, 0].numpy() >= 0.5
-    distance = np.stack([ndimage.distance_transform_edt(image) for image in fine])
+    distance = np.zeros(fine.shape)
+    for image, found in zip(fine, distance, strict=True):
+        found[:] = ndimage.distance_transform_edt(image)
     middle = fine & (distance >= ndimage.maximum_filter(distance, size=(1, 3, 3)) - 1e-9)
     count = middle.sum(axis=(1, 2))
     half = np.where(middle, distance, 0.0).sum(axis=(1, 2)) / np.maximum(count, 1)
@@ -109,7 +111,7 @@ def _strokes(ink: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
 
 def _extent(positions: NDArray[np.float64], ink: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance between the places that leave TAIL of the ink on either side, (batch,)."""
-    places, weights = positions.reshape(len(ink), -1), ink.reshape(len(ink), -1)
+    places, weights = (x.reshape(len(ink), ink.shape[1] * ink.shape[2]) for x in (positions, ink))
     order = np.argsort(places, axis=1, kind="stable")
     places, weights = np.take_along_axis(places, order, 1), np.take_along_axis(weights, order, 1)
     share = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)

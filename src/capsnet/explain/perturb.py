@@ -97,9 +97,9 @@ def dimension_effects(
     """Measure the drawings of `dimension_sheet` for several examples (of one class, to be comparable).
 
     Raises:
-        ValueError: the model has no decoder; fewer than two examples or offsets.
+        ValueError: the model has no decoder; fewer than two examples or different offsets.
     """
-    if len(capsules) < 2 or len(offsets) < 2:
+    if len(capsules) < 2 or len(set(offsets)) < 2:
         raise ValueError("dimension_effects: needs at least two examples and two offsets")
     at = np.asarray(offsets, dtype=np.float64)
     found, slopes, middles = [], [], []

@@ -15,7 +15,7 @@ def coupling_entropy(trace: RoutingTrace) -> Float[Tensor, "iterations batch"]:
     """Entropy of the children's couplings, mean over the children, as a share of the largest possible.
 
     1: each child is spread evenly over its parents; 0: each goes to one parent only. Where the routing is
-    leaky, what goes to nobody counts as one more parent.
+    leaky, what goes to nobody counts as one more parent. NaN where nobody has a choice: a single parent.
     """
     couplings = trace.couplings.double()
     nobody = 1 - couplings.sum(dim=-1, keepdim=True)
@@ -30,7 +30,12 @@ def dead_share(capsules: Float[Tensor, "batch capsules dim"], threshold: float =
 
     A stack of capsule layers starves this way (Mitterreiter et al. 2023). For class capsules the batch must
     hold every class, or a class that is not shown counts as dead.
+
+    Raises:
+        ValueError: there are no examples or no capsules.
     """
+    if not len(capsules) or not capsules.shape[1]:
+        raise ValueError(f"dead_share: {capsules.shape[1]} capsules of {len(capsules)} examples")
     longest = torch.linalg.vector_norm(capsules, dim=-1).amax(dim=0)
     return float((longest < threshold).float().mean())
 

@@ -36,10 +36,10 @@ def segment(
     """Decode each of the `count` longest capsules alone.
 
     Raises:
-        ValueError: the model has no decoder, or fewer classes than `count`.
+        ValueError: the model has no decoder, or `count` is no number of classes.
     """
     capsules = model(images)
-    if count > capsules.shape[1]:
+    if not 1 <= count <= capsules.shape[1]:
         raise ValueError(f"segment: {count} of {capsules.shape[1]} classes")
     lengths, classes = lengths_of(capsules).topk(count, dim=1)
     drawings = model.decode(capsules.repeat_interleave(count, dim=0), classes.flatten())

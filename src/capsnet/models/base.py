@@ -14,7 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capsnet.errors import CapsnetError, shown
+from capsnet.errors import CapsnetError, NotFinite, shown
 from capsnet.files import read_json, write_json
 from capsnet.weights import count_weights, load_weights, save_weights
 
@@ -55,19 +55,43 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
 
         Returns:
             (batch,) for count = 1, else (batch, count) with the most likely first.
+
+        Raises:
+            ValueError: `count` is no number of classes; or as `check_images`.
+            NotFinite: a score is NaN or infinite, because an image or a weight is.
         """
         scores = self.scores(images)
+        if not 1 <= count <= scores.shape[1]:
+            raise ValueError(f"predict: {count} of {scores.shape[1]} classes")
+        # argmax would call NaN the largest, and answer with its class.
+        if not torch.compiler.is_compiling() and (broken := int((~scores.isfinite()).any(dim=1).sum())):
+            raise NotFinite(
+                f"predict: the scores of {broken} of {len(scores)} images are not finite; check the images for NaN"
+            )
         return scores.argmax(dim=1) if count == 1 else scores.topk(count, dim=1).indices
 
-    def check_images(self, images: Tensor) -> None:
-        """Refuse what is no batch of float images of this model's size, with a reason."""
+    def check_images(self, images: object) -> None:
+        """Refuse what is no batch of images of this model's size and floating type.
+
+        Raises:
+            ValueError: what they are, and what they should be.
+        """
         expected = tuple(self.config.image_shape)
+        if not isinstance(images, Tensor):
+            raise ValueError(
+                f"images are of type {type(images).__name__}; make them a tensor of floats in [0, 1]"
+            )
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; this model takes (batch, {', '.join(map(str, expected))})"
             )
         if not images.is_floating_point():
             raise ValueError(f"images are {images.dtype}; convert to float in [0, 1]: images.float() / 255")
+        own = next(self.parameters()).dtype
+        if images.dtype != own and not torch.is_autocast_enabled(images.device.type):
+            raise ValueError(
+                f"images are {images.dtype} and the model is {own}; convert them: images.to({own})"
+            )
 
     def parameter_count(self) -> int:
         """Number of trained numbers."""
@@ -125,8 +149,11 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
 def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a saved model: a path, a shipped model's name, or a download from the Hub."""
     path = Path(name)
-    if path.is_dir():
-        return path
+    try:
+        if path.is_dir():
+            return path
+    except OSError as error:  # the name is longer than names may be
+        raise CapsnetError(f"no model at {shown(path)[:100]}…: {error.strerror}") from error
     shipped = SHIPPED / str(name)
     if len(path.parts) == 1 and shipped.is_dir():
         return shipped
@@ -145,7 +172,7 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
                 f"({type(error).__name__}); check the name and the network"
             ) from error
     known = ", ".join(sorted(folder.name for folder in SHIPPED.glob("*/"))) or "none"
-    raise CapsnetError(f"no model at {path}: it is no folder; models that come with capsnet: {known}")
+    raise CapsnetError(f"no model at {shown(path)}: it is no folder; models that come with capsnet: {known}")
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:

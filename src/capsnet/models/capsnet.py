@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from capsnet.capsules import CapsuleLayer
 from capsnet.decoder import Decoder
 from capsnet.errors import CapsnetError
+from capsnet.fields import settle
 from capsnet.losses import RECONSTRUCTION_WEIGHT, margin_loss, reconstruction_loss
 from capsnet.models.base import Classifier
 from capsnet.models.limits import check_sizes, check_totals
@@ -29,7 +30,7 @@ class CapsNetConfig:
     """Everything that defines a CapsNet and its objective. The defaults are the published network for digits.
 
     Raises:
-        CapsnetError: sizes that do not fit together; an image too small for the two convolutions.
+        CapsnetError: sizes that do not fit together; an image too small for the two convolutions; a wrong type.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -65,6 +66,7 @@ class CapsNetConfig:
     reconstruction_weight: float = RECONSTRUCTION_WEIGHT
 
     def __post_init__(self) -> None:
+        settle(self)
         sizes = {
             "image_shape": self.image_shape,
             "classes": (self.classes,),
@@ -240,14 +242,20 @@ class CapsNet(Classifier):
             classes: whose capsule speaks: one class per example, one for all, or None for the longest.
 
         Raises:
-            ValueError: the model was trained without a decoder.
+            ValueError: the model was trained without a decoder; a class that there is not; not one for each example.
         """
         if self.decoder is None:
             raise ValueError("decode: this model has no decoder (CapsNetConfig.decoder is None)")
         if classes is None:
             classes = lengths_of(capsules).argmax(dim=1)
         elif isinstance(classes, int):
+            if not 0 <= classes < capsules.shape[1]:
+                raise ValueError(f"decode: there is no class {classes} among {capsules.shape[1]}")
             classes = torch.full(capsules.shape[:1], classes, device=capsules.device)
+        elif classes.shape != capsules.shape[:1]:
+            raise ValueError(
+                f"decode: classes {tuple(classes.shape)} must be one for each of {len(capsules)} examples"
+            )
         images: Tensor = self.decoder(capsules, classes)
         return images
 

@@ -7,15 +7,16 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from capsnet.errors import CapsnetError
+from capsnet.fields import settle
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNetConfig
 from capsnet.models.limits import check_sizes, check_totals
+from capsnet.nonlinearity import at_least_float32
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch
@@ -29,7 +30,7 @@ class Stage:
     """A convolution, ReLU, and perhaps 2×2 pooling.
 
     Raises:
-        CapsnetError: a size below 1; an even kernel or a stride where the size is to stay the same.
+        CapsnetError: a size below 1; an even kernel or a stride where the size is to stay the same; a wrong type.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -42,6 +43,7 @@ class Stage:
     pool: Pool | None = None
 
     def __post_init__(self) -> None:
+        settle(self)
         check_sizes("Stage", {name: (getattr(self, name),) for name in ("channels", "kernel", "stride")}, {})
         if self.same and (self.kernel % 2 == 0 or self.stride > 1):
             raise CapsnetError(
@@ -64,7 +66,7 @@ class CNNConfig:
     """Everything that defines a control. The defaults are the paper's baseline for digits (35.4M parameters).
 
     Raises:
-        CapsnetError: sizes that do not fit together; an image too small for the stages.
+        CapsnetError: sizes that do not fit together; an image too small for the stages; a wrong type.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -87,6 +89,7 @@ class CNNConfig:
     """"softmax": one class per image. "sigmoid": each class by itself, for several at once."""
 
     def __post_init__(self) -> None:
+        settle(self)
         if not self.stages:
             raise CapsnetError("CNNConfig: stages is empty; a CNN needs at least one")
         layers = {"stages": len(self.stages), "hidden": len(self.hidden)}
@@ -232,7 +235,7 @@ class CNN(Classifier):
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Logits, in float32 or better."""
         logits: Tensor = self.last(self.dropout(self.features(images)))
-        return logits if logits.dtype == torch.float64 else logits.float()
+        return at_least_float32(logits)
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch n"]:
         """The last hidden layer: what the last linear layer sees."""
