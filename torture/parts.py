@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torture import crash, explorer_load, streaming
+from torture import crash, dependencies, explorer_load, streaming
 from torture.fuzz.campaign import PART as FUZZ
 from torture.part import Part
 
-_ALL: tuple[Part, ...] = (crash.PART, FUZZ, streaming.PART, explorer_load.PART)
+_ALL: tuple[Part, ...] = (crash.PART, FUZZ, streaming.PART, explorer_load.PART, dependencies.PART)
 
 PARTS = {part.name: part for part in _ALL}
