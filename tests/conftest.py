@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +27,33 @@ if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of cap
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 #: Directory of the unpacked files → what the unpacking script beside the packed ones calls the set.
 PACKED = {"mnist": "mnist", "smallnorb48": "smallnorb", "cifar-10-batches-bin": "cifar10"}
+
+
+def only_this_machine(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: no test needs the network, so connections that leave this machine fail as if there were none.
+
+    It sees what Python's sockets do in this process; `make test-wheel` shuts out the subprocesses too.
+    """
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        address = arguments[1]
+        if isinstance(address, tuple) and not _local(address[0]):
+            raise OSError(errno.ENETUNREACH, "the tests have no network", str(address[0]))
+    elif event == "socket.getaddrinfo" and not _local(arguments[0], names=False):
+        raise socket.gaierror(socket.EAI_AGAIN, "the tests have no network")
+
+
+def _local(host: str | bytes | None, names: bool = True) -> bool:
+    """Loopback, or this machine by name; with `names` false, also every numeric address, which nobody is asked for."""
+    text = host.decode() if isinstance(host, bytes) else host
+    if not text or text in ("localhost", socket.gethostname()):
+        return True
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).is_loopback or not names
+    except ValueError:
+        return False
+
+
+sys.addaudithook(only_this_machine)
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ def test_an_example_is_augmented_alike_in_any_batch(augment: Augmentation) -> No
     torch.testing.assert_close(augment(x, u), whole, rtol=0, atol=0)
 
 
+@pytest.mark.quick
 @given(m=st.integers(0, 4), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=25, derandomize=True)
 def test_shift_is_a_shift_with_zeros(m: int, seed: int) -> None:
@@ -138,6 +139,7 @@ def test_affine_at_the_middle_of_its_ranges_changes_nothing() -> None:
     torch.testing.assert_close(still, x)
 
 
+@pytest.mark.quick
 def test_warp_agrees_with_torch_grid_sample() -> None:
     x = images(channels=1, height=12, width=12).double()
     generator = torch.Generator().manual_seed(3)

@@ -37,6 +37,7 @@ def test_no_speed_is_reported_when_the_numbers_differ(build: object) -> None:
         measure(Case("a lie", build), CPU, 0.01)
 
 
+@pytest.mark.quick
 def test_both_paths_are_timed_in_turn_in_one_run() -> None:
     calls: list[str] = []
     times = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, CPU, 0.0, least=5)

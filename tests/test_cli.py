@@ -99,6 +99,7 @@ def assert_one_line(outcome: Outcome, *words: str) -> None:
         assert word in lines[0]
 
 
+@pytest.mark.quick
 def test_help_does_not_wait_for_pytorch() -> None:
     code = "import sys; from capsnet.cli import main; sys.argv[1:] = ['--help']\ntry: main()\nexcept SystemExit: pass\n"
     heavy = "print(sorted({'torch', 'numba', 'matplotlib', 'sklearn', 'accelerate'} & sys.modules.keys()))"
@@ -107,6 +108,7 @@ def test_help_does_not_wait_for_pytorch() -> None:
     assert done.stdout.strip().endswith("[]")
 
 
+@pytest.mark.quick
 def test_version_and_the_list_of_data_sets(capsnet: Command) -> None:
     assert capsnet("--version").out.startswith("capsnet ")
     listed = capsnet("data").out
@@ -114,6 +116,7 @@ def test_version_and_the_list_of_data_sets(capsnet: Command) -> None:
     assert "folder:PATH" in listed
 
 
+@pytest.mark.quick
 def test_train_then_evaluate_then_predict(capsnet: Command, finished: Path, pictures: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     assert (result["n"], result["steps"]) == (4, 12)
@@ -147,6 +150,7 @@ def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures:
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -94,6 +94,7 @@ def test_standardised_input_leaves_the_originals_alone() -> None:
     torch.testing.assert_close(batch.originals[:, 0], images.float() / 255)
 
 
+@pytest.mark.quick
 def test_mnist5k_needs_nothing_and_never_changes() -> None:
     dataset = load("mnist5k", download=False)
     assert (len(dataset.train), len(dataset.test), dataset.image_shape) == (4000, 1000, (1, 28, 28))

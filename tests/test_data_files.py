@@ -97,6 +97,7 @@ def test_nothing_wrong_or_half_written_stays(address: str, tmp_path: Path, kind:
     assert "put them into DIR/some-set and give --data-dir DIR, or set CAPSNET_DATA=DIR" in str(caught.value)
 
 
+@pytest.mark.quick
 def test_no_network(address: str, tmp_path: Path) -> None:
     with pytest.raises(
         CapsnetError, match=r"f.gz is not on this machine and could not be downloaded \(Conn"

@@ -45,6 +45,7 @@ def huge_png(width: int, height: int) -> bytes:
     )
 
 
+@pytest.mark.quick
 def test_grey_image_unchanged(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", Image.fromarray(GRADIENT))
     pixels = read_image(path, (1, 4, 6))
@@ -53,6 +54,7 @@ def test_grey_image_unchanged(tmp_path: Path) -> None:
     assert check(path) == ImageInfo(6, 4, colour=False)
 
 
+@pytest.mark.quick
 def test_colour_channels_come_first_and_in_order(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.bmp", Image.new("RGB", (6, 4), (10, 20, 30)))
     assert check(path).colour
@@ -68,6 +70,7 @@ def test_grey_and_colour_are_converted(tmp_path: Path) -> None:
     assert np.array_equal(read_image(grey, (3, 4, 6)).numpy(), np.stack([GRADIENT] * 3))
 
 
+@pytest.mark.quick
 def test_resizing_is_antialiased(tmp_path: Path) -> None:
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
     small = read_image(saved(tmp_path / "a.png", Image.fromarray(stripes)), (1, 8, 8))
@@ -83,6 +86,7 @@ def test_transparent_parts_are_white(tmp_path: Path, mode: str) -> None:
     assert pixels[0, 0].tolist() == [0, 0, 255, 255]
 
 
+@pytest.mark.quick
 def test_16_bits_keep_the_upper_ones(tmp_path: Path) -> None:
     values = np.array([[0, 257, 32896, 65535]] * 2, np.uint16)
     path = saved(tmp_path / "a.png", Image.fromarray(values))
@@ -90,6 +94,7 @@ def test_16_bits_keep_the_upper_ones(tmp_path: Path) -> None:
     assert not check(path).colour
 
 
+@pytest.mark.quick
 def test_palette_bilevel_and_cmyk(tmp_path: Path) -> None:
     red = Image.new("RGB", (4, 4), (255, 0, 0))
     for name, image in (("p.gif", red.convert("P")), ("c.tiff", red.convert("CMYK"))):
@@ -104,6 +109,7 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     assert read_image(path, (1, 4, 4)).unique().tolist() == [50]
 
 
+@pytest.mark.quick
 def test_exif_rotation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera lay on its side: turn clockwise by 90° to see it upright

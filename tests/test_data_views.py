@@ -249,6 +249,7 @@ def test_toys_differ_and_fit_the_picture() -> None:
     assert gaps.min() > 1
 
 
+@pytest.mark.quick
 def test_rendered_views_carry_their_labels() -> None:
     views = render_instances([3], elevations=[30])
     assert len(views) == 5 * 18 * 6

@@ -124,6 +124,7 @@ class Seen:
         self.left.append(run)
 
 
+@pytest.mark.quick
 def test_all_nine_are_there_and_say_what_they_do() -> None:
     assert {experiment.number for experiment in EXPERIMENTS.values()} == set(range(1, 10))
     for name, experiment in EXPERIMENTS.items():
@@ -384,6 +385,7 @@ def test_digits_found_and_errors_by_overlap_on_hand_worked_pairs() -> None:
     assert table.tolist() == [[1, 1, 0, 0, 0, 0, 2], [0, 1, 0, 0, 0, 0, 1]]
 
 
+@pytest.mark.quick
 def test_a_record_keeps_every_answer_and_array(tmp_path: Path) -> None:
     wrong = torch.rand(101, generator=torch.Generator().manual_seed(0)) < 0.3
     scores = torch.tensor([[0.0, 1.0]]).repeat(101, 1)

@@ -112,6 +112,7 @@ class Painter(CapsNet):
         return warp(base, matrices)
 
 
+@pytest.mark.quick
 def test_effects_name_what_a_dimension_does() -> None:
     model = Painter(CapsNetConfig(stem_channels=8, primary_types=2, class_dim=4))
     generator = torch.Generator().manual_seed(0)
@@ -144,6 +145,7 @@ def test_a_bar_is_measured_as_it_was_drawn(width: int, height: int) -> None:
     assert of("slant", image) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("shear", [-0.5, 0.2, 0.4])
 def test_slant_is_the_shear(shear: float) -> None:
     still = torch.zeros(1)
@@ -210,6 +212,7 @@ def test_entropy_counts_what_goes_to_nobody() -> None:
     assert float(coupling_entropy(trace_of(quarter * 0))) == 0
 
 
+@pytest.mark.quick
 def test_routing_starts_even_and_its_logits_move() -> None:
     model = small()
     with torch.no_grad():

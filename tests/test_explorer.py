@@ -118,6 +118,7 @@ def ask(client: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
 # Numbers
 
 
+@pytest.mark.quick
 def test_numbers_are_the_library_s_for_100_digits(client: httpx.Client, session: Session) -> None:
     images = session.pictures[:100].float() / 255
     with fast.disabled():
@@ -543,6 +544,7 @@ def test_other_hosts_and_origins_are_refused(client: httpx.Client, address: str)
     assert client.post("/api/trace", json=body, headers={"origin": address}).status_code == 200
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "path",
     [
@@ -594,6 +596,7 @@ def picture(mode: str = "L", size: tuple[int, int] = (56, 56), paper: int = 255,
     return file.getvalue()
 
 
+@pytest.mark.quick
 def test_a_dropped_picture_becomes_light_on_dark(client: httpx.Client) -> None:
     on_paper = client.post("/api/picture", content=picture(), headers={"content-type": "image/png"})
     on_black = client.post(
@@ -606,6 +609,7 @@ def test_a_dropped_picture_becomes_light_on_dark(client: httpx.Client) -> None:
     torch.testing.assert_close(pixels, unpack(on_black.json()["image"]), atol=1.5 / 255, rtol=0)
 
 
+@pytest.mark.quick
 def test_what_is_no_picture_is_refused(client: httpx.Client) -> None:
     for content in (b"", b"hello", picture()[:60]):
         response = client.post("/api/picture", content=content, headers={"content-type": "image/png"})

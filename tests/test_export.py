@@ -9,6 +9,7 @@ from capsnet import CapsNet, CapsNetConfig
 from capsnet.export import export_onnx
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("changes", [{}, {"leaky": True, "bias": True, "decoder": None, "iterations": 1}])
 def test_onnx_runtime_gives_the_same_scores_at_any_batch_size(tmp_path: Path, changes: dict) -> None:
     torch.manual_seed(0)

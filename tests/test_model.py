@@ -25,6 +25,7 @@ def test_published_network_has_the_published_number_of_parameters() -> None:
     assert CapsNetConfig.official().parameter_count() == 8_215_568 + 160
 
 
+@pytest.mark.quick
 def test_published_network_shapes() -> None:
     model = CapsNet()
     images = torch.rand(2, 1, 28, 28)
@@ -37,6 +38,7 @@ def test_published_network_shapes() -> None:
     torch.testing.assert_close(trace.capsules, model(images))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "changes",
     [
@@ -106,6 +108,7 @@ def test_wrong_images_get_a_reason(images: torch.Tensor, message: str) -> None:
         CapsNet(SMALL)(images)
 
 
+@pytest.mark.quick
 def test_loss_is_margin_plus_weighted_sum_of_squares() -> None:
     model = CapsNet(SMALL)
     batch = small_batch()
@@ -168,6 +171,7 @@ def test_a_black_image_has_finite_gradients() -> None:
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
+@pytest.mark.quick
 def test_saved_and_loaded_it_is_the_same_model(tmp_path: Path) -> None:
     model = CapsNet(SMALL).eval()
     model.save_pretrained(tmp_path)
@@ -180,6 +184,7 @@ def test_saved_and_loaded_it_is_the_same_model(tmp_path: Path) -> None:
     assert torch.equal(load_model(tmp_path)(images), model(images))
 
 
+@pytest.mark.quick
 def test_half_precision_weights_are_loaded_as_float32(tmp_path: Path) -> None:
     CapsNet(SMALL).save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
@@ -216,6 +221,7 @@ def test_a_config_that_lies_is_refused(tmp_path: Path, changes: dict, message: s
     assert "config.json" in str(caught.value)
 
 
+@pytest.mark.quick
 def test_broken_weights_are_refused_by_name(tmp_path: Path) -> None:
     CapsNet(SMALL).save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"

@@ -72,6 +72,7 @@ def answers(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return target.read_bytes()
 
 
+@pytest.mark.quick
 def test_answers_are_in_the_order_of_the_files(pictures: Path, answers: bytes) -> None:
     names = [json.loads(line)["name"] for line in answers.splitlines()]
     assert names == [str(pictures / f"{number:03}.png") for number in range(300)]

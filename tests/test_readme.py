@@ -14,6 +14,7 @@ def test_there_is_an_example_and_it_is_short() -> None:
     assert len(EXAMPLES[0].strip().splitlines()) <= 10
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_examples_run(number: int) -> None:
     exec(compile(EXAMPLES[number], "README.md", "exec"), {})

@@ -209,6 +209,7 @@ def test_the_result_says_all_that_is_needed_to_judge_it(digits: tuple[Path, Page
     assert re.search(r"seed\s+7\b", page.text)
 
 
+@pytest.mark.quick
 def test_models_without_a_decoder_strange_names_colour_and_no_metrics(tmp_path: Path) -> None:
     names = NASTY + tuple(f"kind {number} with a long name" for number in range(25))
     dataset = some_data(names, (3, 16, 18), each=1)
@@ -290,6 +291,7 @@ def test_confusions_of_single_classes_are_the_usual_ones() -> None:
     assert confusions(told).tolist() == [[1, 0], [1, 1]]
 
 
+@pytest.mark.quick
 def test_the_surest_mistakes_come_first_and_right_ones_are_right() -> None:
     told = material(
         some_data(("a", "b")),

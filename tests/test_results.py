@@ -56,6 +56,7 @@ def runs(variant: str, errors: list[int], scale: str = "full", control: bool = F
     return [record(variant, seed, count, scale, control) for seed, count in enumerate(errors)]
 
 
+@pytest.mark.quick
 def test_intervals_over_seeds_are_students() -> None:
     assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-5)
     found = estimate(runs("r3-reconstruction", [10, 20, 30]), "test")
@@ -130,6 +131,7 @@ def test_quick_results_are_never_beside_the_papers(tmp_path: Path) -> None:
     assert "2.33 ± 0.29 (cnn-baseline)" in full_table
 
 
+@pytest.mark.quick
 def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
     for one in FULL:
         one.write(record_path(tmp_path / "results", one.experiment, one.variant, one.scale, one.seed))

@@ -47,6 +47,7 @@ def from_the_equations(u: Any, weight: Any, iterations: int, bias: Any, leaky: b
     return outputs, all_couplings
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("leaky", [False, True])
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 def test_reference_follows_the_equations(iterations: int, leaky: bool) -> None:
@@ -85,6 +86,7 @@ def test_gradients_match_finite_differences(
         )
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("leaky", [False, True])
 def test_trace_is_what_route_does(backend: str, leaky: bool) -> None:
@@ -126,6 +128,7 @@ def test_a_nan_reaches_its_own_sample_only(backend: str) -> None:
     assert not v[[n for n in range(20) if n != 7]].isnan().any()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("backend", ON_CPU)
 def test_huge_votes_do_not_overflow(backend: str) -> None:
     u, weight = children_and_weight()

@@ -130,6 +130,7 @@ def test_a_sample_does_not_depend_on_its_batch(sizes: tuple[int, int, int], leak
     torch.testing.assert_close(dweight, torch.stack([one[2] for one in singly]).sum(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_same_bits_with_any_number_of_threads(threads: int) -> None:
     tensors = problem(20, 100, 8, 10, 16)

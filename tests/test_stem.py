@@ -90,6 +90,7 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(buffers, "take", poison)
 
 
+@pytest.mark.quick
 def test_paper_geometry_takes_the_fast_path_and_matches_float64(paper):
     found = gradients(features, paper)
     assert not torch.equal(found[0], reference.features(*paper)), "the library's path was taken"

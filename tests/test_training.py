@@ -78,6 +78,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in Run(folder).metrics() if "loss" in line]
 
 
+@pytest.mark.quick
 def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
     evaluation = run_training(tmp_path / "run")
     run = Run(tmp_path / "run")

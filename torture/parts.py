@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from torture import crash, explorer_load, numbers, streaming
+from torture import crash, dependencies, explorer_load, numbers, streaming
 from torture.fuzz.campaign import PART as FUZZ
 from torture.part import Part
 
-_ALL: tuple[Part, ...] = (crash.PART, numbers.PART, FUZZ, streaming.PART, explorer_load.PART)
+_ALL: tuple[Part, ...] = (
+    crash.PART,
+    numbers.PART,
+    FUZZ,
+    streaming.PART,
+    explorer_load.PART,
+    dependencies.PART,
+)
 
 PARTS = {part.name: part for part in _ALL}

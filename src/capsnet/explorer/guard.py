@@ -73,8 +73,11 @@ class Guard:
         """How many bytes the body may have.
 
         Raises:
-            Refused: another host or origin, an unsuitable content type, a body announced as too large.
+            Refused: another host or origin, an unsuitable content type, a body announced as too large, a path
+                that no file can have.
         """
+        if "\0" in scope["path"]:  # no file has such a name; Starlette's static files may end in a traceback
+            raise Refused(404, "there is no such page")
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }

@@ -1,0 +1,138 @@
+"""The licences of everything that capsnet needs to run, as the packages themselves state them: docs/licences.md.
+
+`python -m torture.licences` writes the page from the installed packages and their versions in constraints.txt.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from capsnet.files import write_text
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "licences.md"
+#: What an installed capsnet may need; the tests' tools are not part of it.
+EXTRAS = ("explorer", "export")
+
+PERMISSIVE = re.compile(
+    r"(the )?(new |modified |simplified )?("
+    r"MIT(-CMU|-0)?|0BSD|([23][- ]clause )?BSD([- ][23][- ]clause)?|Apache([- ](software|2\.0))?|"
+    r"ISC( license \(ISCL\))?|PSF-2\.0|Python Software Foundation|HPND|Zlib|CC0-1\.0|BSL-1\.0|Unlicense|LLVM-exception"
+    r")( license)?",
+    re.IGNORECASE,
+)
+#: Changes to the package's own files must be published; what uses them need not be.
+WEAK = re.compile(
+    r"MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\)|L?GPL-[\d.]+\S*-with-\S+", re.IGNORECASE
+)
+STRONG = re.compile(r"\bA?GPL|General Public|LGPL|Lesser", re.IGNORECASE)
+
+HEAD = """# Licences
+
+capsnet is under the MIT licence. This is what it needs to run, the extras `explorer` and `export` included, with the
+versions of `constraints.txt` on Linux without CUDA; written by `python -m torture.licences`. A package's licence is
+what its own metadata says. Libraries that a package brings in its wheel (OpenBLAS, libgfortran, zlib, …) have theirs
+beside it and are not listed.
+"""
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What one package says of itself."""
+
+    name: str
+    text: str
+    kind: str
+    """permissive, weak copyleft, copyleft, or unknown."""
+
+
+def kind(text: str) -> str:
+    """What a licence's name or SPDX expression asks for: its strictest part decides."""
+    if not text:
+        return "unknown"
+    parts = [
+        part.strip(" ()") if " OR " in text or " AND " in text else part.strip()
+        for part in re.split(r" (?:AND|OR|WITH) ", text)
+    ]
+    if all(PERMISSIVE.fullmatch(part) for part in parts):
+        return "permissive"
+    if all(PERMISSIVE.fullmatch(part) or WEAK.fullmatch(part) for part in parts):
+        return "weak copyleft"
+    return "copyleft" if any(STRONG.search(part) for part in parts) else "unknown"
+
+
+def stated(package: Distribution) -> Licence:
+    """The licence by the first of its expression, its licence field, its classifiers whose meaning is known."""
+    metadata = package.metadata
+    one = {name: (metadata.get_all(name) or [""])[0] for name in ("License", "License-Expression")}
+    field = one["License"].strip().partition("\n")[0]
+    classifiers = metadata.get_all("Classifier") or []
+    names = [line.rpartition("::")[2].strip() for line in classifiers if line.startswith("License ::")]
+    texts = [one["License-Expression"], field[:80], " AND ".join(names)]
+    known = [text for text in texts if kind(text) != "unknown"]
+    text = next(iter([*known, *filter(None, texts)]), "")
+    return Licence(canonicalize_name(metadata["Name"]), text or "not stated", kind(text))
+
+
+def needed() -> dict[str, Distribution | None]:
+    """Name → what is installed, of all that capsnet with its extras needs here; None if it is not installed."""
+    found: dict[str, Distribution | None] = {}
+    asked: set[tuple[str, frozenset[str]]] = set()
+    left = [("capsnet", frozenset(EXTRAS))]
+    while left:
+        name, extras = left.pop()
+        if (name, extras) in asked:
+            continue
+        asked.add((name, extras))
+        try:
+            package = found[name] = distribution(name)
+        except PackageNotFoundError:
+            found[name] = None
+            continue
+        for requirement in map(Requirement, package.requires or []):
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                left.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    del found["capsnet"]
+    return dict(sorted(found.items()))
+
+
+def licences() -> list[Licence]:
+    """Of everything that is needed, in the order of names. What is not installed is unknown."""
+    return [
+        Licence(name, "not installed", "unknown") if package is None else stated(package)
+        for name, package in needed().items()
+    ]
+
+
+def pins() -> dict[str, str]:
+    """Name → the version in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def page(found: list[Licence]) -> str:
+    """The Markdown page."""
+    versions = pins()
+    odd = [licence for licence in found if licence.kind != "permissive"]
+    lines = [HEAD]
+    if odd:
+        lines += ["Not simply permissive:", ""]
+        lines += [f"- {licence.name}: {licence.text} ({licence.kind})" for licence in odd]
+        lines.append("")
+    lines += ["| package | version | licence | |", "|---|---|---|---|"]
+    for licence in found:
+        text = licence.text.replace("|", "\\|")
+        lines.append(f"| {licence.name} | {versions.get(licence.name, 'any')} | {text} | {licence.kind} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page(licences()))
