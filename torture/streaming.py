@@ -1,7 +1,8 @@
-"""`capsnet predict` on many files: memory, order, crashes."""
+"""`capsnet predict` and `evaluate` on many files: memory, order, crashes."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,6 +33,7 @@ def make(work: Path, short: bool) -> Sequence[Trial]:
     return [
         _memory(large, work / "large.jsonl", many),
         *_crashes(small, work, few, kills=2 if short else 30),
+        _evaluation(work, source, many, few),
     ]
 
 
@@ -85,6 +88,45 @@ def _crashes(folder: Path, work: Path, number: int, kills: int) -> list[Trial]:
     ]
 
 
+def _evaluation(work: Path, source: Sequence[Path], many: int, few: int) -> Trial:
+    """One process against two, and the most memory for many images against that for few."""
+    folders = {number: _classes(work / f"classes-{number}", source, number) for number in (many, few)}
+    started = time.monotonic()
+    (counted, peak), (_, usual) = (_evaluate(folders[number]) for number in (many, few))
+    seconds = time.monotonic() - started
+    shared, _ = _evaluate(folders[few], processes=2)
+    alone, _ = _evaluate(folders[few])
+    right = counted["n"] == many and shared == alone
+    return Trial(
+        "images counted by `capsnet evaluate`, in memory that does not grow with them; by two processes as by one",
+        many,
+        many * (not right or peak - usual > LEAK),
+        f"RSS {peak:.0f} MiB at most, for {few:,} images {usual:.0f} MiB; {(many + few) / seconds:,.0f} images/s",
+    )
+
+
+def _evaluate(folder: Path, processes: int = 1) -> tuple[dict[str, Any], float]:
+    """What it printed, and the most memory it had, in MiB (of the launcher, if there are several processes)."""
+    command = [*_launch(processes), "evaluate", "capsnet-mnist", "--data", f"folder:{folder}", "--json"]
+    process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"evaluate ended with exit code {process.returncode}")
+    answer: dict[str, Any] = json.loads(said)
+    return answer, usage.ru_maxrss / 1024
+
+
+def _classes(folder: Path, source: Sequence[Path], number: int) -> Path:
+    """`number` names in ten classes for testing, and two names in each for training."""
+    for label in range(10):
+        _linked(folder / "test" / str(label), source[label:], number // 10)
+        _linked(folder / "train" / str(label), source, 2)
+    return folder
+
+
 def _pictures(folder: Path, number: int) -> list[Path]:
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (number, 28, 28), np.uint8)
@@ -96,20 +138,24 @@ def _pictures(folder: Path, number: int) -> list[Path]:
 
 def _linked(folder: Path, source: Sequence[Path], number: int) -> Path:
     """A folder of `number` names for a few pictures."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name in range(number):
         os.link(source[name % len(source)], folder / f"{name:07}.png")
     return folder
 
 
 def _predict(folder: Path, target: Path, processes: int = 1) -> subprocess.Popen[bytes]:
-    launch = [sys.executable, "-m", "capsnet"]
-    if processes > 1:
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
-    command = [*launch, "predict", "capsnet-mnist", str(folder), "--out", str(target), "--device", "cpu"]
+    command = [*_launch(processes), "predict", "capsnet-mnist", str(folder)]
+    command += ["--out", str(target), "--device", "cpu"]
     with target.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _launch(processes: int) -> list[str]:
+    if processes == 1:
+        return [sys.executable, "-m", "capsnet"]
+    several = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [*several, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
 
 
 def _finish(process: subprocess.Popen[bytes], seconds: float = 1800) -> None:
@@ -146,6 +192,7 @@ PART = Part(
     "Many files",
     "`capsnet predict --out` on folders of 28×28 pictures (names of 512 different ones) with the network that comes "
     f"with the package. Resident memory is read every {LOOK_EVERY} seconds; growth of more than {LEAK} MiB counts "
-    "as loss. Kills are of the launcher and its workers together.",
+    "as loss, and so it does for `capsnet evaluate` from few to many images. Kills are of the launcher and its "
+    "workers together.",
     make,
 )

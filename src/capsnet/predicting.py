@@ -14,7 +14,7 @@ from capsnet.data.images import read_image
 from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError, shown
 from capsnet.models.base import Classifier, find_pretrained, read_model_config
-from capsnet.team import Team
+from capsnet.team import Team, alone
 
 #: Images at a time.
 BATCH_SIZE = 128
@@ -76,15 +76,16 @@ def predict_files(
         batch_size: images at a time; in each process.
         keep_going: a file that cannot be read gets an answer that says so.
         team: processes that share the work; all of them must make this call, and the first gets the answers.
+            None: this process does it.
 
     Raises:
         CapsnetError: a file is no image, truncated, or too large, or has scores that are not finite; the answers
             before it have been given. Not if `keep_going`.
     """
-    team = team or Team()
     waiting = iter(files)
     batches = iter(lambda: list(islice(waiting, batch_size)), [])
-    for answers in team.map(lambda batch: _classify(model, batch, names), batches):
+    share = alone if team is None else team.map
+    for answers in share(lambda batch: _classify(model, batch, names), batches):
         for answer in answers:
             if answer.error is not None and not keep_going:
                 raise CapsnetError(answer.error)

@@ -10,6 +10,7 @@ from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
+    from capsnet.data.folder import ImageFolder
     from capsnet.evaluation import Evaluation
     from capsnet.models import Classifier
 
@@ -27,7 +28,7 @@ def side(model: Classifier) -> int | None:
     return height if height == width else None
 
 
-def check_fit(model: Classifier, dataset: Dataset) -> None:
+def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
     """Refuse a data set whose classes or image size are not the model's."""
     if model.config.classes != len(dataset.classes):
         raise CapsnetError(

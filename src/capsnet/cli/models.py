@@ -16,6 +16,9 @@ from capsnet.console import err, out
 from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
+    from capsnet.data import Batch
+    from capsnet.evaluation import Count
+    from capsnet.models import Classifier
     from capsnet.predicting import Answer
     from capsnet.team import Team
 
@@ -28,20 +31,57 @@ def evaluate(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a saved model's error on a test set, with its 95 % interval."""
-    from capsnet.evaluation import evaluate as run_evaluation
+    """Measure a saved model's error on a test set, with its 95 % interval.
+
+    Under torchrun the processes share the work. The images of a folder are not kept in memory.
+    """
     from capsnet.models import load_model
     from capsnet.stepping import pick_device
+    from capsnet.team import Team
 
     loaded = load_model(model, device=pick_device(device))
     name = data or trained_on(model)
-    dataset = load_data(name, data_dir, side(loaded) if name.startswith("folder:") else None)
-    check_fit(loaded, dataset)
-    evaluation = run_evaluation(loaded, dataset.test.to(pick_device(device)))
+    with Team() as team:
+        if name.startswith("folder:"):
+            named, counted = _count_in_folder(loaded, name.removeprefix("folder:"), team)
+        else:
+            named, counted = _count_in_memory(loaded, name, data_dir, team)
+    if counted is None:  # this process worked for the first
+        return
     if as_json:
-        print(json.dumps({"data": dataset.name, **evaluation.summary()}))
+        print(json.dumps({"data": named, **counted.summary()}))
     else:
-        out.print(f"{dataset.name}: test error {evaluation}")
+        out.print(f"{named}: test error {counted}")
+
+
+def _count_in_folder(model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:
+    from capsnet.data.folder import Portion, open_folder, read_portion
+    from capsnet.evaluation import BATCH_SIZE, batch_of, count_errors
+
+    device = next(model.parameters()).device
+    folder = open_folder(path, side(model), team)
+    if folder is not None:
+        check_fit(model, folder)
+
+    def read(portion: Portion) -> Batch:
+        examples = read_portion(portion, model.config.image_shape).to(device)
+        return batch_of(examples, range(len(examples)), device)
+
+    portions = folder.portions("test", BATCH_SIZE) if folder else iter(())
+    return folder.name if folder else "", count_errors(model, portions, read, team)
+
+
+def _count_in_memory(
+    model: Classifier, name: str, data_dir: Path | None, team: Team
+) -> tuple[str, Count | None]:
+    from capsnet.evaluation import batch_of, count_errors, row_ranges
+
+    device = next(model.parameters()).device
+    dataset = load_data(name, data_dir, None)
+    check_fit(model, dataset)
+    test = dataset.test.to(device)
+    ranges = row_ranges(len(test))
+    return dataset.name, count_errors(model, ranges, lambda rows: batch_of(test, rows, device), team)
 
 
 @app.command()
@@ -67,37 +107,28 @@ def predict(
     from capsnet.team import Team
 
     loaded = load_model(model, device=pick_device(device))
-    names, files, team = class_names(model, loaded), image_files(images), Team()
-    if target is not None:
-        _write_answers(
-            target,
-            model,
-            images,
-            files,
-            predict_files(loaded, files, names, keep_going=keep_going, team=team),
-            team,
-        )
-        return
-    for answer in predict_files(loaded, files, names, keep_going=keep_going, team=team):
-        if as_json:
-            print(json.dumps(answer.as_dict()))
-        elif answer.error is None:
-            out.print(f"{answer.name}\t{answer.label}\t{answer.score:.3f}")
-        else:
-            err.print(shown(answer.error))
+    names, files = class_names(model, loaded), image_files(images)
+    with Team() as team:
+        answers = predict_files(loaded, files, names, keep_going=keep_going, team=team)
+        if target is not None and team.leads:
+            _write_answers(target, model, images, files, answers)
+            return
+        for answer in answers:  # there are none in a process that works for the first
+            if as_json:
+                print(json.dumps(answer.as_dict()))
+            elif answer.error is None:
+                out.print(f"{answer.name}\t{answer.label}\t{answer.score:.3f}")
+            else:
+                err.print(shown(answer.error))
 
 
 def _write_answers(
-    target: Path, model: str, images: list[Path], files: Iterator[Path], answers: Iterator[Answer], team: Team
+    target: Path, model: str, images: list[Path], files: Iterator[Path], answers: Iterator[Answer]
 ) -> None:
     from capsnet.answers import AnswerFile
     from capsnet.models.base import find_pretrained
     from capsnet.predicting import BATCH_SIZE
 
-    if not team.leads:
-        for _ in answers:  # there are none: this process works for the first
-            pass
-        return
     with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE) as file:
         file.take_up(files)
         added = file.append(answers)

@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from capsnet.data.dataset import Dataset, Examples
-from capsnet.data.images import check, read_image
+from capsnet.data.images import ImageInfo, check, read_image
+from capsnet.data.layout import Half, Layout, find_layout
 from capsnet.errors import CapsnetError, shown
+from capsnet.team import Team, alone
 
 #: All pixels stay in memory; a first image of 12 megapixels would ask for all others at that size.
 MAX_BYTES = 2**33
-LAYOUT = "it must hold one directory of images per class"
+#: Files whose headers are looked at together.
+HEADERS_AT_ONCE = 500
+
+#: Some image files and the numbers of their classes.
+Portion = list[tuple[Path, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """A folder all of whose names and headers were looked at; its pixels have not been read."""
+
+    layout: Layout
+    image_shape: tuple[int, int, int]
+    """(channels, height, width) that its images are brought to: in colour if any of them is."""
+    images: int
+    resized: bool
+    """Whether any image has another size."""
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+        return f"folder:{shown(self.layout.root)}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names, each on one line."""
+        return tuple(shown(name) for name in self.layout.classes)
+
+    @property
+    def provenance(self) -> str:
+        """One sentence about the images."""
+        _, height, width = self.image_shape
+        resized = f", resized to {width}×{height}" if self.resized else ""
+        return (
+            f"{self.images:,} images of {len(self.classes)} classes from {shown(self.layout.root)}{resized}; "
+            f"{self.layout.split}."
+        )
+
+    def portions(self, half: Half, size: int) -> Iterator[Portion]:
+        """The files for training or for testing, in order, `size` at a time."""
+        files = self.layout.files(half)
+        return iter(lambda: list(islice(files, size)), [])
 
 
 def load_folder(path: Path | str, image_size: int | None = None) -> Dataset:
-    """Read PATH/<class>/<image>, or PATH/train/<class>/<image> and PATH/test/<class>/<image>.
+    """Read PATH/<class>/<image>, or PATH/train/<class>/<image> and PATH/test/<class>/<image>, into memory.
 
     Without train/ and test/, a fifth of the images of each class, always the same, is held out for testing.
     Hidden files and directories are ignored; classes are in the order of their sorted names; the set is in
@@ -28,105 +75,92 @@ def load_folder(path: Path | str, image_size: int | None = None) -> Dataset:
         image_size: height and width of the network's input. None: the size of the first image.
 
     Raises:
-        CapsnetError: too few classes or images, a file that is no image, a link that leaves the folder.
+        CapsnetError: too few classes or images, a file that is no image, a link that leaves the folder; or more
+            pixels than `MAX_BYTES`.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise CapsnetError(f"{shown(root)}: is not a directory; {LAYOUT}")
-    subfolders = {entry.name for entry in _entries(root) if entry.is_dir()}
-    if {"train", "test"} <= subfolders:
-        if extra := sorted(subfolders - {"train", "test"}):
-            raise CapsnetError(
-                f"{shown(root / extra[0])}: neither train/ nor test/, which are there; move it away"
-            )
-        train, test = _files(root / "train", root), _files(root / "test", root)
-        if differing := sorted(train.keys() ^ test.keys()):
-            raise CapsnetError(
-                f"{shown(root)}: class {shown(differing[0])} is in one of train/ and test/ only; "
-                "add it to both"
-            )
-        split = "split as found in train/ and test/"
-    else:
-        train, test = _split(_files(root, root), root)
-        split = "a fifth of each class held out for testing"
-
-    headers = [check(file) for files in (*train.values(), *test.values()) for file in files]
-    first = headers[0]
-    height, width = (first.height, first.width) if image_size is None else (image_size, image_size)
-    shape = (3 if any(header.colour for header in headers) else 1, height, width)
-    if len(headers) * np.prod(shape) > MAX_BYTES:
+    folder = open_folder(path, image_size)
+    assert folder is not None
+    _, height, width = folder.image_shape
+    if folder.images * np.prod(folder.image_shape) > MAX_BYTES:
         raise CapsnetError(
-            f"{shown(root)}: {len(headers):,} images of {width}×{height} pixels need more than "
+            f"{shown(folder.layout.root)}: {folder.images:,} images of {width}×{height} pixels need more than "
             f"{MAX_BYTES // 2**30} GiB; give a smaller --image-size"
         )
-    sizes = {(header.height, header.width) for header in headers}
-    resized = "" if sizes == {(height, width)} else f", resized to {width}×{height}"
-    return Dataset(
-        f"folder:{shown(root)}",
-        _examples(train, shape),
-        _examples(test, shape),
-        tuple(shown(name) for name in train),
-        shape,
-        f"{len(headers):,} images of {len(train)} classes from {shown(root)}{resized}; {split}.",
-    )
+    train, test = (read_portion(folder.layout.files(half), folder.image_shape) for half in ("train", "test"))
+    return Dataset(folder.name, train, test, folder.classes, folder.image_shape, folder.provenance)
 
 
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return sorted((e for e in directory.iterdir() if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        raise CapsnetError(
-            f"{shown(directory)}: cannot be read ({error.strerror}); check its rights"
-        ) from error
+def open_folder(
+    path: Path | str, image_size: int | None = None, team: Team | None = None
+) -> ImageFolder | None:
+    """Look at all names and headers of a folder, see `load_folder`; in memory that does not grow with their number.
+
+    Args:
+        path: the folder.
+        image_size: height and width of the network's input. None: the size of the first image.
+        team: processes that share the work; all of them must make this call. None: this one does it.
+
+    Returns:
+        The folder; None in a process that does not lead the team.
+
+    Raises:
+        CapsnetError: as `load_folder`, but for the number of pixels.
+    """
+    leads = team is None or team.leads
+    layout = find_layout(Path(path).expanduser()) if leads else None
+    share: Callable[[Callable[[list[Path]], _Seen], Iterator[list[Path]]], Iterator[_Seen]]
+    share = alone if team is None else team.map
+    first: ImageInfo | None = None
+    images, colour, resized = 0, False, False
+    for seen in share(_look, _headers(layout) if layout else iter(())):
+        if seen.fault:
+            raise CapsnetError(seen.fault)
+        first = first or seen.first
+        assert first is not None
+        size = (first.height, first.width) if image_size is None else (image_size, image_size)
+        images += seen.images
+        colour |= seen.colour
+        resized |= seen.sizes != {size}
+    if layout is None or first is None:
+        return None
+    height, width = (first.height, first.width) if image_size is None else (image_size, image_size)
+    return ImageFolder(layout, (3 if colour else 1, height, width), images, resized)
 
 
-def _files(directory: Path, root: Path) -> dict[str, list[Path]]:
-    """Class name → its image files, both sorted."""
-    inside = root.resolve()
+def read_portion(files: Iterable[tuple[Path, int]], image_shape: tuple[int, int, int]) -> Examples:
+    """Read images and bring them to `image_shape`.
 
-    def stays_inside(entry: Path) -> None:
-        if not entry.resolve().is_relative_to(inside):
-            raise CapsnetError(f"{shown(entry)}: is a link out of {shown(root)}; put the file itself there")
+    Args:
+        files: at least one image file, each with the number of its class.
+        image_shape: (channels, height, width).
 
-    classes: dict[str, list[Path]] = {}
-    stays_inside(directory)
-    for folder in _entries(directory):
-        stays_inside(folder)
-        if not folder.is_dir():
-            continue
-        classes[folder.name] = files = _entries(folder)
-        for file in files:
-            stays_inside(file)
-            if not file.is_file():
-                fault = "a directory inside a class" if file.is_dir() else "not a file"
-                raise CapsnetError(
-                    f"{shown(file)}: is {fault}; images must lie directly in the class's directory"
-                )
-        if not files:
-            raise CapsnetError(f"{shown(folder)}: has no images; add some, or delete the directory")
-    if len(classes) < 2:
-        found = f"only {shown(next(iter(classes)))}" if classes else "none"
-        raise CapsnetError(f"{shown(directory)}: at least two classes are needed, there is {found}; {LAYOUT}")
-    return classes
-
-
-def _split(classes: dict[str, list[Path]], root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    # RandomState's streams are frozen: the same folder is split in the same way for ever.
-    random = np.random.RandomState(0)
-    train, test = {}, {}
-    for name, files in classes.items():
-        if len(files) < 2:
-            raise CapsnetError(
-                f"{shown(root / name)}: has one image; at least two are needed, one to train and one to test"
-            )
-        order = random.permutation(len(files))
-        held_out = max(1, round(len(files) / 5))
-        test[name] = [files[i] for i in sorted(order[:held_out])]
-        train[name] = [files[i] for i in sorted(order[held_out:])]
-    return train, test
-
-
-def _examples(classes: dict[str, list[Path]], shape: tuple[int, int, int]) -> Examples:
-    images = [read_image(file, shape) for files in classes.values() for file in files]
-    labels = [label for label, files in enumerate(classes.values()) for _ in files]
+    Raises:
+        CapsnetError: a file cannot be read as an image.
+    """
+    images, labels = zip(*((read_image(file, image_shape), label) for file, label in files), strict=True)
     return Examples(torch.stack(images), torch.tensor(labels))
+
+
+class _Seen(NamedTuple):
+    """What the headers of some files say."""
+
+    first: ImageInfo | None = None
+    images: int = 0
+    colour: bool = False
+    sizes: frozenset[tuple[int, int]] = frozenset()
+    fault: str | None = None
+    """Why one of them is no image."""
+
+
+def _headers(layout: Layout) -> Iterator[list[Path]]:
+    files = (file for half in ("train", "test") for file, _ in layout.files(half))
+    return iter(lambda: list(islice(files, HEADERS_AT_ONCE)), [])
+
+
+def _look(files: list[Path]) -> _Seen:
+    try:
+        headers = [check(file) for file in files]
+    except CapsnetError as error:  # told by the process that leads, in its place
+        return _Seen(fault=str(error))
+    sizes = frozenset((header.height, header.width) for header in headers)
+    return _Seen(headers[0], len(headers), any(header.colour for header in headers), sizes)

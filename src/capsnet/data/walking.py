@@ -6,12 +6,20 @@ import heapq
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from capsnet.errors import CapsnetError, shown
 
 #: Names held at a time. A directory is read once for every so many of its entries: a million names in sixteen
 #: readings, which is seconds beside the hour that a million images take.
 NAMES_AT_ONCE = 65_536
+
+
+class Entry(NamedTuple):
+    """A name in a directory, and what it stands for; what a link leads to is not looked at."""
+
+    name: str
+    kind: Literal["directory", "file", "link", "other"]
 
 
 def files_in(folder: Path, endings: frozenset[str] | set[str]) -> Iterator[Path]:
@@ -22,22 +30,25 @@ def files_in(folder: Path, endings: frozenset[str] | set[str]) -> Iterator[Path]
     Raises:
         CapsnetError: a directory cannot be read.
     """
-    for name, is_folder in _sorted_entries(folder):
-        path = folder / name
-        if is_folder:
+    for entry in entries_in(folder):
+        path = folder / entry.name
+        if entry.kind == "directory":
             yield from files_in(path, endings)
         elif path.suffix.lower() in endings and path.is_file():
             yield path
 
 
-def _sorted_entries(folder: Path) -> Iterator[tuple[str, bool]]:
-    """(name, whether it is a directory) of everything in a directory, sorted by name."""
+def entries_in(folder: Path) -> Iterator[Entry]:
+    """Everything in a directory, sorted by name.
+
+    Raises:
+        CapsnetError: it cannot be read.
+    """
     last = ""
     while True:
         try:
             with os.scandir(folder) as entries:
-                later = ((e.name, e.is_dir(follow_symlinks=False)) for e in entries if e.name > last)
-                found = heapq.nsmallest(NAMES_AT_ONCE, later)
+                found = heapq.nsmallest(NAMES_AT_ONCE, (_entry(e) for e in entries if e.name > last))
         except OSError as error:
             raise CapsnetError(
                 f"{shown(folder)}: cannot be read ({error.strerror}); check its rights"
@@ -45,4 +56,12 @@ def _sorted_entries(folder: Path) -> Iterator[tuple[str, bool]]:
         yield from found
         if len(found) < NAMES_AT_ONCE:
             return
-        last = found[-1][0]
+        last = found[-1].name
+
+
+def _entry(entry: os.DirEntry[str]) -> Entry:
+    if entry.is_symlink():
+        return Entry(entry.name, "link")
+    if entry.is_dir(follow_symlinks=False):
+        return Entry(entry.name, "directory")
+    return Entry(entry.name, "file" if entry.is_file(follow_symlinks=False) else "other")
