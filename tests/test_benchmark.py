@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.speed_table import read, table
 
 from capsnet.benchmark import Case, NoParity, Result, describe, measure
 from capsnet.benchmark.cases import PAPER, build_routing, largest_difference
@@ -80,11 +79,3 @@ def test_largest_difference_is_relative_to_the_reference() -> None:
         > largest_difference((torch.ones(2), torch.zeros(2)), (torch.ones(2), torch.ones(2)))
         == 1
     )
-
-
-def test_the_page_about_speed_shows_what_was_measured() -> None:
-    top = Path(__file__).parents[1]
-    page = (top / "docs/speed.md").read_text(encoding="utf-8")
-    rows = read(top / "benchmarks/results/cpu.csv")
-    assert table(rows) in page
-    assert rows[0]["commit"][:7] in page

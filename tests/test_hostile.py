@@ -82,15 +82,20 @@ ABSURD = [
 
 def test_absurd_configurations_are_refused_before_any_memory_is_asked_for(tmp_path: Path) -> None:
     import resource
+    import tracemalloc
 
     for config_class, values in ABSURD:  # compiles the readers, which is memory too
         with pytest.raises(CapsnetError):
             parse_config(config_class, values, tmp_path / "config.json")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
     for config_class, values in ABSURD:
         with pytest.raises(CapsnetError, match=r"config\.json: ") as caught:
             parse_config(config_class, values, tmp_path / "config.json")
         assert str(caught.value).isprintable()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10e6
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "kB"
 
 

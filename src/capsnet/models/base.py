@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from capsnet.errors import CapsnetError, NotFinite, shown
 from capsnet.files import read_json, write_json
+from capsnet.models.limits import check_sizes
 from capsnet.weights import count_weights, load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -197,6 +198,12 @@ def parse_config(config_class: type[C], values: dict[str, Any], where: Path) -> 
     """
     from pydantic import ValidationError
 
+    # Before anything is built of it: each of a hundred thousand layers would be checked, for seconds.
+    check_sizes(
+        f"{where}: {config_class.__name__}",
+        {},
+        {shown(name)[:100]: len(value) for name, value in values.items() if isinstance(value, list)},
+    )
     try:
         adapter = _adapter(config_class)  # type: ignore[arg-type]  # a class is hashable
         config: C = adapter.validate_json(json.dumps(values), strict=True)

@@ -1,0 +1,13 @@
+"""docs/speed.md shows what was measured."""
+
+from pathlib import Path
+
+from benchmarks.speed_table import read, table
+
+
+def test_the_page_about_speed_shows_what_was_measured() -> None:
+    top = Path(__file__).parents[1]
+    page = (top / "docs/speed.md").read_text(encoding="utf-8")
+    rows = read(top / "benchmarks/results/cpu.csv")
+    assert table(rows) in page
+    assert rows[0]["commit"][:7] in page
