@@ -85,7 +85,7 @@ def curves(
     """
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(3.2 * columns + 0.4, 2.7 * rows + 0.5)
+    figure = new_figure(max(4.8, 3.2 * columns + 0.4), 2.7 * rows + 0.5)
     names = list(dict.fromkeys(variant for lines in panels.values() for variant in lines))
     handles = {}
     for number, (title, lines) in enumerate(panels.items()):
@@ -104,11 +104,10 @@ def curves(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(3, len(handles)),
+            ncols=min(3 if columns > 1 else 2, len(handles)),  # as many as the width holds
             frameon=False,
             fontsize=8,
         )
-    about = ", ".join(title.partition("|")[0].strip() for title in panels)
-    return Picture(
-        name, png(figure), f"{y} against {about}, a line for each of {', '.join(names)}", caption, wide=True
-    )
+    about = ", ".join(next(part.strip() for part in title.split("|") if part.strip()) for title in panels)
+    shown = f"{y} against {about}" if y else about
+    return Picture(name, png(figure), f"{shown}, a line for each of {', '.join(names)}", caption, wide=True)
