@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
+
+from capsnet.errors import CapsnetError
+from capsnet.stepping import _check_launch
 
 LAUNCH = [
     sys.executable,
@@ -69,6 +73,17 @@ def test_two_processes_are_the_same_training_as_one(tmp_path: Path, fresh: tuple
     assert json.loads((tmp_path / "two" / "result.json").read_text())["processes"] == 2
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="would be trained there")
+def test_processes_find_each_other_where_there_is_nothing_but_cpus(
+    tmp_path: Path, fresh: tuple[str, ...]
+) -> None:
+    arguments = command(2, *fresh, "--out", tmp_path / "two")
+    arguments.remove("--device")
+    arguments.remove("cpu")
+    run(arguments)
+    assert json.loads((tmp_path / "two" / "result.json").read_text())["processes"] == 2
+
+
 def test_a_killed_worker_ends_the_job_and_one_process_can_resume_it(
     tmp_path: Path, fresh: tuple[str, ...]
 ) -> None:
@@ -99,16 +114,18 @@ def test_a_killed_worker_ends_the_job_and_one_process_can_resume_it(
     np.testing.assert_allclose(losses(tmp_path / "killed"), losses(tmp_path / "whole"), rtol=1e-4)
 
 
-def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path: Path, fresh: tuple[str, ...]) -> None:
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="would be trained there")
+def test_accelerate_launch_connects_its_processes_too(tmp_path: Path, fresh: tuple[str, ...]) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "capsnet"]
-    done = subprocess.run(
-        [*launch, "train", "--no-report", *fresh, "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "2 processes were launched and are not connected" in done.stderr
-    assert not (tmp_path / "run" / "result.json").exists()
+    run([*launch, "train", "--no-report", *fresh, "--out", str(tmp_path / "run")])
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["processes"] == 2
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CapsnetError, match="2 processes were launched and are not connected"):
+        _check_launch(processes=1)
 
 
 def workers_of(parent: int) -> list[int]:

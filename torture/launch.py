@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,6 +81,12 @@ def small_training(work: Path, steps: int) -> list[str]:
         "device": "cpu",
     }
     return [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started and that are there."""
+    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
 
 
 def _capsnet(log: str, arguments: list[str], before: Callable[[], None] | None) -> None:

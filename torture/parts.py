@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torture import crash, dependencies, explorer_load, numbers, streaming
+from torture import crash, dependencies, explorer_load, numbers, processes, streaming
 from torture.fuzz.campaign import PART as FUZZ
 from torture.part import Part
 
@@ -10,6 +10,7 @@ _ALL: tuple[Part, ...] = (
     crash.PART,
     numbers.PART,
     FUZZ,
+    processes.PART,
     streaming.PART,
     explorer_load.PART,
     dependencies.PART,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from torture.launch import children
 from torture.part import Part, Trial
 
 #: Seconds between looks at a process's memory.
@@ -165,17 +166,12 @@ def _finish(process: subprocess.Popen[bytes], seconds: float = 1800) -> None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """All at once: a launcher and the workers that it started in sessions of their own."""
-    workers = _children(process.pid)
+    workers = children(process.pid)
     for pid in (process.pid, *workers):
         os.kill(pid, signal.SIGKILL)
     process.wait()
     while any(_resident(pid) for pid in workers):  # they hold the file until they are gone
         time.sleep(0.01)
-
-
-def _children(parent: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
-    return [int(line) for line in found.stdout.split()]
 
 
 def _resident(pid: int) -> float:

@@ -257,6 +257,9 @@ def pick_device(device: str) -> torch.device:
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise CapsnetError(f"device {device!r} is none of auto, cpu, cuda, mps")
     if device == "auto":
+        # Accelerate, asked without `cpu=True` on such a machine, takes each process of a launch for a lone one.
+        if not torch.accelerator.is_available():
+            return torch.device("cpu")
         found: torch.device = PartialState().device
         return found
     if device == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU for each process of a launch
@@ -274,8 +277,7 @@ def _check_launch(processes: int) -> None:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if processes != launched:
         raise CapsnetError(
-            f"{launched} processes were launched and are not connected (`accelerate launch` does this on "
-            "machines without GPUs); launch with torchrun and --device cpu"
+            f"{launched} processes were launched and are not connected; launch with torchrun, or add --device cpu"
         )
 
 
