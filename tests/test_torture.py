@@ -12,7 +12,8 @@ from torture.part import run
 from torture.parts import PARTS
 
 
-@pytest.mark.parametrize("name", ["crash", "numbers", "explorer"])  # streaming: test_predicting; processes: test_distributed
+# The others' short versions are tests/test_predicting.py, test_distributed.py and test_dependencies.py.
+@pytest.mark.parametrize("name", ["crash", "numbers", "explorer"])
 def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     said: list[str] = []
     assert run(PARTS[name], tmp_path / "work", short=True, say=said.append), said
