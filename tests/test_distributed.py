@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from capsnet.errors import CapsnetError
+from capsnet.runs import Run
 from capsnet.stepping import _check_launch
 
 LAUNCH = [
@@ -26,6 +28,9 @@ LAUNCH = [
     "--rdzv-endpoint",
     "localhost:0",
 ]
+
+#: Seconds after which a job counts as stuck.
+HUNG = 600
 
 
 def command(processes: int, *arguments: object) -> list[str]:
@@ -54,7 +59,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 def run(arguments: list[str]) -> None:
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=HUNG)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -91,15 +96,17 @@ def test_a_killed_worker_ends_the_job_and_one_process_can_resume_it(
     arguments = command(2, *fresh, "--out", tmp_path / "killed", "--save-seconds", 0)
     job = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     state = tmp_path / "killed" / "state.safetensors"
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + HUNG
     while not state.exists() and job.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for worker in workers_of(job.pid)[-1:]:
         os.kill(worker, signal.SIGKILL)
-    _, errors = job.communicate(timeout=100)
+    _, errors = job.communicate(timeout=HUNG)
     if job.returncode:  # it may have ended before the kill arrived
         assert "SIGKILL" in errors
+        assert f"capsnet train --resume {tmp_path / 'killed'}" in errors
+        assert "[rank0]: Traceback" not in errors
         run(
             [
                 sys.executable,
@@ -112,6 +119,60 @@ def test_a_killed_worker_ends_the_job_and_one_process_can_resume_it(
             ]
         )
     np.testing.assert_allclose(losses(tmp_path / "killed"), losses(tmp_path / "whole"), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def signalled(tmp_path_factory: pytest.TempPathFactory, fresh: tuple[str, ...]) -> tuple[Path, str]:
+    """A run of two processes, one of which got SIGTERM on the way, and what they said."""
+    folder = tmp_path_factory.mktemp("signalled") / "run"
+    options = ("--steps", 10_000, "--evaluate-every", 0, "--save-seconds", 0, "--out", folder)
+    job = subprocess.Popen(command(2, *fresh, *options), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + HUNG
+    while not (folder / "state-before.safetensors").exists() and job.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(workers_of(job.pid)[-1], signal.SIGTERM)
+    _, errors = job.communicate(timeout=HUNG)
+    return folder, errors
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(signalled: tuple[Path, str]) -> None:
+    folder, errors = signalled
+    assert errors.count(f"interrupted; continue with: capsnet train --resume {folder}") == 1
+    assert "[rank" not in errors
+    assert "exitcode  : 143" in errors
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    state = Run(folder).load_state()
+    assert state is not None
+    assert state.position["step"] == last["step"]
+
+
+def test_processes_that_find_different_saves_do_not_go_on(
+    signalled: tuple[Path, str], tmp_path: Path
+) -> None:
+    for rank in "01":
+        copytree(signalled[0], tmp_path / rank)
+    (tmp_path / "1" / "state-before.safetensors").replace(tmp_path / "1" / "state.safetensors")
+    resume = f"{sys.executable} -m capsnet train --device cpu --no-report --resume {tmp_path}/$RANK"
+    done = subprocess.run(
+        [*LAUNCH, "--nproc-per-node", "2", "--no-python", "sh", "-c", f"exec {resume}"],
+        capture_output=True, text=True, check=False, timeout=HUNG,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "the processes found different saves" in done.stderr
+    assert "[rank" not in done.stderr
+
+
+def test_several_processes_must_be_told_where_to_write(
+    fresh: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    done = subprocess.run(command(1, *fresh), capture_output=True, text=True, check=False, timeout=HUNG)
+    assert done.returncode == 2
+    assert "several processes write one run: say with --out which folder that is" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="would be trained there")

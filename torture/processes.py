@@ -14,11 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
-import numpy as np
-
 from capsnet.files import read_json
 from capsnet.plan import Plan
 from capsnet.states import NEWEST
+from capsnet.training import LOG_EVERY
 from torture.launch import children, small_training
 from torture.part import Part, Trial
 
@@ -74,11 +73,17 @@ class Several:
         self._end(self.start(processes, "train", "--resume", run, "--no-report"))
 
     def difference(self, run: Path) -> float:
-        """Largest relative difference of a loss from that of one process; ∞ if a line is missing."""
-        losses = _losses(run)
-        if len(losses) != len(self.losses) or not (run / "model.safetensors").exists():
+        """Largest relative difference of a loss from that of one process; ∞ if a step's is missing.
+
+        Each line is the mean over the steps since the line before; one more is written where a training was stopped.
+        The means of ten steps are put together again from them.
+        """
+        if not (run / "model.safetensors").exists():
             return float("inf")
-        return float(np.max(np.abs(np.array(losses) / np.array(self.losses) - 1)))
+        losses = _losses(run)
+        if losses.keys() != self.losses.keys():
+            return float("inf")
+        return max(abs(losses[step] / loss - 1) for step, loss in self.losses.items())
 
     def agree(self, numbers: Sequence[int]) -> Trial:
         """The losses of one process from several."""
@@ -145,7 +150,7 @@ class Several:
         for number in range(kills):
             run = self.work / f"killed-{number}"
             code, said = self._interrupt(2, run, kill)
-            silent += code == 0 or "SIGKILL" not in said
+            silent += code == 0 or "SIGKILL" not in said or "]: Traceback" in said
             self.resume(chance.choice([1, 2]), run)
             differences.append(self.difference(run))
         return _compared(
@@ -162,7 +167,7 @@ class Several:
         for number in range(times):
             run = self.work / f"asked-{number}"
             _, said = self._interrupt(2, run, _ask)
-            unsaid += "--resume" not in said
+            unsaid += said.count("interrupted; continue with") != 1 or "]: Traceback" in said
             self.resume(2, run)
             differences.append(self.difference(run))
         return _compared(
@@ -196,9 +201,16 @@ def _ask(job: subprocess.Popen[bytes]) -> None:
     job.send_signal(signal.SIGTERM)
 
 
-def _losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+def _losses(run: Path) -> dict[int, float]:
+    """Step → mean loss of the ten steps up to it."""
+    sums: dict[int, float] = {}
+    before = 0
+    for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        if "loss" in line:
+            end = -(-line["step"] // LOG_EVERY) * LOG_EVERY
+            sums[end] = sums.get(end, 0.0) + line["loss"] * (line["step"] - before) / LOG_EVERY
+            before = line["step"]
+    return sums
 
 
 def _compared(what: str, differences: Sequence[float], note: str, also_lost: int = 0) -> Trial:

@@ -73,7 +73,7 @@ class Stepper:
         if batch_size % self.processes:
             raise CapsnetError(
                 f"a batch of {batch_size} cannot be split evenly over {self.processes} processes; "
-                "choose a --batch-size that can"
+                "choose a --batch-size or a number of processes that can"
             )
         self.model = model
         self.source = source.to(self.device)
@@ -113,6 +113,14 @@ class Stepper:
     def is_known_broken(self) -> bool:
         """Whether the last step was broken, as far as can be said without waiting for the device."""
         return self.device.type == "cpu" and bool(self._rows[-1][-2:].any())
+
+    def agreed(self, number: int) -> int:
+        """The greatest of all processes' numbers; every process must ask in the same step. Waits for the device."""
+        if self.processes == 1:
+            return number
+        greatest = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX)
+        return int(greatest)
 
     def look(self) -> Looked:
         """What came of the steps since the last call. Waits for the device."""

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from enum import Enum
 from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
 
-from capsnet.errors import CapsnetError
+from capsnet.connection import ConnectionLost, connected
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class ConnectionLost(CapsnetError):
-    """Another process of the launch has ended, or cannot be reached any more."""
 
 
 class _Word(Enum):
@@ -129,30 +125,3 @@ class Team(AbstractContextManager["Team"]):
 def alone(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
     """What `Team.map` does, in this process only."""
     return map(work, items)
-
-
-@contextmanager
-def connected(advice: str = "give the same command again") -> Iterator[None]:
-    """What PyTorch says of a connection that breaks, in one line.
-
-    Args:
-        advice: what to do then.
-
-    Raises:
-        ConnectionLost: it broke.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_of_a_connection(error):
-            raise
-        raise ConnectionLost(
-            f"another process of this launch has ended or cannot be reached; {advice}"
-        ) from error
-
-
-def _is_of_a_connection(error: RuntimeError) -> bool:
-    from torch import distributed
-
-    # Gloo's errors are plain RuntimeErrors, which name the file of its source that they come from.
-    return isinstance(error, distributed.DistError) or "/gloo/" in str(error)

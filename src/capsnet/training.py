@@ -10,9 +10,10 @@ from types import FrameType
 from typing import Protocol
 
 from capsnet.config import TrainConfig, learning_rate
+from capsnet.connection import connected
 from capsnet.data.dataset import Dataset, Source
 from capsnet.determinism import deterministic
-from capsnet.errors import NotFinite
+from capsnet.errors import CapsnetError, NotFinite, shown
 from capsnet.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
 from capsnet.nonfinite import BrokenSteps
@@ -89,9 +90,11 @@ def train(
         CannotWrite: the disk is full, or the folder is not writable; the last good state is kept.
         CapsnetError: the saved states are damaged, or of another model; `config.deterministic`, and an operation
             has no deterministic form on the device.
-        Interrupted: SIGTERM or Ctrl-C; the state is saved.
+        ConnectionLost: another process of the same training has ended; the last good state is kept.
+        Interrupted: SIGTERM or Ctrl-C, in one of the processes or all; the state is saved.
     """
-    with deterministic(config.deterministic):
+    advice = f"continue with: capsnet train --resume {shown(run.folder)}"
+    with deterministic(config.deterministic), connected(advice):
         return _train(model, dataset, config, run, device, resume, progress or Silent())
 
 
@@ -119,7 +122,7 @@ def _train(
                 rate = learning_rate(config, step, plan.steps)
                 stepper.step(indices, uniforms, rate)
                 done = step + 1
-                must_stop = bool(requests)
+                must_stop = _asked_to_stop(stepper, requests, done)
                 must_look = must_stop or (config.on_nonfinite == "stop" and stepper.is_known_broken())
                 at_log = done % LOG_EVERY == 0 or done == plan.steps or must_look
                 if at_log:
@@ -141,7 +144,7 @@ def _train(
                             run.save_state(stepper.state(), {"step": done, "seconds": watch.seconds})
                         saved_at, saved_step = time.monotonic(), done
                 if must_stop:
-                    raise Interrupted(requests[0], run)
+                    raise Interrupted(must_stop, run)
         stepper.check_weights()
         evaluation = _look_at_test(model, test, run, plan.steps, stepper.is_main, progress)
     except NotFinite as error:
@@ -181,9 +184,25 @@ def _restore(stepper: Stepper, run: Run, progress: Progress) -> dict[str, float]
                 f"{saved.notice}; going on from the save before it, step {saved.position['step']}"
             )
     position = saved.position if saved is not None else {"step": 0, "seconds": 0.0}
+    first, last = -stepper.agreed(-int(position["step"])), stepper.agreed(int(position["step"]))
+    if first != last:  # as disks do that are shared by name only, or late
+        raise CapsnetError(
+            f"{shown(run.folder)}: the processes found different saves, of steps {first} to {last}; "
+            "put it on a disk that all machines share"
+        )
     if stepper.is_main:
         run.forget_lines_after(int(position["step"]))
     return position
+
+
+def _asked_to_stop(stepper: Stepper, requests: list[int], done: int) -> int:
+    """The signal that one of the processes got, or 0: all of them stop after the same step.
+
+    Those of a GPU do not wait for it in every step, but at each line of metrics.
+    """
+    if stepper.device.type == "cpu" or stepper.processes == 1 or done % LOG_EVERY == 0:
+        return stepper.agreed(requests[0] if requests else 0)
+    return 0
 
 
 def _at_evaluation(config: TrainConfig, plan: Plan, done: int) -> bool:

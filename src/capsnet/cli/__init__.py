@@ -7,6 +7,7 @@ import sys
 
 from capsnet.cli import training, models, research  # isort: skip  # noqa: F401  (the order of --help)
 from capsnet.cli.app import app
+from capsnet.connection import connected
 from capsnet.console import err, fail
 from capsnet.errors import CapsnetError, shown
 
@@ -18,7 +19,8 @@ def main() -> None:
     # Large buffers on huge pages: fresh memory costs a third as much. Read when PyTorch is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        app()
+        with connected():
+            app()
     except CapsnetError as error:
         fail(str(error))
     except KeyboardInterrupt:

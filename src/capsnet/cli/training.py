@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +89,7 @@ def train(
     pick_device(device)  # refuses what is not there before anything is loaded or written
 
     with ExitStack() as stack:
+        stack.enter_context(_ending_together())
         if not fast:
             stack.enter_context(_plain_paths())
         if resume is not None:
@@ -94,7 +98,8 @@ def train(
             if (result := run.result()) is not None:
                 error = result.get("test_error")
                 said = "unknown" if error is None else f"{error:.2%}"
-                out.print(f"{shown(resume)} is finished: test error {said}")
+                if is_main_process():
+                    out.print(f"{shown(resume)} is finished: test error {said}")
                 return
             config = run.training()
             if _is_given(context, "on_nonfinite") and on_nonfinite.value != config.on_nonfinite:
@@ -131,7 +136,7 @@ def train(
         if is_main_process():
             size = f"{model.parameter_count():,} parameters"
             err.print(f"{model.architecture}, {size}, on {dataset.name}: {shown(run.folder)}")
-        progress = stack.enter_context(TrainingBar())
+        progress = stack.enter_context(TrainingBar()) if is_main_process() else None
         evaluation = run_training(
             model, dataset, config, run, device=device, resume=resume is not None, progress=progress
         )
@@ -169,6 +174,22 @@ def _new_model(
     return CapsNet(config)
 
 
+@contextmanager
+def _ending_together() -> Iterator[None]:
+    """One of the processes says that all were interrupted, while the others are still there."""
+    from capsnet.connection import parting
+    from capsnet.stepping import is_main_process
+    from capsnet.training import Interrupted
+
+    with parting():
+        try:
+            yield
+        except Interrupted as interruption:
+            if is_main_process():
+                err.print(shown(str(interruption)))
+            sys.exit(128 + interruption.number)
+
+
 def _hold(run: Run, stack: ExitStack) -> Run:
     """One process holds a run's folder; the others of the same training only read in it."""
     from capsnet.stepping import is_main_process
@@ -183,6 +204,10 @@ def _absolute(data: str) -> str:
 
 
 def _next_folder(data: str) -> Path:
+    if (
+        int(os.environ.get("WORLD_SIZE", "1")) > 1
+    ):  # each would look for itself, and one finds what another made
+        raise CapsnetError("several processes write one run: say with --out which folder that is")
     stem = Path(data.partition(":")[2]).name if data.startswith("folder:") else data
     number = 1
     while (folder := Path("runs") / f"{stem}-{number}").exists():
