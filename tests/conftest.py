@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -74,3 +75,36 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return unpacked[0]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def _stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    from capsnet import CapsNet
+    from capsnet.runs import Run
+    from capsnet.training import Interrupted, train
+    from test_training import CONFIG, DATA, SMALL, StopAt
+
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    torch.manual_seed(CONFIG.seed)
+    model = CapsNet(SMALL)
+    with Run.create(folder, model, CONFIG) as run, pytest.raises(Interrupted):
+        train(model, DATA, CONFIG, run, device="cpu", progress=StopAt(20))
+    return folder
+
+
+@pytest.fixture
+def stopped_run(_stopped: Path, tmp_path: Path) -> Path:
+    """A copy of a small run of 30 steps that was stopped at step 21, with the save of step 20 before that."""
+    return copytree(_stopped, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def whole_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of the same run if nothing happens to it."""
+    from test_training import run_training
+
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run_training(folder)
+    return (folder / "model.safetensors").read_bytes()

@@ -6,10 +6,8 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
 
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,36 +17,8 @@ from capsnet.files import write_text
 from capsnet.models import build_model
 from capsnet.runs import Run
 from capsnet.states import BEFORE, NEWEST
-from capsnet.training import Interrupted, train
+from capsnet.training import train
 from test_training import CONFIG, DATA, SMALL, StopAt, resume, run_training
-
-
-def interrupted_run(folder: Path, step: int = 20) -> Path:
-    """A run that was stopped one step after the save of step `step`."""
-    torch.manual_seed(CONFIG.seed)
-    model = CapsNet(SMALL)
-    with Run.create(folder, model, CONFIG) as run, pytest.raises(Interrupted):
-        train(model, DATA, CONFIG, run, device="cpu", progress=StopAt(step))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of step 21, the save before of step 20. Copy it."""
-    return interrupted_run(tmp_path_factory.mktemp("stopped") / "run")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The weights of the run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    run_training(folder)
-    return (folder / "model.safetensors").read_bytes()
-
-
-@pytest.fixture
-def folder(stopped: Path, tmp_path: Path) -> Path:
-    return copytree(stopped, tmp_path / "run")
 
 
 def flip_a_bit(path: Path, at: int) -> None:
@@ -76,54 +46,54 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip_a_weight, flip_the_step, truncate, empty])
 def test_a_damaged_save_is_noticed_and_the_one_before_goes_on_to_the_same_weights(
-    folder: Path, whole: bytes, damage
+    stopped_run: Path, whole_weights: bytes, damage
 ) -> None:
-    damage(folder / NEWEST)
+    damage(stopped_run / NEWEST)
     watch = StopAt(10**9)
-    with Run.reopen(folder) as run:
-        train(build_model(folder, 0), DATA, CONFIG, run, device="cpu", resume=True, progress=watch)
+    with Run.reopen(stopped_run) as run:
+        train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True, progress=watch)
     (notice,) = watch.notices
     assert "state.safetensors is damaged" in notice
     assert "going on from the save before it, step 20" in notice
-    assert (folder / "model.safetensors").read_bytes() == whole
+    assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
 
 
-def test_if_no_save_is_sound_the_run_is_refused_in_one_line(folder: Path) -> None:
-    flip_a_weight(folder / NEWEST)
-    truncate(folder / BEFORE)
+def test_if_no_save_is_sound_the_run_is_refused_in_one_line(stopped_run: Path) -> None:
+    flip_a_weight(stopped_run / NEWEST)
+    truncate(stopped_run / BEFORE)
     with pytest.raises(
         CapsnetError, match=r"^[^\n]*state\.safetensors is damaged[^\n]*start it again[^\n]*$"
     ):
-        resume(folder)
+        resume(stopped_run)
 
 
-def test_a_damaged_save_never_pushes_out_the_good_one_before(folder: Path) -> None:
-    flip_a_weight(folder / NEWEST)
-    before = (folder / BEFORE).read_bytes()
-    with Run.reopen(folder) as run:
+def test_a_damaged_save_never_pushes_out_the_good_one_before(stopped_run: Path) -> None:
+    flip_a_weight(stopped_run / NEWEST)
+    before = (stopped_run / BEFORE).read_bytes()
+    with Run.reopen(stopped_run) as run:
         run.save_state(run.load_state().tensors, {"step": 11, "seconds": 1.0})
-    assert (folder / BEFORE).read_bytes() == before
-    assert Run(folder).load_state().position["step"] == 11
+    assert (stopped_run / BEFORE).read_bytes() == before
+    assert Run(stopped_run).load_state().position["step"] == 11
 
 
-def test_a_state_of_another_form_is_refused(folder: Path) -> None:
-    tensors = load_file(folder / NEWEST)
-    with Run.reopen(folder) as run:
+def test_a_state_of_another_form_is_refused(stopped_run: Path) -> None:
+    tensors = load_file(stopped_run / NEWEST)
+    with Run.reopen(stopped_run) as run:
         for without in ("random.cpu", "model.classes.weight", "optimizer.0.exp_avg"):
             rest = {name: tensor for name, tensor in tensors.items() if name != without}
             run.save_state(rest, {"step": 20, "seconds": 1.0})
             with pytest.raises(CapsnetError, match="does not fit the run's config"):
-                train(build_model(folder, 0), DATA, CONFIG, run, device="cpu", resume=True)
-    (folder / BEFORE).unlink()
-    save_file(tensors, folder / NEWEST)
+                train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True)
+    (stopped_run / BEFORE).unlink()
+    save_file(tensors, stopped_run / NEWEST)
     with pytest.raises(CapsnetError, match="damaged"):
-        Run(folder).load_state()
+        Run(stopped_run).load_state()
 
 
 def test_the_save_before_lasts_until_the_next_is_complete(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    stopped_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors, position = Run(folder).load_state().tensors, {"step": 25, "seconds": 1.0}
+    tensors, position = Run(stopped_run).load_state().tensors, {"step": 25, "seconds": 1.0}
 
     def die(path: Path, *arguments: object) -> None:
         raise KeyboardInterrupt
@@ -132,22 +102,22 @@ def test_the_save_before_lasts_until_the_next_is_complete(
         with monkeypatch.context() as patch:
             patch.setattr(Path, moment, die)
             with pytest.raises(KeyboardInterrupt):
-                Run(folder).save_state(tensors, position)
-        assert Run(folder).load_state().position["step"] == 21
+                Run(stopped_run).save_state(tensors, position)
+        assert Run(stopped_run).load_state().position["step"] == 21
     # between the two renames: the newest has become the one before, the next is not in place yet
-    (folder / NEWEST).replace(folder / BEFORE)
-    state = Run(folder).load_state()
+    (stopped_run / NEWEST).replace(stopped_run / BEFORE)
+    state = Run(stopped_run).load_state()
     assert (state.position["step"], state.notice) == (21, "")
 
 
-def test_what_a_killed_process_left_half_written_is_removed(folder: Path) -> None:
-    leftover = folder / ".state.safetensors.4711.tmp"
+def test_what_a_killed_process_left_half_written_is_removed(stopped_run: Path) -> None:
+    leftover = stopped_run / ".state.safetensors.4711.tmp"
     leftover.write_bytes(b"half")
-    resume(folder)
+    resume(stopped_run)
     assert not leftover.exists()
-    (folder / NEWEST).write_bytes(b"killed between result.json and its removal")
-    with Run.reopen(folder):
-        assert not (folder / NEWEST).exists()
+    (stopped_run / NEWEST).write_bytes(b"killed between result.json and its removal")
+    with Run.reopen(stopped_run):
+        assert not (stopped_run / NEWEST).exists()
 
 
 @pytest.mark.parametrize("left", [[], ["environment.json"], [".config.json.4711.tmp", "environment.json"]])
@@ -199,6 +169,6 @@ def test_a_second_process_leaves_the_first_ones_folder_as_it_is(tmp_path: Path) 
     assert (folder / "config.json").read_text() == config
 
 
-def test_the_state_says_where_it_is_and_can_be_read_by_others(folder: Path) -> None:
-    with safe_open(folder / NEWEST, "pt") as file:
+def test_the_state_says_where_it_is_and_can_be_read_by_others(stopped_run: Path) -> None:
+    with safe_open(stopped_run / NEWEST, "pt") as file:
         assert json.loads(file.metadata()["position"])["step"] == 21

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 import torch
@@ -16,28 +15,8 @@ from capsnet.runs import Run
 from capsnet.states import BEFORE, NEWEST, save_state
 from capsnet.stepping import Stepper
 from capsnet.training import Interrupted, train
-from test_crashes import interrupted_run
 from test_nonfinite import poisoned, start
 from test_training import CONFIG, DATA, SMALL, StopAt, resume, run_training
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 30 steps, stopped at step 21, with the save of step 20 before that. Copy it."""
-    return interrupted_run(tmp_path_factory.mktemp("stopped") / "run")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The weights of the run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    run_training(folder)
-    return (folder / "model.safetensors").read_bytes()
-
-
-@pytest.fixture
-def folder(stopped: Path, tmp_path: Path) -> Path:
-    return copytree(stopped, tmp_path / "run")
 
 
 def spoil(run: Path, name: str, value: float) -> None:
@@ -51,15 +30,15 @@ def spoil(run: Path, name: str, value: float) -> None:
     ("name", "value"), [("model.classes.weight", torch.nan), ("optimizer.0.exp_avg_sq", torch.inf)]
 )
 def test_a_save_that_holds_nan_is_damaged_and_the_one_before_goes_on(
-    folder: Path, whole: bytes, name: str, value: float
+    stopped_run: Path, whole_weights: bytes, name: str, value: float
 ) -> None:
-    spoil(folder, name, value)
+    spoil(stopped_run, name, value)
     watch = StopAt(10**9)
-    with Run.reopen(folder) as run:
-        train(build_model(folder, 0), DATA, CONFIG, run, device="cpu", resume=True, progress=watch)
+    with Run.reopen(stopped_run) as run:
+        train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True, progress=watch)
     (notice,) = watch.notices
     assert "damaged (numbers in it are NaN or infinite); going on from the save before it, step 20" in notice
-    assert (folder / "model.safetensors").read_bytes() == whole
+    assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
 
 
 @pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
@@ -75,7 +54,9 @@ def test_moments_that_are_no_numbers_are_not_saved(moment: str, value: float) ->
         stepper.state()
 
 
-def test_a_run_whose_moments_are_spoiled_keeps_the_last_good_state(tmp_path: Path, whole: bytes) -> None:
+def test_a_run_whose_moments_are_spoiled_keeps_the_last_good_state(
+    tmp_path: Path, whole_weights: bytes
+) -> None:
     torch.manual_seed(0)
     model = CapsNet(SMALL)
     steppers: list[Stepper] = []
@@ -100,7 +81,7 @@ def test_a_run_whose_moments_are_spoiled_keeps_the_last_good_state(tmp_path: Pat
         with pytest.raises(NotFinite, match="moments are not finite; the state of step 10 is kept"):
             train(model, DATA, CONFIG, run, device="cpu", progress=SpoilAt20(0))
     resume(tmp_path / "run")
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole_weights
 
 
 def test_patience_is_that_of_a_run_that_was_never_interrupted(tmp_path: Path) -> None:
@@ -134,18 +115,18 @@ def test_losses_whose_sum_overflows_have_a_mean(tmp_path: Path, monkeypatch: pyt
     assert first["loss"] == pytest.approx(3e38)
 
 
-def test_a_run_of_any_age_goes_on_and_has_a_speed(folder: Path) -> None:
+def test_a_run_of_any_age_goes_on_and_has_a_speed(stopped_run: Path) -> None:
     """With so many seconds behind it a float holds no fraction of one: the next lap would have taken no time."""
-    state = Run(folder).load_state()
-    save_state(folder, state.tensors, {**state.position, "seconds": 1e17}, keep_newest=False)
-    resume(folder)
-    speeds = [line["images_per_second"] for line in Run(folder).metrics() if "loss" in line]
+    state = Run(stopped_run).load_state()
+    save_state(stopped_run, state.tensors, {**state.position, "seconds": 1e17}, keep_newest=False)
+    resume(stopped_run)
+    speeds = [line["images_per_second"] for line in Run(stopped_run).metrics() if "loss" in line]
     assert all(0 < speed < 1e7 for speed in speeds)
-    assert Run(folder).result()["seconds"] >= 1e17
+    assert Run(stopped_run).result()["seconds"] >= 1e17
 
 
-def test_both_saves_spoiled_are_refused_in_one_line(folder: Path) -> None:
-    spoil(folder, "model.classes.weight", torch.nan)
-    (folder / BEFORE).write_bytes((folder / NEWEST).read_bytes())
+def test_both_saves_spoiled_are_refused_in_one_line(stopped_run: Path) -> None:
+    spoil(stopped_run, "model.classes.weight", torch.nan)
+    (stopped_run / BEFORE).write_bytes((stopped_run / NEWEST).read_bytes())
     with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinite[^\n]*start it again with another --out$"):
-        resume(folder)
+        resume(stopped_run)

@@ -204,9 +204,8 @@ def _absolute(data: str) -> str:
 
 
 def _next_folder(data: str) -> Path:
-    if (
-        int(os.environ.get("WORLD_SIZE", "1")) > 1
-    ):  # each would look for itself, and one finds what another made
+    # Each of several processes would look for itself, and one finds what another made.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise CapsnetError("several processes write one run: say with --out which folder that is")
     stem = Path(data.partition(":")[2]).name if data.startswith("folder:") else data
     number = 1
