@@ -16,6 +16,7 @@ from capsnet.data.overlapping import Pairs
 from capsnet.explain import (
     MEASURES,
     OFFSETS,
+    Segmentation,
     class_pose,
     correlations,
     coupling_entropy,
@@ -269,6 +270,7 @@ def test_perfect_drawings_are_told_apart_perfectly(bars: tuple[Reader, Pairs]) -
     assert quality.digits == 24
     assert quality.iou_of_found == pytest.approx(1)
     assert quality.iou == pytest.approx(quality.found)
+    assert quality.iou_of_drawings == pytest.approx(quality.found)
     assert quality.iou_of_everything < 0.9
     with pytest.raises(ValueError, match="fixed"):
         segmentation_quality(model, pairs)
@@ -285,6 +287,15 @@ def test_segments_are_the_longest_capsules_drawn_alone() -> None:
     assert answer.masks().shape == (4, 2, 14, 12)
     with pytest.raises(ValueError, match="classes"):
         segment(model, images, 4)
+
+
+def test_lit_pixels_belong_to_the_brightest_drawing_and_crossings_to_both() -> None:
+    # Pixels: dark; lit, the first draws it brighter; both light it; lit, drawn faintly by the second alone.
+    image = torch.tensor([0.1, 1.0, 1.0, 0.9]).reshape(1, 1, 1, 4)
+    drawings = torch.tensor([[0.9, 0.4, 0.6, 0.0], [0.0, 0.2, 0.8, 0.1]]).reshape(1, 2, 1, 1, 4)
+    answer = Segmentation(image, torch.tensor([[3, 5]]), torch.tensor([[0.9, 0.8]]), drawings)
+    assert answer.masks().flatten(1).int().tolist() == [[0, 1, 1, 0, 0, 0, 1, 1]]
+    assert answer.drawn().flatten(1).int().tolist() == [[1, 0, 1, 0, 0, 0, 1, 0]]
 
 
 def test_intersection_over_union_of_known_masks() -> None:

@@ -1,4 +1,4 @@
-"""The paper's figure 5: two digits on top of each other, and what each capsule draws."""
+"""The paper's figure 5: two digits on top of each other, what each capsule draws, and which pixels are whose."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from capsnet.data.dataset import Source
 from capsnet.evaluation import Evaluation
 from capsnet.experiments.record import Record
+from capsnet.explain.segment import Segmentation
 from capsnet.models import CapsNet
 from capsnet.report.style import Picture, bare, new_figure, png
 
@@ -53,17 +54,23 @@ def separated(model: CapsNet, test: Source, evaluation: Evaluation) -> dict[str,
 
 
 def separation_figure(name: str, record: Record) -> Picture:
-    """Rows: the input, both answers' drawings in two colours and each alone, the true digits' drawings, and the
-    drawing of a digit that is not there."""
+    """Rows: the input, both answers' drawings in two colours and each alone, the input's pixels shared out, the true
+    digits' drawings, and the drawing of a digit that is not there."""
     inputs, labels, answers = record.array("inputs"), record.array("labels"), record.array("answers")
     drawings = record.array("drawings")
     absent, absent_drawings = record.array("absent"), record.array("absent_drawings")
+    nothing = [""] * len(inputs)
     rows: list[tuple[str, list[NDArray[Any]], list[str]]] = [
         ("input", list(inputs), [f"{a} and {b}" for a, b in labels]),
         ("drawn", [coloured(pair) for pair in drawings], [f"says {a}, {b}" for a, b in answers]),
         ("first answer", list(drawings[:, 0]), [str(a) for a, _ in answers]),
         ("second answer", list(drawings[:, 1]), [str(b) for _, b in answers]),
-        ("the true digits", [coloured(pair) for pair in record.array("true_drawings")], [""] * len(inputs)),
+        (
+            "shared out",
+            [shared_out(image, pair) for image, pair in zip(inputs, drawings, strict=True)],
+            nothing,
+        ),
+        ("the true digits", [coloured(pair) for pair in record.array("true_drawings")], nothing),
         ("a digit not there", list(absent_drawings), [f"as {a}" for a in absent]),
     ]
     columns = max(1, len(inputs))
@@ -83,8 +90,9 @@ def separation_figure(name: str, record: Record) -> Picture:
         png(figure),
         f"Overlapping digits and what the capsules draw of them. {pairs}",
         f"The first {RIGHT} test pairs that {record.variant} answers right and the first {WRONG} that it answers "
-        "wrong (✗). Drawn: both answers decoded alone, one in red and one in green. The true digits: the capsules of "
-        "the digits that are there. A digit not there: a capsule that is neither there nor an answer.",
+        "wrong (✗). Drawn: both answers decoded alone, one in red and one in green. Shared out: the input's lit pixels "
+        "in the colour of the capsule that draws them brightest, yellow where both do. The true digits: the capsules "
+        "of the digits that are there. A digit not there: a capsule that is neither there nor an answer.",
         wide=True,
     )
 
@@ -94,6 +102,18 @@ def coloured(pair: NDArray[Any]) -> NDArray[np.uint8]:
     light = pair.astype(np.float64)[..., None] / 255
     both = light[0] * FIRST + light[1] * SECOND
     result: NDArray[np.uint8] = (255 * both.clip(0, 1)).round().astype(np.uint8)
+    return result
+
+
+def shared_out(image: NDArray[np.uint8], pair: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image's lit pixels in the colours of the drawings that they belong to; the others stay grey."""
+    unused = torch.zeros(1, 2)
+    light, drawings = (torch.from_numpy(array.astype(np.float32) / 255)[None] for array in (image, pair))
+    masks = Segmentation(light[:, None], unused.long(), unused, drawings[:, :, None]).masks()[0].numpy()
+    colours = masks[0, ..., None] * FIRST + masks[1, ..., None] * SECOND
+    taken = masks[0] | masks[1]
+    shown = image[..., None] * np.where(taken[..., None], colours, 0.4)
+    result: NDArray[np.uint8] = shown.clip(0, 255).round().astype(np.uint8)
     return result
 
 

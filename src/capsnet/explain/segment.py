@@ -19,14 +19,25 @@ THRESHOLD = 0.5
 class Segmentation:
     """The strongest classes of each image, and what each of their capsules draws alone."""
 
+    images: Float[Tensor, "batch channels height width"]
     classes: Int[Tensor, "batch count"]
     """Longest capsules, the longest first."""
     lengths: Float[Tensor, "batch count"]
     drawings: Float[Tensor, "batch count channels height width"]
 
-    def masks(self, threshold: float = THRESHOLD) -> Bool[Tensor, "batch count height width"]:
-        """Which pixels each capsule claims; a pixel may belong to several."""
+    def drawn(self, threshold: float = THRESHOLD) -> Bool[Tensor, "batch count height width"]:
+        """What each drawing lights, whatever the image holds there."""
         return masks_of(self.drawings, threshold)
+
+    def masks(self, threshold: float = THRESHOLD) -> Bool[Tensor, "batch count height width"]:
+        """The image's lit pixels, shared out: which of them belong to each capsule.
+
+        To the one that draws a pixel brightest, and, where strokes cross, to every other that lights it too. So each
+        lit pixel has an owner, and a pixel that is not lit has none: drawings are blurred, the image is not.
+        """
+        strength = self.drawings.amax(dim=-3)
+        brightest = strength >= strength.amax(dim=1, keepdim=True)
+        return (brightest | self.drawn(threshold)) & masks_of(self.images, threshold)[:, None]
 
 
 @torch.no_grad()
@@ -43,7 +54,7 @@ def segment(
         raise ValueError(f"segment: {count} of {capsules.shape[1]} classes")
     lengths, classes = lengths_of(capsules).topk(count, dim=1)
     drawings = model.decode(capsules.repeat_interleave(count, dim=0), classes.flatten())
-    return Segmentation(classes, lengths, drawings.unflatten(0, (-1, count)))  # type: ignore[no-untyped-call]
+    return Segmentation(images, classes, lengths, drawings.unflatten(0, (-1, count)))  # type: ignore[no-untyped-call]
 
 
 def masks_of(
@@ -67,11 +78,13 @@ class SegmentationQuality:
     """How well the true digits of a test set were told apart, as means over its digits."""
 
     iou: float
-    """Intersection over union with the true digit; 0 for a digit that was not found."""
+    """Intersection over union of `Segmentation.masks` with the true digit; 0 for a digit that was not found."""
     iou_of_found: float
     """The same over the digits that were found; NaN if none was."""
+    iou_of_drawings: float
+    """As `iou`, of `Segmentation.drawn`: the drawing itself has to fit, pixel by pixel."""
     iou_of_everything: float
-    """The control: all the image's ink taken for each digit."""
+    """The control: all the digits' ink taken for each of them."""
     found: float
     """Share of digits among the strongest classes."""
     digits: int
@@ -90,7 +103,10 @@ def segmentation_quality(
         raise ValueError("segmentation_quality: the examples must be fixed; see capsnet.data.frozen")
     device = next(model.parameters()).device
     source = source.to(device)
-    own, everything, found = [], [], []
+    own: list[Tensor] = []
+    drawn: list[Tensor] = []
+    everything: list[Tensor] = []
+    found: list[Tensor] = []
     for start in range(0, min(examples, len(source)), batch_size):
         stop = min(start + batch_size, examples, len(source))
         batch = source.batch(torch.arange(start, stop, device=device))
@@ -101,15 +117,16 @@ def segmentation_quality(
         matches = batch.labels[:, :, None] == answer.classes[:, None, :]
         there = matches.any(dim=2)
         place = matches.int().argmax(dim=2)[:, :, None, None].expand_as(truth)
-        iou = intersection_over_union(answer.masks(threshold).gather(1, place), truth)
         ink = truth.any(dim=1, keepdim=True).expand_as(truth)
-        own.append(iou * there)
+        for ious, masks in ((own, answer.masks(threshold)), (drawn, answer.drawn(threshold))):
+            ious.append(intersection_over_union(masks.gather(1, place), truth) * there)
         found.append(there)
         everything.append(intersection_over_union(ink, truth))
-    ious, theres = torch.cat(own), torch.cat(found)
+    shared, theres = torch.cat(own), torch.cat(found)
     return SegmentationQuality(
-        float(ious.mean()),
-        float(ious[theres].mean()),
+        float(shared.mean()),
+        float(shared[theres].mean()),
+        float(torch.cat(drawn).mean()),
         float(torch.cat(everything).mean()),
         float(theres.float().mean()),
         theres.numel(),

@@ -99,8 +99,9 @@ def _overlap(material: Material, model: CapsNet) -> str:
     quality = segmentation_quality(model, material.test, PAIRS)
     found = f"{quality.iou_of_found:.2f} for the {quality.found:.1%} of digits that were found; "
     return (
-        "In colour: the two digits, and what their two capsules draw, each on its own. Overlap with the true "
-        f"digits (intersection over union, {quality.digits:,} digits): {quality.iou:.2f} on average, "
+        "In colour: the two digits, and what their two capsules draw, each on its own. The image's pixels, given "
+        "to the capsule that draws them brightest, or to both, overlap with the true "
+        f"digits (intersection over union, {quality.digits:,} digits) by {quality.iou:.2f} on average, "
         f"{found if quality.found else 'none was found; '}"
         f"taking all the ink for each digit would give {quality.iou_of_everything:.2f}."
     )
