@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from capsnet.files import read_json, write_json
 from capsnet.provenance import environment
@@ -22,10 +22,16 @@ class Trial:
     what: str
     """The trouble and what must come of it, as a reader would say it."""
     tried: int
+    """0: it could not be tried on this machine, which the note explains."""
     lost: int
     """How often it came out otherwise. Anything but 0 fails the torture run."""
     note: str = ""
     """Figures worth knowing: seconds, percentiles, megabytes."""
+
+    @property
+    def verdict(self) -> Literal["ok", "LOST", "UNTRIED"]:
+        """What came of it, in a word."""
+        return "LOST" if self.lost else "ok" if self.tried else "UNTRIED"
 
 
 class Make(Protocol):
@@ -46,15 +52,14 @@ class Part:
     make: Make
 
 
-def run(part: Part, work: Path, short: bool, say: Callable[[str], None]) -> bool:
-    """Try one part and keep what came out (unless short). True if nothing was lost."""
+def run(part: Part, work: Path, short: bool, say: Callable[[str], None]) -> Sequence[Trial]:
+    """Try one part, keep what came out (unless short), and say it."""
     work.mkdir(parents=True)
     started = time.monotonic()
     trials = part.make(work, short)
     seconds = time.monotonic() - started
     for trial in trials:
-        verdict = "LOST" if trial.lost else "ok"
-        say(f"{verdict:>4}  {trial.tried - trial.lost}/{trial.tried}  {trial.what}  {trial.note}")
+        say(f"{trial.verdict:>7}  {trial.tried - trial.lost}/{trial.tried}  {trial.what}  {trial.note}")
     if not short:
         record = {
             "part": part.name,
@@ -64,7 +69,7 @@ def run(part: Part, work: Path, short: bool, say: Callable[[str], None]) -> bool
             "trials": [asdict(trial) for trial in trials],
         }
         write_json(RESULTS / f"{part.name}.json", record)
-    return not any(trial.lost for trial in trials)
+    return trials
 
 
 def recorded(part: Part) -> dict[str, Any] | None:

@@ -27,7 +27,8 @@ def page(parts: Sequence[Part]) -> str:
 def _table(record: dict[str, Any]) -> str:
     lines = ["| what was tried | times | lost | |", "|---|---|---|---|"]
     for trial in record["trials"]:
-        cells = (trial["what"], f"{trial['tried']:,}", f"{trial['lost']:,}", trial["note"])
+        lost = f"{trial['lost']:,}" if trial["tried"] else "not tried"
+        cells = (trial["what"], f"{trial['tried']:,}", lost, trial["note"])
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     where = record["environment"]
     lines += [
