@@ -36,6 +36,12 @@ def test_squash_keeps_direction_and_stays_below_length_1() -> None:
     torch.testing.assert_close(v / v.norm(dim=-1, keepdim=True), s / s.norm(dim=-1, keepdim=True))
 
 
+def test_squash_in_16_bits_is_that_of_float32_rounded_once() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        s = (torch.randn(500, 16) * torch.logspace(-2, 2, 500)[:, None]).to(dtype)
+        assert torch.equal(squash(s), squash(s.float()).to(dtype))
+
+
 def test_squash_works_along_any_axis() -> None:
     s = torch.randn(4, 16, 3)
     torch.testing.assert_close(squash(s, dim=1), squash(s.transpose(1, 2)).transpose(1, 2))

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from capsnet import CapsuleLayer, fast
 from capsnet.routing import autograd, route, trace_routing
@@ -218,6 +222,71 @@ def test_function_transforms_and_forward_mode() -> None:
         torch.testing.assert_close(tangent, expected.sum(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_inputs_made_from_one_another_are_not_counted_twice(backend: str) -> None:
+    u, other = children_and_weight()
+    u.requires_grad_()
+
+    def gradient(backend: str, create_graph: bool) -> Tensor:
+        weight = other * u.mean()
+        v = route(u, weight, 3, bias=weight.mean((0, 1)), backend=backend)
+        return torch.autograd.grad(v.square().sum(), u, create_graph=create_graph)[0]
+
+    for create_graph in (False, True):
+        found = gradient(backend, create_graph)
+        torch.testing.assert_close(found, gradient("reference", False), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["auto", "chunked"])
+def test_gradients_may_come_in_batches(backend: str) -> None:
+    u, weight = children_and_weight()
+    u.requires_grad_()
+
+    def jacobian(backend: str) -> Tensor:
+        v = route(u, weight, 3, backend=backend)
+        each = torch.eye(v.numel()).reshape(-1, *v.shape)
+        return torch.autograd.grad(v, u, each, is_grads_batched=True)[0]
+
+    torch.testing.assert_close(jacobian(backend), jacobian("reference"), rtol=1e-4, atol=1e-6)
+
+
+def test_whoever_watches_operators_sees_them() -> None:
+    u, weight = children_and_weight()
+    traced = make_fx(lambda u: route(u, weight, 3))(torch.randn_like(u))
+    torch.testing.assert_close(traced(u), route(u, weight, 3), rtol=1e-5, atol=1e-6)
+    with FlopCounterMode(display=False) as counter:
+        route(u, weight, 3)
+    assert counter.get_total_flops() >= 2 * 3 * weight.numel()  # the votes alone
+    with FakeTensorMode() as mode:
+        assert route(mode.from_tensor(u), mode.from_tensor(weight), 3).shape == (3, 4, 6)
+    assert route(u.to("meta"), weight.to("meta"), 3).shape == (3, 4, 6)
+    with forward_ad.dual_level():
+        bias = forward_ad.make_dual(torch.zeros(4, 6), torch.ones(4, 6))
+        assert forward_ad.unpack_dual(route(u, weight, 3, bias=bias)).tangent is not None
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, "meta"])
+def test_the_programs_defaults_do_not_matter(default: torch.dtype | str, batch: int) -> None:
+    u, weight = children_and_weight(batch)
+    inputs = u.requires_grad_(), weight.requires_grad_(), torch.full((4, 6), 0.1).requires_grad_()
+
+    def routed() -> list[Tensor]:
+        v = route(*inputs[:2], 3, bias=inputs[2], backend="cpu")
+        return [v, *torch.autograd.grad(v, inputs, v.detach())]
+
+    expected = routed()
+    before = torch.get_default_dtype()
+    try:
+        if isinstance(default, torch.dtype):
+            torch.set_default_dtype(default)
+        with torch.device(default if isinstance(default, str) else "cpu"):
+            found = routed()
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
 def test_functional_call_uses_the_given_weights() -> None:
     layer = CapsuleLayer(11, 5, 4, 6, bias=True)
     u, weight = children_and_weight()
@@ -317,15 +386,35 @@ else:
         ({"u": torch.zeros(3, 11, 5, dtype=torch.int64)}, "floating-point"),
         ({"u": torch.zeros(3, 11, 5, device="meta")}, "on one device"),
         ({"iterations": 0}, "at least 1"),
+        ({"iterations": 3.0}, "whole number"),
         ({"gradient": "first"}, "'first' must be one of all, last"),
         ({"backend": "cuda"}, "'cuda' is none of auto, reference"),
-        ({"backend": "cpu", "u": torch.zeros(3, 11, 5, dtype=torch.float64)}, "cannot route torch.float64"),
+        (
+            {"backend": "cpu", "u": torch.zeros(3, 11, 5, dtype=torch.float64)},
+            "cannot route torch.float64 on cpu here: it takes floats of 16 or 32 bits on a CPU",
+        ),
     ],
 )
 def test_errors_say_what_and_why(change: dict[str, Any], message: str) -> None:
     u, weight = children_and_weight()
     with pytest.raises(ValueError, match=message):
         route(**{"u": u, "weight": weight, "iterations": 3} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"iterations": 0}, "at least 1"), ({"gradient": "first"}, "'first'"), ({"backend": "cuda"}, "'cuda'")],
+)
+def test_a_layer_refuses_its_options_when_it_is_made(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CapsuleLayer(11, 5, 4, 6, **change)
+
+
+def test_a_layer_answers_in_the_dtype_of_its_weights() -> None:
+    u, _ = children_and_weight()
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        layer = CapsuleLayer(11, 5, 4, 6, bias=True, dtype=dtype)
+        assert layer(u).dtype == layer.weight.dtype == dtype
 
 
 def _environment() -> dict[str, str]:

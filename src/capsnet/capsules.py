@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet.nonlinearity import squash
-from capsnet.routing import Gradient, RoutingTrace, route, trace_routing
+from capsnet.routing import Gradient, RoutingTrace, check_options, route, trace_routing
 
 __all__ = ["CapsuleLayer", "squash"]
 
@@ -29,9 +29,14 @@ class CapsuleLayer(nn.Module):
         gradient: reading; "all" (the gradient flows through every iteration) or "last" (couplings constant).
         init_std: standard deviation of W at the start.
         backend: "auto", or a name in `capsnet.routing.BACKENDS`.
+        device: of W and the bias.
+        dtype: of W and the bias, and so of the result.
 
     Shape:
         (batch, in_caps, in_dim) → (batch, out_caps, out_dim)
+
+    Raises:
+        ValueError: iterations < 1, an unknown gradient or backend.
     """
 
     def __init__(
@@ -47,15 +52,20 @@ class CapsuleLayer(nn.Module):
         gradient: Gradient = "all",
         init_std: float = 0.1,
         backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_options(iterations, gradient, backend)
         self.iterations = iterations
         self.leaky = leaky
         self.gradient: Gradient = gradient
         self.backend = backend
         self.init_std = init_std
-        self.weight = nn.Parameter(torch.empty(in_caps, in_dim, out_caps, out_dim))
-        self.bias = nn.Parameter(torch.empty(out_caps, out_dim)) if bias else None
+        self.weight = nn.Parameter(
+            torch.empty(in_caps, in_dim, out_caps, out_dim, device=device, dtype=dtype)
+        )
+        self.bias = nn.Parameter(torch.empty(out_caps, out_dim, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -65,7 +75,7 @@ class CapsuleLayer(nn.Module):
             nn.init.constant_(self.bias, 0.1)
 
     def forward(self, u: Float[Tensor, "batch in_caps in_dim"]) -> Float[Tensor, "batch out_caps out_dim"]:
-        """Route the children u to the parents. The result is float32, under autocast too."""
+        """Route the children u to the parents. The result is in W's dtype, under autocast too."""
         weight: Tensor = self.weight
         if u.is_cuda and torch.is_autocast_enabled("cuda"):
             # As autocast does for other products: 16-bit operands, sums in float32.
@@ -95,4 +105,8 @@ class CapsuleLayer(nn.Module):
     def extra_repr(self) -> str:
         """Sizes and readings, for print(model)."""
         in_caps, in_dim, out_caps, out_dim = self.weight.shape
-        return f"{in_caps}×{in_dim} → {out_caps}×{out_dim}, iterations={self.iterations}, leaky={self.leaky}"
+        readings = f"bias={self.bias is not None}, leaky={self.leaky}, gradient={self.gradient!r}"
+        return (
+            f"{in_caps}×{in_dim} → {out_caps}×{out_dim}, iterations={self.iterations}, {readings}, "
+            f"backend={self.backend!r}"
+        )

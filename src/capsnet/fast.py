@@ -1,10 +1,19 @@
-"""One switch between the fast paths and the plain ones they are compared with."""
+"""One switch between the fast paths and the plain ones they are compared with, and when a fast one may stand in.
+
+A fast path is code of our own in place of PyTorch's operators. Whoever looks at the operators, or brings a tensor that
+is more than numbers in memory, gets the plain path.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 _disabled_depth = 0
 
@@ -23,3 +32,70 @@ def disabled() -> Iterator[None]:
         yield
     finally:
         _disabled_depth -= 1
+
+
+def may_stand_in(*tensors: Tensor) -> bool:
+    """Whether a fast path may be picked, in eager mode, for an operation on these tensors.
+
+    Not while operators are traced, transformed (`torch.func`) or watched (a dispatch mode such as
+    `FlopCounterMode`), nor for tensor subclasses (fake, distributed), other layouts and forward-mode duals.
+    """
+    return (
+        enabled()
+        and not torch._C._get_tracing_state()
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and all(_is_plain(tensor) for tensor in tensors)
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.layout == torch.strided
+        and not tensor.is_meta
+        and not tensor.is_neg()
+        and forward_ad.unpack_dual(tensor).tangent is None  # type: ignore[no-untyped-call]
+    )
+
+
+def backward_needs_operators(gradient: Tensor) -> bool:
+    """Whether gradients are to be differentiated again (`create_graph=True`) or come in batches.
+
+    gradient: the output's. `torch.autograd.grad(is_grads_batched=True)` still uses the `vmap` of before `torch.func`.
+    """
+    return (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._functorch.is_legacy_batchedtensor(gradient)
+    )
+
+
+def plain_gradients(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor | None],
+    gradient: Float[Tensor, "..."],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of function(*inputs), made of operators: for a backward pass that needs them.
+
+    Args:
+        function: the plain path.
+        inputs: what the fast path was called with.
+        gradient: that of the output.
+        wanted: which inputs' gradients are asked for (`ctx.needs_input_grad`).
+    """
+    with torch.enable_grad():
+        # Aliases: where one input was made from another, the way from one to the other is not part of this function.
+        aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        chosen = [alias for alias, want in zip(aliases, wanted, strict=True) if alias is not None and want]
+        found = iter(torch.autograd.grad(function(*aliases), chosen, gradient, create_graph=True))
+    return [
+        next(found) if alias is not None and want else None
+        for alias, want in zip(aliases, wanted, strict=True)
+    ]
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A block in which autocast is off on the device; meta tensors have none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

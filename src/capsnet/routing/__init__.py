@@ -11,7 +11,6 @@ from typing import get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from capsnet import fast
 from capsnet.nonlinearity import squash
@@ -43,23 +42,26 @@ def route(
         weight: W_ij, one matrix for each pair of child and parent, (in_caps, in_dim, out_caps, out_dim).
         iterations: r, at least 1. r = 1 is routing without agreement: uniform couplings.
         backend: "auto" picks the fastest exact one for the device; or a name in `BACKENDS`. "auto" means the
-            reference while a model is exported, under `torch.func` transforms and forward-mode
-            differentiation, and with `CAPSNET_FAST=0`.
+            reference while a model is exported or traced, wherever operators are transformed or watched
+            (`torch.func`, forward-mode differentiation, dispatch modes, tensor subclasses), and with
+            `CAPSNET_FAST=0`.
         bias: reading of the authors' code; added to s before squash, (out_caps, out_dim).
         leaky: an extra zero logit in the softmax over parents: a child may go to none of them.
         gradient: "all" lets the gradient flow through every iteration; "last" treats the couplings of the
             last iteration as constants.
 
     Returns:
-        Parents v, (batch, out_caps, out_dim), each of length < 1, in the dtype that u and weight promote to.
+        Parents v, (batch, out_caps, out_dim), each of length at most 1 (up to rounding), in the dtype that u and
+        weight promote to.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, iterations < 1, an unknown backend or gradient,
             or a backend that cannot route these tensors here.
     """
-    _check(u, weight, iterations, bias, gradient, backend)
-    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight)):
-        with torch.autocast(u.device.type, enabled=False):
+    check_options(iterations, gradient, backend)
+    _check_tensors(u, weight, bias)
+    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
+        with fast.without_autocast(u.device):
             return reference.route_in_float32(
                 u, weight, iterations, bias=bias, leaky=leaky, gradient=gradient
             )
@@ -80,10 +82,11 @@ def trace_routing(
 
     The numbers are those of the backend that `route` uses. No gradient flows through a trace.
     """
-    _check(u, weight, iterations, bias, "all", backend)
-    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight)):
+    check_options(iterations, "all", backend)
+    _check_tensors(u, weight, bias)
+    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
         steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        with torch.autocast(u.device.type, enabled=False):
+        with fast.without_autocast(u.device):
             reference.route_in_float32(
                 u, weight, iterations, bias=bias, leaky=leaky, gradient="all", steps=steps
             )
@@ -97,7 +100,7 @@ def trace_routing(
     outputs[-1] = last
     logits = u.new_empty((iterations, *u.shape[:2], weight.shape[2]), dtype=s_all.dtype)
     for children in autograd.chunks_of_children(u, weight):
-        with torch.autocast(u.device.type, enabled=False):
+        with fast.without_autocast(u.device):
             votes = torch.einsum(
                 "bic,icjd->bijd", u[:, children].to(s_all.dtype), weight[children].to(s_all.dtype)
             )
@@ -105,27 +108,28 @@ def trace_routing(
     return RoutingTrace(logits, softmax_over_parents(logits, leaky), outputs)
 
 
-def _needs_reference(u: Tensor, weight: Tensor) -> bool:
-    """Fast paths off, or a mode that has to see every operation."""
-    if not fast.enabled() or torch.compiler.is_exporting():
-        return True
+def check_options(iterations: int, gradient: str, backend: str) -> None:
+    """Refuse options of `route` that no tensors could make sense of.
+
+    Raises:
+        ValueError: iterations is no whole number of at least 1, or an unknown backend or gradient.
+    """
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ValueError(f"route: iterations is {iterations!r}; it must be a whole number, at least 1")
+    if gradient not in get_args(Gradient):
+        raise ValueError(f"route: gradient {gradient!r} must be one of {', '.join(get_args(Gradient))}")
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"route: backend {backend!r} is none of {', '.join(('auto', *BACKENDS))}")
+
+
+def _needs_reference(u: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Fast paths off, or somebody who has to see every operation."""
     if torch.compiler.is_compiling():
-        return False
-    return (
-        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or torch.onnx.is_in_onnx_export()
-        or torch._C._are_functorch_transforms_active()
-        or any(_is_dual(x) for x in (u, weight))
-    )
+        return not fast.enabled() or torch.compiler.is_exporting()
+    return not fast.may_stand_in(*(x for x in (u, weight, bias) if x is not None))
 
 
-def _is_dual(x: Tensor) -> bool:
-    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
-
-
-def _check(
-    u: Tensor, weight: Tensor, iterations: int, bias: Tensor | None, gradient: str, backend: str
-) -> None:
+def _check_tensors(u: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[:2]:
         raise ValueError(
             f"route: u {tuple(u.shape)} must be (batch, in_caps, in_dim) and weight {tuple(weight.shape)} "
@@ -137,9 +141,3 @@ def _check(
     if not all(x.is_floating_point() for x in tensors) or len({x.device for x in tensors}) != 1:
         what = ", ".join(f"{x.dtype} on {x.device}" for x in tensors)
         raise ValueError(f"route: tensors must be floating-point and on one device; they are {what}")
-    if iterations < 1:
-        raise ValueError(f"route: iterations is {iterations}; it must be at least 1")
-    if gradient not in get_args(Gradient):
-        raise ValueError(f"route: gradient {gradient!r} must be one of {', '.join(get_args(Gradient))}")
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"route: backend {backend!r} is none of {', '.join(('auto', *BACKENDS))}")

@@ -1,7 +1,9 @@
 """What the backends that never store the votes share: their interface, and the gradient around it.
 
-A fast backend is a module with three functions:
+A fast backend is a module with a text and three functions:
 
+    TAKES
+        What it can route, for a person whose tensors it cannot.
     is_available(u) -> bool
         Whether it can route tensors like u (device, dtype, library installed).
     forward(u, weight, bias | None, iterations, leaky) -> (v, s_all)
@@ -21,13 +23,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet import fast
 from capsnet.routing import reference
 from capsnet.routing.reference import Gradient
 
@@ -46,6 +49,8 @@ CPU_VOTES, ACCELERATOR_VOTES = 2**20, 2**26
 
 class Backend(Protocol):
     """See the top of this module."""
+
+    TAKES: str
 
     def is_available(self, u: Batched) -> bool: ...  # noqa: D102
 
@@ -69,15 +74,15 @@ class Backend(Protocol):
 def load(name: str, u: Batched) -> Backend | None:
     """The fast backend of that name, or None where it cannot route u."""
     backend = _module(name)
-    return backend if backend is not None and backend.is_available(u) else None
+    return backend if not isinstance(backend, ImportError) and backend.is_available(u) else None
 
 
 @cache  # Python looks for a module that is missing anew each time, which takes longer than routing one sample
-def _module(name: str) -> Backend | None:
+def _module(name: str) -> Backend | ImportError:
     try:
         return cast(Backend, importlib.import_module(f"capsnet.routing.{name}"))
-    except ImportError:
-        return None
+    except ImportError as error:
+        return error
 
 
 def pick(name: str, u: Batched) -> Backend:
@@ -90,7 +95,13 @@ def pick(name: str, u: Batched) -> Backend:
         backend = load(candidate, u)
         if backend is not None:
             return backend
-    raise ValueError(f"route: backend {name!r} cannot route {u.dtype} on {u.device} here")
+    backend_or_error = _module("chunked" if name == "auto" else name)
+    why = (
+        backend_or_error
+        if isinstance(backend_or_error, ImportError)
+        else f"it takes {backend_or_error.TAKES}"
+    )
+    raise ValueError(f"route: backend {name!r} cannot route {u.dtype} on {u.device} here: {why}")
 
 
 def compute_dtype(u: Tensor, weight: Tensor) -> torch.dtype:
@@ -136,12 +147,12 @@ def run_forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool, backend: str
 ) -> tuple[Parents, Sums]:
     """`forward` of the backend called `backend`, autocast off."""
-    with torch.autocast(u.device.type, enabled=False):
+    with fast.without_autocast(u.device):
         return pick(backend, u).forward(u, weight, bias, iterations, leaky)
 
 
 def _run_backward(backend: str, dv: Tensor, u: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    with torch.autocast(u.device.type, enabled=False):
+    with fast.without_autocast(u.device):
         return pick(backend, u).backward(dv, u, *rest)
 
 
@@ -168,28 +179,19 @@ class _Route(torch.autograd.Function):
     def backward(ctx: Any, dv: Tensor) -> tuple[Tensor | None, ...]:
         u, weight, bias, s_all = ctx.saved_tensors
         iterations, leaky, gradient, backend = ctx.options
-        if torch.is_grad_enabled():  # create_graph=True: only the reference can be differentiated again
-            grads = _differentiable_backward(dv, u, weight, bias, iterations, leaky, gradient)
-        else:
-            grads = _run_backward(backend, dv, u, weight, bias, s_all, iterations, leaky, gradient)
-        return (*grads, None, None, None, None)
+        if fast.backward_needs_operators(dv):  # the reference's, then
+            plain = partial(_reference, iterations=iterations, leaky=leaky, gradient=gradient)
+            grads = fast.plain_gradients(plain, (u, weight, bias), dv, ctx.needs_input_grad[:3])
+            return (*grads, None, None, None, None)
+        du, dweight, dbias = _run_backward(backend, dv, u, weight, bias, s_all, iterations, leaky, gradient)
+        return du, dweight, dbias, None, None, None, None
 
 
-def _differentiable_backward(
-    dv: Tensor,
-    u: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    iterations: int,
-    leaky: bool,
-    gradient: Gradient,
-) -> tuple[Tensor | None, ...]:
-    inputs = (u, weight, bias)
-    wanted = [x for x in inputs if x is not None and x.requires_grad]
-    with torch.autocast(u.device.type, enabled=False):
-        v = reference.route_in_float32(u, weight, iterations, bias=bias, leaky=leaky, gradient=gradient)
-    grads = iter(torch.autograd.grad(v, wanted, dv, create_graph=True))
-    return tuple(next(grads) if x is not None and x.requires_grad else None for x in inputs)
+def _reference(
+    u: Batched, weight: Weight, bias: Bias | None, *, iterations: int, leaky: bool, gradient: Gradient
+) -> Parents:
+    with fast.without_autocast(u.device):
+        return reference.route_in_float32(u, weight, iterations, bias=bias, leaky=leaky, gradient=gradient)
 
 
 @torch.library.custom_op("capsnet::route", mutates_args=())

@@ -23,6 +23,8 @@ from capsnet.routing.autograd import (
 )
 from capsnet.routing.reference import Gradient, softmax_over_parents
 
+TAKES = "floating-point tensors"
+
 
 def is_available(u: Batched) -> bool:
     """Whether it can route u: always."""

@@ -7,6 +7,7 @@ do not depend on the other samples in its batch, to the last bit.
 
 from __future__ import annotations
 
+import math
 import sys
 from functools import cache
 from itertools import pairwise
@@ -31,6 +32,10 @@ _TASK = 2**21
 _KEPT_VOTES = 2**18
 #: Samples that travel together, `capsnet.routing.simd.LANES`.
 _LANES = 16
+#: Everything the kernels write to: the program may have other defaults.
+_FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}
+
+TAKES = "floats of 16 or 32 bits on a CPU, with Numba installed"
 
 
 def is_available(u: Batched) -> bool:
@@ -57,8 +62,8 @@ def forward(
         _numpy(u.new_empty(0) if bias is None else bias).reshape(-1),
     )
     bounds, tasks = _divide(u, weight)
-    v = torch.empty((len(u), parents, dim))
-    s_all = torch.empty((iterations, *v.shape))
+    v = torch.empty((len(u), parents, dim), **_FLOATS)
+    s_all = torch.empty((iterations, *v.shape), **_FLOATS)
     v_, s_ = v.numpy(), s_all.numpy()
     if len(u) == 1 and u.shape[1] * v.numel() <= _KEPT_VOTES:
         _forward_one(u_, w, b, bounds, leaky, s_, v_)
@@ -83,9 +88,9 @@ def _forward_one(u: Any, w: Any, bias: Any, bounds: Any, leaky: bool, s_all: Any
     """
     kernels = _kernels()
     _, parents, dim = v.shape
-    votes = torch.empty((u.shape[1], parents * dim)).numpy()
-    partial = torch.zeros((_PARTS, parents * dim * _LANES)).numpy()
-    V, work = _in_lanes(u, torch.empty(1, parents, dim), 2)
+    votes = torch.empty((u.shape[1], parents * dim), **_FLOATS).numpy()
+    partial = torch.zeros((_PARTS, parents * dim * _LANES), **_FLOATS).numpy()
+    V, work = _in_lanes(u, v, 2)
     V[:] = 0
     children = np.ascontiguousarray(u[0])
     kernels.first_of_one(children, w, bounds, votes, partial)
@@ -111,9 +116,9 @@ def backward(
     kernels = _kernels()
     _, _, parents, dim = weight.shape
     u_, w, s_, dv_ = _numpy(u), _numpy(weight).reshape(-1), _numpy(s_all), _numpy(dv)
-    du, dweight = torch.empty(u.shape), torch.empty(weight.shape)
+    du, dweight = torch.empty(u.shape, **_FLOATS), torch.empty(weight.shape, **_FLOATS)
     du_, dw = du.numpy(), dweight.numpy().reshape(-1)
-    dbias = torch.zeros(parents * dim)
+    dbias = torch.zeros(parents * dim, **_FLOATS)
     bounds, tasks = _divide(u, weight)
     for group in _groups(len(u)):
         x = u_[group]
@@ -179,12 +184,12 @@ def _groups(samples: int) -> list[slice]:
 
 def _divide(u: Batched, weight: Weight) -> tuple[Any, list[tuple[int, int]]]:
     """The children's parts, the same for any batch and number of threads; and which of them make up a task."""
-    bounds = torch.arange(_PARTS + 1) * len(weight) // _PARTS
+    bounds = np.arange(_PARTS + 1) * len(weight) // _PARTS
     tasks = min(_PARTS, max(1, len(u) * weight.numel() // _TASK))
-    return bounds.numpy(), list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
+    return bounds, list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
 
 
-def _in_lanes(x: Any, parents: Parents, copies: int) -> Any:
+def _in_lanes(x: Any, parents: Parents | Any, copies: int) -> Any:
     """Uninitialised room for `copies` times the parents' numbers of the samples x, in lanes."""
     lanes = -(-len(x) // _LANES) * _LANES
-    return torch.empty((copies, lanes * parents[0].numel())).numpy()
+    return torch.empty((copies, lanes * math.prod(parents.shape[1:])), **_FLOATS).numpy()

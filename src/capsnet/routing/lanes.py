@@ -70,7 +70,7 @@ def gather(u: Any, b0: int, i0: int, i1: int, out: Any, at: int) -> None:
 
 @helper
 def scatter(lanes: Any, at: int, b0: int, i0: int, i1: int, out: Any) -> None:
-    """The inverse of `_gather`."""
+    """The inverse of `gather`."""
     in_dim = out.shape[2]
     for lane in range(min(LANES, out.shape[0] - b0)):
         k = at + lane
@@ -128,7 +128,7 @@ def multiply(
 
 @helper
 def multiply_transposed(w: Any, w0: int, x: Any, x0: int, depth: int, width: int, out: Any, o0: int) -> None:
-    """out[k] = Σ_n w[k, n] · x[n], n < width, k < depth; as `_multiply`."""
+    """out[k] = Σ_n w[k, n] · x[n], n < width, k < depth; as `multiply`."""
     k = 0
     while k + 8 <= depth:
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(_ZERO)

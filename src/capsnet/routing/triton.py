@@ -56,6 +56,9 @@ class Plan:
     """Of a pass; a program's partial sums are one contribution to s."""
 
 
+TAKES = "floats of 16 or 32 bits on an NVIDIA GPU from Ampere on, with Triton installed"
+
+
 def is_available(u: Batched) -> bool:
     """Whether it can route u: 16- or 32-bit floats on an NVIDIA GPU from Ampere on, with Triton installed.
 
