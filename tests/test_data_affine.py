@@ -12,7 +12,14 @@ import torch
 from scipy.io import savemat
 
 from capsnet.data import Examples, load
-from capsnet.data.affine import SEVERITIES, Transform, affine_test_set, exact_warp, severity_series
+from capsnet.data.affine import (
+    SEVERITIES,
+    Transform,
+    affine_test_maps,
+    affine_test_set,
+    exact_warp,
+    severity_series,
+)
 from capsnet.data.affnist import load_affnist_test, read_affnist
 from capsnet.data.ink import boxes
 from capsnet.errors import CapsnetError
@@ -65,6 +72,18 @@ def test_all_ink_stays_on_the_canvas() -> None:
     assert 0.64 * 0.95 < float((after / before).min()) < float((after / before).max()) < 1.44 * 1.05
     assert int(box[:, :2].min()) < 5
     assert int(box[:, 2:].max()) > 55
+
+
+def test_the_maps_say_where_each_digit_went() -> None:
+    digits_ = digits(50)
+    still = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0)}
+    before, after = (
+        boxes(one.images[:, None])[:, 0].float() for one in (digits_, affine_test_set(digits_, **still))
+    )
+    moved = affine_test_maps(digits_, **still)[:, :, 2].float()
+    corners = (after - before)[:, [1, 0]] - (40 - 28) / 2  # across, down, from centre to centre
+    assert float((corners - moved).abs().max()) <= 1  # whole pixels
+    assert float(moved.abs().max()) > 6
 
 
 @pytest.mark.parametrize("transform", list(SEVERITIES))

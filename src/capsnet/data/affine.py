@@ -41,7 +41,8 @@ def affine_test_set(
 ) -> Examples:
     """Each image rotated, sheared, scaled (each axis by itself) and put anywhere where its ink stays inside.
 
-    The same examples give the same pixels on every machine. The ranges are ours, of the kind affNIST has.
+    The same examples give the same pixels on every machine. The ranges are ours, of the kind affNIST has. Ink goes to
+    places where `RandomPlacement` of the whole image never puts it: see `affine_test_maps`.
 
     Args:
         examples: digits, without augmentation.
@@ -49,6 +50,21 @@ def affine_test_set(
         shear: x moves by up to this much of y, either way.
         scale: lowest and highest factor.
         canvas: height and width of the result.
+    """
+    matrices = affine_test_maps(examples, rotation, shear, scale, canvas)
+    return replace(examples, images=exact_warp(examples.images, matrices, canvas))
+
+
+def affine_test_maps(
+    examples: Examples,
+    rotation: float = 20,
+    shear: float = 0.2,
+    scale: tuple[float, float] = (0.8, 1.2),
+    canvas: int = CANVAS,
+) -> Float[Tensor, "examples 2 3"]:
+    """The maps of `affine_test_set`, from places in an image to places on the canvas, both from their centres.
+
+    The last column is the translation (across, down) in pixels.
     """
     uniforms = frozen_uniforms(AFFINE_STREAM, len(examples), 6)
     matrices = affine_matrices(
@@ -58,7 +74,7 @@ def affine_test_set(
         translation=torch.zeros(len(examples), 2, dtype=torch.float64),
     )
     matrices[:, :, 2] = _anywhere(examples.images, matrices[:, :, :2], uniforms[:, 4:], canvas)
-    return replace(examples, images=exact_warp(examples.images, matrices, canvas))
+    return matrices
 
 
 def severity_series(
