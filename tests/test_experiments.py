@@ -21,11 +21,14 @@ from capsnet.data.npz import write_npz
 from capsnet.data.views import Views
 from capsnet.evaluation import Evaluation, evaluate
 from capsnet.experiments import EXPERIMENTS, Record, reproduce
+from capsnet.experiments.dimensions import readings, strongest
 from capsnet.experiments.multimnist import digit_errors, errors_by_overlap
 from capsnet.experiments.recipe import Stop, Variant
 from capsnet.experiments.record import Answers, PackedArray, read_records, record_path
+from capsnet.experiments.routing_iterations import slope
 from capsnet.experiments.training_runs import StoppedExperiment, prepared, train_variant, with_options
 from capsnet.experiments.viewpoint import split
+from capsnet.explain import MEASURES
 from capsnet.models import CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.results import write_results
@@ -403,3 +406,26 @@ def test_a_record_keeps_every_answer_and_array(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text('{"experiment": "table1"}')
     with pytest.raises(CapsnetError, match="is no result of capsnet reproduce"):
         Record.read(tmp_path / "broken.json")
+
+
+def test_the_slope_of_the_logits_changes_is_that_of_a_line() -> None:
+    assert slope(0.02 * 10 ** (-0.3 * np.arange(9.0))) == pytest.approx(-0.3)
+    assert slope(np.zeros(9)) == pytest.approx(0)  # one child and one parent: nothing ever changes
+
+
+def test_chance_is_not_taken_for_meaning() -> None:
+    """The best of sixteen numbers is chosen on some digits and judged on others."""
+    chance = torch.Generator().manual_seed(0)
+    images = torch.zeros(400, 1, 28, 28)
+    widths = torch.randint(2, 20, (400,), generator=chance)
+    for image, width in zip(images, widths, strict=True):
+        image[0, 10:14, 4 : 4 + int(width)] = 1
+    labels = torch.arange(400) % 2
+    noise = torch.randn(400, 16, generator=chance)
+    knows = torch.cat([noise[:, :15], widths[:, None] + noise[:, :1]], dim=1)
+    width = MEASURES.index("width")
+    for features, low, high in ((noise, 0.0, 0.12), (knows, 0.95, 1.0)):
+        halves = np.array([readings(features, images, labels, half) for half in (0, 1)])
+        assert low <= strongest(halves)[width] <= high
+    everything = np.abs(readings(noise, images, labels)[:, :, width]).max(axis=1)
+    assert everything.mean() > 0.12  # which is what choosing and judging on the same digits would have said

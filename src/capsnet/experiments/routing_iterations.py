@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from capsnet.data.dataset import Source
 from capsnet.experiments.figures import by_variant, curves
@@ -61,10 +64,37 @@ def measure(trained: Trained) -> Findings:
     assert isinstance(trained.model, CapsNet)
     found = routing_statistics(trained.model, trained.dataset.test, trained.few(1_000, 2_000))
     losses = [line for line in trained.run.metrics() if "loss" in line][-LAST_LINES:]
-    metrics = dict(found.metrics)
+    metrics = {**found.metrics, "slope": slope(found.arrays["logit change"])}
     for part in ("loss", "margin"):
         metrics[f"train {part}"] = mean(line[part] for line in losses)
     return Findings({"test": trained.evaluation}, metrics, found.arrays)
+
+
+def slope(changes: NDArray[Any]) -> float:
+    """Of log₁₀ of the logits' changes, per iteration: below 0 where they fall as in the paper's figure A.1."""
+    steps = np.arange(len(changes), dtype=np.float64)
+    return float(np.polyfit(steps, np.log10(np.maximum(changes, 1e-30)), 1)[0])
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """Whether the logits' changes fall, as the paper's figure A.1 shows."""
+    lines = []
+    for variant, runs in by_variant(records).items():
+        found = estimate(runs, "slope")
+        if found is None:
+            continue
+        word = "falls" if found.high < 0 else "rises" if found.low > 0 else "neither clearly rises nor falls"
+        factor, low, high = (10**value for value in (found.mean, found.low, found.high))
+        between = f" ({low:.2f} to {high:.2f})" if isfinite(low) and isfinite(high) else ""
+        lines.append(
+            f"- {variant}: {word}, by a factor of {factor:.2f}{between} from one iteration to the next."
+        )
+    if not lines:
+        return []
+    return [
+        "**The paper's figure A.1** shows a change of the logits that falls with each iteration. Here it:",
+        "\n".join(lines),
+    ]
 
 
 def figures(records: Sequence[Record]) -> list[Picture]:
@@ -88,7 +118,7 @@ def figures(records: Sequence[Record]) -> list[Picture]:
             "routing-iterations-logits",
             {"| routing iteration": changes},
             "log₁₀ of the logits' mean change",
-            "Networks trained with r iterations, all routed for ten. The paper's figure A.1.",
+            "Networks trained with r iterations, all routed for ten. The lines of the paper's figure A.1 fall.",
         ),
         curves("routing-iterations", panels, "", "Means over the seeds."),
     ]
@@ -117,6 +147,7 @@ EXPERIMENT = Experiment(
     measures=(
         Measure("test", "test error"),
         Measure("train margin", "margin loss in training", percent=False, digits=4),
+        Measure("slope", "log₁₀ change of logits, slope per iteration", percent=False, better=None, digits=3),
         Measure("entropy", "entropy of couplings", percent=False, better=None, digits=3),
         Measure("dead primary", "dead primary capsules", better=None, digits=1),
         Measure("dead class", "dead class capsules", better=None, digits=1),
@@ -129,5 +160,6 @@ EXPERIMENT = Experiment(
     ),
     headlines=("r3",),
     measure=measure,
+    notes=notes,
     figures=figures,
 )
