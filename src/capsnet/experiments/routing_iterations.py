@@ -16,7 +16,7 @@ from capsnet.experiments.figures import by_variant, curves
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Trained, Variant
 from capsnet.experiments.record import Findings, Record
 from capsnet.experiments.sizes import NARROW, capsnet, training
-from capsnet.experiments.statistics import estimate
+from capsnet.experiments.statistics import estimate, t_interval
 from capsnet.experiments.table1 import STEPS
 from capsnet.explain import coupling_entropy, dead_share, logit_changes
 from capsnet.models import CapsNet
@@ -64,7 +64,7 @@ def measure(trained: Trained) -> Findings:
     assert isinstance(trained.model, CapsNet)
     found = routing_statistics(trained.model, trained.dataset.test, trained.few(1_000, 2_000))
     losses = [line for line in trained.run.metrics() if "loss" in line][-LAST_LINES:]
-    metrics = {**found.metrics, "slope": slope(found.arrays["logit change"])}
+    metrics = dict(found.metrics)
     for part in ("loss", "margin"):
         metrics[f"train {part}"] = mean(line[part] for line in losses)
     return Findings({"test": trained.evaluation}, metrics, found.arrays)
@@ -80,17 +80,13 @@ def notes(records: Sequence[Record]) -> list[str]:
     """Whether the logits' changes fall, as the paper's figure A.1 shows."""
     lines = []
     for variant, runs in by_variant(records).items():
-        found = estimate(runs, "slope")
-        if found is None:
-            continue
-        word = "falls" if found.high < 0 else "rises" if found.low > 0 else "neither clearly rises nor falls"
-        factor, low, high = (10**value for value in (found.mean, found.low, found.high))
-        between = f" ({low:.2f} to {high:.2f})" if isfinite(low) and isfinite(high) else ""
+        slopes = [slope(run.array("logit change")) for run in runs]
+        middle, (low, high) = mean(slopes), t_interval(slopes)
+        word = "falls" if high < 0 else "rises" if low > 0 else "neither clearly rises nor falls"
+        between = f" ({10**low:.2f} to {10**high:.2f})" if isfinite(low) else ""
         lines.append(
-            f"- {variant}: {word}, by a factor of {factor:.2f}{between} from one iteration to the next."
+            f"- {variant}: {word}, by a factor of {10**middle:.2f}{between} from one iteration to the next."
         )
-    if not lines:
-        return []
     return [
         "**The paper's figure A.1** shows a change of the logits that falls with each iteration. Here it:",
         "\n".join(lines),
@@ -147,7 +143,6 @@ EXPERIMENT = Experiment(
     measures=(
         Measure("test", "test error"),
         Measure("train margin", "margin loss in training", percent=False, digits=4),
-        Measure("slope", "log₁₀ change of logits, slope per iteration", percent=False, better=None, digits=3),
         Measure("entropy", "entropy of couplings", percent=False, better=None, digits=3),
         Measure("dead primary", "dead primary capsules", better=None, digits=1),
         Measure("dead class", "dead class capsules", better=None, digits=1),
