@@ -222,8 +222,18 @@ def test_inference_in_slices_equals_one_image_set(small):
     assert relative(whole, torch.cat(parts).double()) < TOLERANCE
 
 
-@pytest.mark.parametrize("change", ["in place", "through .data", "exchange", "other tensor"])
+@pytest.mark.parametrize(
+    "change",
+    ["in place", "through .data", "exchange", "mirrored", "moved inwards", "last bit", "other tensor"],
+)
 def test_inference_sees_new_weights(small, change):
+    """Mirrored and moved inwards are changes that leave Σ word · (2i + 1) as it was."""
+    weight, words = small[3].data, small[3].data.view(-1).view(torch.int32)
+    if change == "mirrored":
+        weight[64:] = weight[:64].flip(-1)
+    elif change == "moved inwards":
+        weight.view(-1)[[1000, 2003]] = weight.view(-1)[[1000, 1000]]
+        weight.view(-1)[[1001, 2002]] = 0
     with torch.no_grad():
         features(*small)
         if change == "in place":
@@ -231,11 +241,20 @@ def test_inference_sees_new_weights(small, change):
         elif change == "through .data":
             small[3].data.mul_(2)  # what moving averages of weights do; the version counter does not see it
         elif change == "exchange":
-            small[3].data[:, [0, 1], 4, 4] = small[3].data[:, [1, 0], 4, 4]
+            weight[:, [0, 1], 4, 4] = weight[:, [1, 0], 4, 4]
+        elif change == "mirrored":
+            weight.copy_(weight.flip(-1))
+        elif change == "moved inwards":
+            words[[1000, 1001, 2002, 2003]] = words[[1001, 1000, 2003, 2002]]
+        elif change == "last bit":
+            words[-1] ^= 1
         else:
             small[3] = small[3] * 2
+        after = features(*small)
+        cache.clear()
+        assert torch.equal(after, features(*small))
         expected = reference.features(*(tensor.double() for tensor in small))
-        assert relative(features(*small), expected) < TOLERANCE
+        assert relative(after, expected) < TOLERANCE
 
 
 def test_inference_mode_and_frozen_parameters(small):
