@@ -403,6 +403,15 @@ def test_shapes_that_do_not_fit_are_the_librarys_to_explain(small, shape):
             features(torch.rand(shape), *small[1:])
 
 
+def test_a_kernel_that_is_not_square():
+    tensors = [torch.rand(24, 1, 28, 28), torch.randn(64, 1, 1, 9), torch.randn(64)]
+    tensors += [torch.randn(128, 64, 9, 9), torch.randn(128)]
+    assert relative(features(*tensors), reference.features(*double(tensors))) < TOLERANCE
+    tensors[1] = torch.randn(64, 1, 1, 21)  # leaves 28 rows, but 8 columns
+    with pytest.raises(RuntimeError, match="size"):
+        features(*tensors)
+
+
 def test_the_rule_prefers_the_library_where_little_is_to_win():
     weight = (256, 256, 9, 9)
     assert choose(128, 20, 20, weight, 2, True) is Choice.POINTS
