@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from capsnet import PrimaryCapsules
 from capsnet import fast as switch
 from capsnet.stem import buffers, cache, conv2d, features, inference, points, reference
 from capsnet.stem.autograd import Conv2d, Stem
@@ -255,6 +258,49 @@ def test_inference_sees_new_weights(small, change):
         assert torch.equal(after, features(*small))
         expected = reference.features(*(tensor.double() for tensor in small))
         assert relative(after, expected) < TOLERANCE
+
+
+def kept() -> weakref.ref[torch.UntypedStorage]:
+    """The planes that inference keeps of the last kernel."""
+    assert cache._last is not None
+    (planes,) = cache._last._planes.values()
+    return weakref.ref(planes.storage.untyped_storage())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 32])
+@torch.no_grad()
+def test_what_inference_keeps_of_a_kernel_goes_with_it(scale):
+    model, images = PrimaryCapsules(1, 64, 16, 8, scale=scale), torch.rand(24, 1, 28, 28)
+    model(images)
+    entry, planes = cache._last, kept()
+    model(images)
+    assert cache._last is entry
+    assert cache.prepared(model.conv2.weight.detach()) is entry
+    del entry
+    gc.collect()
+    idle, memory = buffers.idle_bytes(), model.conv2.weight.detach()
+    del model
+    gc.collect()
+    assert planes() is not None
+    del memory
+    gc.collect()
+    assert planes() is None
+    assert cache._last is None
+    assert buffers.idle_bytes() == idle, "the pool holds on to them"
+
+
+@torch.no_grad()
+def test_what_inference_keeps_of_a_kernel_is_the_last_ones_to_use_it():
+    model, images = PrimaryCapsules(1, 64, 16, 8), torch.rand(24, 1, 28, 28)
+    model(images)
+    twin, planes = copy.deepcopy(model), kept()
+    twin(images)
+    del model
+    gc.collect()
+    assert planes() is not None
+    twin.conv2.weight.data = torch.randn(128, 64, 9, 9)
+    gc.collect()
+    assert planes() is None
 
 
 def test_inference_mode_and_frozen_parameters(small):

@@ -4,10 +4,13 @@ Recognised by content: an in-place change through `.data` (moving averages do th
 counter where it was. Every number is compared, bit for bit, with a copy: no two kernels are taken for the same, as
 they could be by any sum. It costs one copy of the weights in memory, a sixth of their planes in the paper's network,
 and a few per cent of the time of convolving four images; fewer do not come here, see cost.py.
+
+Both are freed with the memory of the weights. They are no buffers of the pool, so the system gets them back.
 """
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,13 +28,18 @@ class Prepared:
 
     weight: Tensor
     """A copy, so that the planes are this kernel's even if it is changed while they are computed."""
+    owner: weakref.ref[torch.UntypedStorage] | None = None
+    """The memory that held the kernel in the last call: parameters, their views and `detach()` share it."""
     _planes: dict[Convolution, Planes] = field(default_factory=dict)
 
     def planes(self, conv: Convolution) -> Planes:
         """The kernel at the points of a geometry; those of one geometry are kept."""
         found = self._planes.get(conv)
         if found is None:
-            found = Planes.empty(conv.plan, self.weight.shape[0], self.weight.shape[1])
+            items, channels = self.weight.shape[:2]
+            found = Planes(
+                self.weight.new_empty(conv.plan.products * items * channels), conv.plan, items, channels
+            )
             run(conv.analyse_weight(self.weight, found))
             self._planes = {conv: found}
         return found
@@ -46,6 +54,7 @@ def prepared(weight: Tensor) -> Prepared:
     weight, entry = weight.detach(), _last
     if entry is None or not _same(entry.weight, weight):
         entry = _last = Prepared(weight.clone(memory_format=torch.contiguous_format))
+    entry.owner = weakref.ref(weight.untyped_storage(), _forget)
     return entry
 
 
@@ -53,6 +62,12 @@ def clear() -> None:
     """Forget the weights."""
     global _last  # noqa: PLW0603
     _last = None
+
+
+def _forget(owner: weakref.ref[torch.UntypedStorage]) -> None:
+    entry = _last
+    if entry is not None and entry.owner is owner:  # not if another tensor holds the same kernel by now
+        clear()
 
 
 def _same(kept: Tensor, weight: Tensor) -> bool:
