@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from capsnet import PrimaryCapsules
 from capsnet import fast as switch
 from capsnet.stem import buffers, cache, conv2d, features, inference, points, reference
 from capsnet.stem.autograd import Conv2d, Stem
@@ -222,8 +225,18 @@ def test_inference_in_slices_equals_one_image_set(small):
     assert relative(whole, torch.cat(parts).double()) < TOLERANCE
 
 
-@pytest.mark.parametrize("change", ["in place", "through .data", "exchange", "other tensor"])
+@pytest.mark.parametrize(
+    "change",
+    ["in place", "through .data", "exchange", "mirrored", "moved inwards", "last bit", "other tensor"],
+)
 def test_inference_sees_new_weights(small, change):
+    """Mirrored and moved inwards are changes that leave Σ word · (2i + 1) as it was."""
+    weight, words = small[3].data, small[3].data.view(-1).view(torch.int32)
+    if change == "mirrored":
+        weight[64:] = weight[:64].flip(-1)
+    elif change == "moved inwards":
+        weight.view(-1)[[1000, 2003]] = weight.view(-1)[[1000, 1000]]
+        weight.view(-1)[[1001, 2002]] = 0
     with torch.no_grad():
         features(*small)
         if change == "in place":
@@ -231,11 +244,63 @@ def test_inference_sees_new_weights(small, change):
         elif change == "through .data":
             small[3].data.mul_(2)  # what moving averages of weights do; the version counter does not see it
         elif change == "exchange":
-            small[3].data[:, [0, 1], 4, 4] = small[3].data[:, [1, 0], 4, 4]
+            weight[:, [0, 1], 4, 4] = weight[:, [1, 0], 4, 4]
+        elif change == "mirrored":
+            weight.copy_(weight.flip(-1))
+        elif change == "moved inwards":
+            words[[1000, 1001, 2002, 2003]] = words[[1001, 1000, 2003, 2002]]
+        elif change == "last bit":
+            words[-1] ^= 1
         else:
             small[3] = small[3] * 2
+        after = features(*small)
+        cache.clear()
+        assert torch.equal(after, features(*small))
         expected = reference.features(*(tensor.double() for tensor in small))
-        assert relative(features(*small), expected) < TOLERANCE
+        assert relative(after, expected) < TOLERANCE
+
+
+def kept() -> weakref.ref[torch.UntypedStorage]:
+    """The planes that inference keeps of the last kernel."""
+    assert cache._last is not None
+    (planes,) = cache._last._planes.values()
+    return weakref.ref(planes.storage.untyped_storage())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 32])
+@torch.no_grad()
+def test_what_inference_keeps_of_a_kernel_goes_with_it(scale):
+    model, images = PrimaryCapsules(1, 64, 16, 8, scale=scale), torch.rand(24, 1, 28, 28)
+    model(images)
+    entry, planes = cache._last, kept()
+    model(images)
+    assert cache._last is entry
+    assert cache.prepared(model.conv2.weight.detach()) is entry
+    del entry
+    gc.collect()
+    idle, memory = buffers.idle_bytes(), model.conv2.weight.detach()
+    del model
+    gc.collect()
+    assert planes() is not None
+    del memory
+    gc.collect()
+    assert planes() is None
+    assert cache._last is None
+    assert buffers.idle_bytes() == idle, "the pool holds on to them"
+
+
+@torch.no_grad()
+def test_what_inference_keeps_of_a_kernel_is_the_last_ones_to_use_it():
+    model, images = PrimaryCapsules(1, 64, 16, 8), torch.rand(24, 1, 28, 28)
+    model(images)
+    twin, planes = copy.deepcopy(model), kept()
+    twin(images)
+    del model
+    gc.collect()
+    assert planes() is not None
+    twin.conv2.weight.data = torch.randn(128, 64, 9, 9)
+    gc.collect()
+    assert planes() is None
 
 
 def test_inference_mode_and_frozen_parameters(small):
@@ -382,6 +447,15 @@ def test_shapes_that_do_not_fit_are_the_librarys_to_explain(small, shape):
     else:
         with pytest.raises(RuntimeError, match="size"):
             features(torch.rand(shape), *small[1:])
+
+
+def test_a_kernel_that_is_not_square():
+    tensors = [torch.rand(24, 1, 28, 28), torch.randn(64, 1, 1, 9), torch.randn(64)]
+    tensors += [torch.randn(128, 64, 9, 9), torch.randn(128)]
+    assert relative(features(*tensors), reference.features(*double(tensors))) < TOLERANCE
+    tensors[1] = torch.randn(64, 1, 1, 21)  # leaves 28 rows, but 8 columns
+    with pytest.raises(RuntimeError, match="size"):
+        features(*tensors)
 
 
 def test_the_rule_prefers_the_library_where_little_is_to_win():

@@ -46,7 +46,8 @@ def features(
         and conv2_weight.shape[:2] == (*conv2_bias.shape, conv1_weight.shape[0])
         and conv1_weight[0].numel() <= 2 * conv1_weight.shape[0]  # else Conv1 is no small product of patches
     ):
-        rows, columns = ((size - conv1_weight.shape[2]) // stride1 + 1 for size in images.shape[2:])
+        kernel = conv1_weight.shape[2:]
+        rows, columns = ((n - k) // stride1 + 1 for n, k in zip(images.shape[2:], kernel, strict=True))
         train = torch.is_grad_enabled() and any(t.requires_grad for t in (images, *parameters))
         choice = choose(len(images), rows, columns, conv2_weight.shape, stride2, train)
         if choice is not Choice.LIBRARY:

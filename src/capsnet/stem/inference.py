@@ -38,7 +38,7 @@ def stem(
     def fill(part: Tensor, planes: Planes) -> Job:
         return hidden_planes(conv, part, weight1, bias1, strides[0], planes, None)
 
-    return _by_points(conv, images, prepared(weight2).planes(conv, weight2), bias2, fill)
+    return _by_points(conv, images, prepared(weight2).planes(conv), bias2, fill)
 
 
 def conv2d(
@@ -53,7 +53,7 @@ def conv2d(
     def fill(part: Tensor, planes: Planes) -> Job:
         return conv.analyse_input(part.contiguous(memory_format=torch.channels_last), planes)
 
-    return _by_points(conv, x, prepared(weight).planes(conv, weight), bias, fill)
+    return _by_points(conv, x, prepared(weight).planes(conv), bias, fill)
 
 
 def _by_points(
