@@ -24,6 +24,7 @@ from capsnet.augment import (
     Standardize,
     choose,
 )
+from capsnet.explain.equivariance import translation
 from capsnet.warp import affine_matrices, inverse, sample, warp
 
 ALL = [
@@ -56,6 +57,32 @@ def test_an_example_is_augmented_alike_in_any_batch(augment: Augmentation) -> No
     order = torch.tensor([4, 0, 5, 1])
     torch.testing.assert_close(augment(x[order], u[order]), whole[order])
     torch.testing.assert_close(augment(x, u), whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("augment", ALL, ids=lambda a: type(a).__name__)
+def test_autocast_and_the_type_of_the_numbers_change_nothing(augment: Augmentation) -> None:
+    x, u = images(), uniforms(augment)
+    whole = augment(x, u)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(augment(x, u), whole, rtol=0, atol=0)
+    torch.testing.assert_close(augment(x, u.double()), whole)
+    half = augment(x.half(), u)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), whole, rtol=0.01, atol=0.01)
+
+
+def test_an_image_in_16_bits_is_moved_as_exactly_as_in_32() -> None:
+    """A bfloat16 counts to 256; there are 800 pixels here."""
+    x = (images(1, 1, 20, 40) * 255).floor()
+    for kind in (torch.float16, torch.bfloat16):
+        assert torch.equal(translation(3, -2)(x.to(kind)), translation(3, -2)(x).to(kind))
+    matrices = affine_matrices(
+        rotation=torch.zeros(1),
+        shear=torch.zeros(1),
+        scale=torch.ones(1, 2),
+        translation=torch.tensor([[3.0, -2.0]]),
+    )
+    assert torch.equal(warp(x, matrices.bfloat16()), warp(x, matrices))
 
 
 @pytest.mark.quick

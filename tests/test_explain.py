@@ -34,7 +34,7 @@ from capsnet.explain.equivariance import TRANSFORMS, rotation, scaling, thicknes
 from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.explain.segment import intersection_over_union
 from capsnet.models import CapsNet, CapsNetConfig
-from capsnet.routing import RoutingTrace
+from capsnet.routing import RoutingTrace, trace_routing
 from capsnet.warp import affine_matrices, warp
 
 
@@ -195,10 +195,9 @@ def test_correlations_are_pearsons() -> None:
 # Routing
 
 
-def trace_of(couplings: Tensor, logits: Tensor | None = None) -> RoutingTrace:
+def trace_of(couplings: Tensor, leaky: bool = False) -> RoutingTrace:
     iterations, batch, _, parents = couplings.shape
-    outputs = torch.zeros(iterations, batch, parents, 3)
-    return RoutingTrace(couplings * 0 if logits is None else logits, couplings, outputs)
+    return RoutingTrace(couplings * 0, couplings, torch.zeros(iterations, batch, parents, 3), leaky)
 
 
 def test_entropy_runs_from_one_to_nought() -> None:
@@ -209,8 +208,39 @@ def test_entropy_runs_from_one_to_nought() -> None:
 
 def test_entropy_counts_what_goes_to_nobody() -> None:
     quarter = torch.full((1, 1, 2, 3), 0.25)  # and a quarter to nobody
-    torch.testing.assert_close(coupling_entropy(trace_of(quarter)), torch.ones(1, 1))
-    assert float(coupling_entropy(trace_of(quarter * 0))) == 0
+    torch.testing.assert_close(coupling_entropy(trace_of(quarter, leaky=True)), torch.ones(1, 1))
+    assert float(coupling_entropy(trace_of(quarter * 0, leaky=True))) == 0
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+def test_the_entropy_of_an_example_is_the_same_in_any_batch(leaky: bool) -> None:
+    """In both, what goes to nobody is nothing in one example and most in the other."""
+    parts = [torch.full((1, 1, 1, 2), share) for share in (0.5, 0.1)]
+    alone = [coupling_entropy(trace_of(part, leaky)) for part in parts]
+    torch.testing.assert_close(
+        coupling_entropy(trace_of(torch.cat(parts, 1), leaky)), torch.cat(alone, 1), rtol=0, atol=0
+    )
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("leaky", [False, True])
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_a_trace_knows_whether_it_is_leaky(leaky: bool, backend: str) -> None:
+    u, weight = torch.rand(2, 5, 3), torch.rand(5, 3, 4, 2)
+    assert trace_routing(u, weight, 2, backend=backend, leaky=leaky).leaky is leaky
+
+
+def test_what_holds_tensors_is_told_from_another_and_equals_itself() -> None:
+    model, images = small(leaky=True), torch.rand(2, 1, 14, 12)
+    trace, again = model.trace(images), model.trace(images)
+    assert trace.routing.leaky
+    for one, other in (
+        (trace, again),
+        (trace.routing, again.routing),
+        (segment(model, images), segment(model, images)),
+    ):
+        assert one == one  # noqa: PLR0124
+        assert one != other
 
 
 @pytest.mark.quick

@@ -4,9 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.parallel import replicate
 
 from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss
 from capsnet.data.dataset import Batch
+from capsnet.models import CNN, Classifier, CNNConfig
+from capsnet.models.cnn import Stage
 
 SMALL = CapsNetConfig(image_shape=(1, 20, 20), classes=4, stem_channels=8, primary_types=2, decoder=(16,))
 
@@ -71,6 +74,28 @@ def test_a_capsule_is_one_place_of_the_image_not_eight_neighbours() -> None:
     assert capsules.shape == (1, 8, 8)
     assert torch.equal(capsules[0, 4 + 2], torch.arange(1.0, 9.0))
     assert capsules.count_nonzero() == 8
+
+
+@pytest.mark.parametrize(
+    "model",
+    [CapsNet(SMALL), CNN(CNNConfig(image_shape=(1, 20, 20), stages=(Stage(2, 5),), hidden=(3,)))],
+    ids=["capsnet", "cnn"],
+)
+def test_the_copies_of_data_parallel_answer_as_the_model(
+    model: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy has no parameters; without GPUs, only the copying of the tensors is played."""
+
+    def copies(tensors: list[torch.Tensor], devices: list[int], detach: bool) -> list[list[torch.Tensor]]:
+        return [[tensor.clone() for tensor in tensors] for _ in devices]
+
+    monkeypatch.setitem(replicate.__globals__, "_broadcast_coalesced_reshape", copies)
+    copy = replicate(model.eval(), [0, 1])[1]
+    images = torch.rand(3, 1, 20, 20)
+    assert not list(copy.parameters())
+    torch.testing.assert_close(copy(images), model(images))
+    with pytest.raises(ValueError, match=r"images\.to\(torch\.float32\)"):
+        copy(images.double())
 
 
 def test_an_image_too_small_says_what_would_do() -> None:

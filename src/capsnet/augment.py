@@ -1,8 +1,8 @@
 """Augmentation as pure functions of images and uniform numbers.
 
 The numbers are drawn outside, for a whole epoch at once, by one seeded generator. So an example is changed in
-the same way whichever process, batch or device it falls to, and nothing here waits for a device
-or branches on data.
+the same way whichever process, batch or device it falls to, under autocast too, and nothing here waits for a
+device or branches on data. Images keep their floating type, whatever the numbers' is.
 """
 
 from __future__ import annotations
@@ -220,7 +220,8 @@ class Brightness:
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
         """Brighten or darken each image."""
-        return images + between(uniforms[:, 0], -self.delta, self.delta)[:, None, None, None]
+        delta = between(uniforms[:, 0], -self.delta, self.delta)[:, None, None, None]
+        return (images + delta).to(images.dtype)
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,8 @@ class Contrast:
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
         """Change the contrast of each image."""
         mean = images.mean(dim=(2, 3), keepdim=True)
-        return (images - mean) * between(uniforms[:, 0], self.low, self.high)[:, None, None, None] + mean
+        factor = between(uniforms[:, 0], self.low, self.high)[:, None, None, None]
+        return ((images - mean) * factor + mean).to(images.dtype)
 
 
 @dataclass(frozen=True)

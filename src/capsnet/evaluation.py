@@ -77,7 +77,7 @@ class Measured(ABC):
         return f"{self.error:.2%} ({self.errors} of {self.n}; 95 % interval {low:.2%} to {high:.2%})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation(Measured):
     """Answers to a test set."""
 

@@ -24,7 +24,7 @@ NEWEST = "state.safetensors"
 BEFORE = "state-before.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """All that the next step depends on."""
 

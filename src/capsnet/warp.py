@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from capsnet.nonlinearity import at_least_float32
+
 
 def affine_matrices(
     *,
@@ -28,18 +30,17 @@ def affine_matrices(
     """
     angle = torch.deg2rad(rotation)
     cos, sin = angle.cos(), angle.sin()
-    # y points down, so the counter-clockwise turn has its sines the other way round.
-    rotate = torch.stack((cos, sin, -sin, cos), dim=1).view(-1, 2, 2)
-    one, zero = torch.ones_like(shear), torch.zeros_like(shear)
-    skew = torch.stack((one, shear, zero, one), dim=1).view(-1, 2, 2)
-    return torch.cat((rotate @ skew * scale[:, None, :], translation[:, :, None]), dim=2)
+    # R = (cos, sin; −sin, cos): y points down, so the counter-clockwise turn has its sines the other way round.
+    # RK is written out, here as below: autocast computes matrix products in 16 bits.
+    turned = torch.stack((cos, cos * shear + sin, -sin, cos - sin * shear), dim=1).view(-1, 2, 2)
+    return torch.cat((turned * scale[:, None, :], translation[:, :, None]), dim=2)
 
 
 def inverse(matrices: Float[Tensor, "batch 2 3"]) -> Float[Tensor, "batch 2 3"]:
     """The maps back: p ↦ A⁻¹(p − t). In closed form: a batched inverse would wait for the device."""
     a, b, c, d = matrices[:, :, :2].flatten(1).unbind(1)
     back = torch.stack((d, -b, -c, a), dim=1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
-    return torch.cat((back, -(back @ matrices[:, :, 2:])), dim=2)
+    return torch.cat((back, -(back * matrices[:, None, :, 2]).sum(dim=2, keepdim=True)), dim=2)
 
 
 def warp(
@@ -50,6 +51,7 @@ def warp(
     """Move each image by its matrix (`affine_matrices`), bilinearly, onto a canvas of `size` (height, width).
 
     What comes from outside the image is 0. The canvas is as large as the image by default, centre on centre.
+    Images keep their floating type, whatever the matrices' is.
     """
     return sample(images, inverse(matrices), size or (images.shape[2], images.shape[3]))
 
@@ -66,6 +68,7 @@ def sample(
     sums. The frozen test sets rest on that.
     """
     height, width = images.shape[2:]
+    back = at_least_float32(back)  # 16 bits cannot count the pixels of an image
     options = {"dtype": back.dtype, "device": back.device}
     y = torch.arange(size[0], **options) - (size[0] - 1) / 2  # type: ignore[call-overload]
     x = torch.arange(size[1], **options) - (size[1] - 1) / 2  # type: ignore[call-overload]
@@ -87,4 +90,4 @@ def sample(
     upper = pixels(top, left) * (1 - right_share) + pixels(top, left + 1) * right_share
     lower = pixels(top + 1, left) * (1 - right_share) + pixels(top + 1, left + 1) * right_share
     moved: Tensor = upper * (1 - lower_share) + lower * lower_share
-    return moved
+    return moved.to(images.dtype)

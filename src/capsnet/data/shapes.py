@@ -33,7 +33,7 @@ class Solid(NamedTuple):
     stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shape:
     """Solids as tensors, moved and scaled together so that all of them fit the ball of radius 1."""
 

@@ -71,7 +71,7 @@ class Answers:
         return torch.from_numpy(np.unpackbits(bits, count=self.n).astype(bool))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Findings:
     """What an experiment measures on a trained model."""
 

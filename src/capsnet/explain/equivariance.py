@@ -18,6 +18,7 @@ from torch.nn.functional import max_pool2d
 
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNet
+from capsnet.nonlinearity import at_least_float32
 from capsnet.warp import affine_matrices, warp
 
 Images = Float[Tensor, "batch channels height width"]
@@ -197,7 +198,7 @@ def _least_squares(
 def _affine(
     images: Images, rotation: float = 0.0, scale: float = 1.0, across: float = 0.0, down: float = 0.0
 ) -> Images:
-    like = images.new_ones(len(images))
+    like = at_least_float32(images.new_ones(len(images)))  # the geometry of 16-bit images is not in 16 bits
     matrices = affine_matrices(
         rotation=like * rotation,
         shear=like * 0,

@@ -62,7 +62,7 @@ def dimension_sheet(
     return model.decode(turned, class_number).unflatten(0, (dims, len(offsets)))  # type: ignore[no-untyped-call,no-any-return]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DimensionEffects:
     """What turning each number of a class's capsule does to the drawing, over several examples."""
 

@@ -18,9 +18,9 @@ def coupling_entropy(trace: RoutingTrace) -> Float[Tensor, "iterations batch"]:
     leaky, what goes to nobody counts as one more parent. NaN where nobody has a choice: a single parent.
     """
     couplings = trace.couplings.double()
-    nobody = 1 - couplings.sum(dim=-1, keepdim=True)
-    if bool((nobody > 1e-4).any()):
-        couplings = torch.cat([couplings, nobody.clamp(min=0)], dim=-1)
+    if trace.leaky:
+        nobody = (1 - couplings.sum(dim=-1, keepdim=True)).clamp(min=0)
+        couplings = torch.cat([couplings, nobody], dim=-1)
     entropy: Tensor = torch.special.entr(couplings).sum(dim=-1).mean(dim=-1)
     return (entropy / log(couplings.shape[-1])).to(trace.couplings.dtype)
 

@@ -15,7 +15,7 @@ from capsnet.models.capsnet import CapsNet, lengths_of
 THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """The strongest classes of each image, and what each of their capsules draws alone."""
 

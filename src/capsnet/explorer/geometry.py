@@ -36,7 +36,7 @@ def flatten_arrows(
     return stretched
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VotePlane:
     """Votes for one parent, seen from the side: how far along the parent's final vector, and how far off it."""
 

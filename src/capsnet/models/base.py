@@ -88,7 +88,9 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
             )
         if not images.is_floating_point():
             raise ValueError(f"images are {images.dtype}; convert to float in [0, 1]: images.float() / 255")
-        own = next(self.parameters()).dtype
+        # Not from `parameters()`: the copies that nn.DataParallel makes hold their weights as plain attributes.
+        weights = (getattr(module, "weight", None) for module in self.modules())
+        own = next((weight.dtype for weight in weights if isinstance(weight, Tensor)), images.dtype)
         if images.dtype != own and not torch.is_autocast_enabled(images.device.type):
             raise ValueError(
                 f"images are {images.dtype} and the model is {own}; convert them: images.to({own})"

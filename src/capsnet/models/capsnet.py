@@ -148,7 +148,7 @@ class CapsNetConfig:
         return max(prod(self.image_shape), maps, self.in_caps * self.primary_dim, votes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CapsNetTrace:
     """Everything on the way from images to class capsules."""
 

@@ -91,7 +91,7 @@ def trace_routing(
                 u, weight, iterations, bias=bias, leaky=leaky, gradient="all", steps=steps
             )
         logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
-        return RoutingTrace(logits, couplings, outputs)
+        return RoutingTrace(logits, couplings, outputs, leaky)
 
     last, s_all = autograd.run_forward(u, weight, bias, iterations, leaky, backend)
     outputs = squash(s_all)
@@ -105,7 +105,7 @@ def trace_routing(
                 "bic,icjd->bijd", u[:, children].to(s_all.dtype), weight[children].to(s_all.dtype)
             )
             logits[:, :, children] = torch.einsum("bijd,tbjd->tbij", votes, totals)
-    return RoutingTrace(logits, softmax_over_parents(logits, leaky), outputs)
+    return RoutingTrace(logits, softmax_over_parents(logits, leaky), outputs, leaky)
 
 
 def check_options(iterations: int, gradient: str, backend: str) -> None:

@@ -18,7 +18,7 @@ from capsnet.nonlinearity import squash
 Gradient = Literal["all", "last"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RoutingTrace:
     """What happened in each of the r routing iterations (first axis of every tensor)."""
 
@@ -28,6 +28,8 @@ class RoutingTrace:
     """c: how much of each child goes to each parent; sums to 1 over parents (to less when leaky)."""
     outputs: Float[Tensor, "iterations batch out_caps out_dim"]
     """v: the parents' vectors."""
+    leaky: bool = False
+    """What the couplings of a child lack of 1 goes to nobody, see `capsnet.routing.route`."""
 
 
 def route(
