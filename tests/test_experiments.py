@@ -183,6 +183,13 @@ def test_every_experiment_runs_from_data_to_record(
         assert record.environment["versions"]["torch"] == torch.__version__
         for test in record.tests.values():
             assert int(test.wrong().sum()) == test.errors
+        toys = {name: test.group_numbers() for name, test in record.tests.items()}
+        for name_of_test, numbers in toys.items():
+            if experiment.shows is None:
+                assert numbers is None
+            else:
+                assert set(numbers.tolist()) <= set(range(5)), "one instance of five categories"
+                assert len(numbers) == record.tests[name_of_test].n
     for measure in experiment.measures:
         if measure.key != "affnist":
             assert any(record.value(measure.key) is not None for record in records), measure.key

@@ -1,16 +1,25 @@
 """Tables and verdicts from made-up records."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from capsnet import CapsnetError
 from capsnet.evaluation import Evaluation
 from capsnet.experiments import Record
-from capsnet.experiments.record import Answers, record_path
-from capsnet.experiments.statistics import Difference, estimate, paired_difference, t_interval, verdict
+from capsnet.experiments.record import Answers, Findings, record_path
+from capsnet.experiments.statistics import (
+    Difference,
+    cluster_interval,
+    estimate,
+    paired_difference,
+    t_interval,
+    verdict,
+)
 from capsnet.results import groups, judgements, overview, write_results
 
 N = 1000
@@ -52,6 +61,24 @@ def record(variant: str, seed: int, errors: int, scale: str = "full", control: b
     )
 
 
+def answers(wrong: np.ndarray, groups: np.ndarray | None = None) -> Answers:
+    labels = torch.from_numpy(~wrong).long()[:, None]
+    return Answers.of(Evaluation(torch.tensor([[0.0, 1.0]]).repeat(len(wrong), 1), labels), groups)
+
+
+def on_toys(variant: str, wrong: list[int], sizes: list[int], copies: int = 1, known: bool = True) -> Record:
+    """One run on so many views of each toy, so many of them answered wrongly; every view `copies` times."""
+    which = np.repeat([k < count for count, n in zip(wrong, sizes, strict=True) for k in range(n)], copies)
+    toys = np.repeat(np.arange(len(sizes)), sizes).repeat(copies) if known else None
+    one = replace(
+        record(variant, 0, 0, "quick"),
+        experiment="smallnorb",
+        control=variant.startswith("cnn"),
+        data="smallnorb",
+    )
+    return replace(one, tests={"test": answers(which, toys)})
+
+
 def runs(variant: str, errors: list[int], scale: str = "full", control: bool = False) -> list[Record]:
     return [record(variant, seed, count, scale, control) for seed, count in enumerate(errors)]
 
@@ -87,6 +114,97 @@ def test_one_seed_is_paired_by_image() -> None:
     assert (found.low, found.high) == pytest.approx((-0.03 - half, -0.03 + half))
 
 
+def test_the_one_seed_that_was_measured_is_the_one_that_is_paired() -> None:
+    ours, theirs = runs("a", [10, 10]), runs("b", [40, 90])
+    ours[0] = replace(ours[0], tests={})
+    found = paired_difference(ours, theirs, "test")
+    assert (found.over, found.mean) == ("images", pytest.approx(-0.08))
+
+
+@pytest.mark.quick
+def test_groups_of_one_size_count_as_one_value_each() -> None:
+    values, groups = np.array([0, 1, 1, 1, 0, 0]), np.array([7, 7, 2, 2, 5, 5])
+    assert cluster_interval(values, groups) == pytest.approx(t_interval([0.5, 1.0, 0.0]))
+    # Of other sizes, by hand: mean 2/4, residuals 1 − 0.5 · 3 and 1 − 0.5, t(1) = 12.706.
+    half = 12.7062 * (2 * 0.5) ** 0.5 / 4
+    assert cluster_interval([1, 0, 0, 1], np.array([0, 0, 0, 1])) == pytest.approx(
+        (0.5 - half, 0.5 + half), abs=1e-4
+    )
+    assert cluster_interval([1, 0], np.array([3, 3])) == (-float("inf"), float("inf"))
+
+
+def test_more_views_of_the_same_toys_tell_nothing_new() -> None:
+    """Five toys: what is known of other toys does not grow with the photographs of these."""
+    ours, theirs, sizes = [1, 0, 3, 0, 2], [4, 1, 3, 0, 4], [4, 4, 4, 4, 4]
+    few, many = (
+        paired_difference([on_toys("r3", ours, sizes, n)], [on_toys("r1", theirs, sizes, n)], "test")
+        for n in (1, 100)
+    )
+    assert (many.over, many.n) == ("groups", 5)
+    assert (few.mean, few.low, few.high) == pytest.approx((many.mean, many.low, many.high))
+    assert many.mean == pytest.approx(-6 / 20)
+    assert many.low < 0 < many.high
+    as_images = paired_difference(
+        [on_toys("r3", ours, sizes, 100, known=False)],
+        [on_toys("r1", theirs, sizes, 100, known=False)],
+        "test",
+    )
+    assert (as_images.over, as_images.n) == ("images", 2000)
+    assert as_images.high < 0, "the error that groups are there to prevent"
+    single = estimate([on_toys("r3", ours, sizes, 100)], "test")
+    assert (single.over, single.low) == ("groups", 0)
+    assert single.high == pytest.approx(
+        0.3 + 2.7764 * np.std([0.25, 0, 0.75, 0, 0.5], ddof=1) / 5**0.5, abs=1e-4
+    )
+    assert estimate([on_toys("r3", ours, sizes, 100, known=False)], "test").over == "images"
+
+
+def test_answers_to_other_groups_are_not_paired() -> None:
+    one, other = on_toys("r3", [1, 2], [4, 4]), on_toys("r1", [1, 2], [2, 6])
+    assert paired_difference([one], [other], "test") is None
+    without = on_toys("r1", [1, 2], [4, 4], known=False)
+    assert paired_difference([one], [without], "test").over == "groups"  # of the same test set
+
+
+@pytest.mark.quick
+def test_groups_are_kept_with_the_answers_and_may_be_missing(tmp_path: Path) -> None:
+    wrong, groups = np.array([True, False, True]), np.array([300, 0, 300])
+    one = replace(record("r3", 0, 0), tests={"new": answers(wrong, groups), "old": answers(wrong)})
+    one.write(tmp_path / "new.json")
+    assert Record.read(tmp_path / "new.json") == one
+    assert one.tests["new"].group_numbers().tolist() == [300, 0, 300]
+    old = json.loads((tmp_path / "new.json").read_text())
+    for test in old["tests"].values():  # as records were before there were groups
+        test.pop("groups")
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert Record.read(tmp_path / "old.json").tests["new"].group_numbers() is None
+    for senseless in (groups[:2], groups - 1, groups / 2):
+        with pytest.raises(ValueError, match="integers from 0 on"):
+            answers(wrong, senseless)
+    with pytest.raises(ValueError, match="no such test set"):
+        Findings(groups={"test": groups})
+    assert asdict(one)["tests"]["new"]["groups"]["dtype"] == "uint16"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> None:
+    ours, theirs, sizes = [1, 0, 3, 0, 2], [4, 1, 3, 0, 4], [4, 4, 4, 4, 4]
+    for one in (on_toys("r3", ours, sizes, 50, known), on_toys("cnn-max-pool", theirs, sizes, 50, known)):
+        one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
+    write_results(tmp_path, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    if known:
+        assert "own size: **undecided**" in page
+        assert "paired over 5 toys, one seed" in page
+        assert "**Intervals.** With one seed over 5 toys in 1,000 images (test)." in page
+        assert "of the single run, over the toys that its test images show" in page
+    else:
+        assert "own size: **supported, in this one run**" in page
+        assert "paired over 1,000 test images, one seed" in page
+        assert "over 1,000 images (test) as if they were independent, so too narrow" in page
+        assert "of the single run, over its test images, where" in page
+
+
 @pytest.mark.parametrize(
     ("low", "high", "better", "expected"),
     [
@@ -99,6 +217,9 @@ def test_one_seed_is_paired_by_image() -> None:
 )
 def test_a_verdict_needs_the_whole_interval(low: float, high: float, better: str, expected: str) -> None:
     assert verdict(Difference(0.0, low, high, 3, "seeds"), better) == expected
+    one_run = expected if expected == "undecided" else f"{expected}, in this one run"
+    assert verdict(Difference(0.0, low, high, 900, "images"), better) == one_run
+    assert verdict(Difference(0.0, low, high, 25, "groups"), better) == one_run
 
 
 FULL = [

@@ -23,10 +23,14 @@ INTRODUCTION = """\
 
 Written by `capsnet report --results` from the records of `capsnet reproduce`; nothing here is typed by hand.
 
-Every number is of the last step's model, never of the best epoch. "±" is the standard deviation over seeds; the
-interval is Student's 95 % interval of the mean over seeds or, for a single seed, Wilson's over the test images.
-Differences are paired by seed (with one seed, by test image, which says nothing about other seeds). A claim is
-*supported* or *contradicted* if the interval of the difference lies wholly on one side of zero, else *undecided*.
+Every number is of the last step's model, never of the best epoch. "±" is the standard deviation over seeds.
+Intervals are 95 % intervals. Over seeds they are Student's, of the mean or of the differences paired by seed: they
+are about other trainings, tested on the same images. With one seed they are about other images like these and this
+one training, and say nothing about other seeds: over test images Wilson's, and for differences Wald's of the paired
+answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and the
+interval is over the toys: Student's, each toy weighing as many images as it has, so that the interval lies around the
+error that is told. A claim is *supported* or *contradicted* if the interval of the difference lies wholly on one side
+of zero, else *undecided*; by one seed, "in this one run".
 """
 QUICK = """\
 Quick runs use narrow networks and short training, as each row says. They are for the comparison of capsules with
@@ -158,7 +162,8 @@ def judgements(group: Group) -> list[str]:
         if difference is None or measure.better is None:
             continue
         lines.append(
-            f"- {claim.text}: **{verdict(difference, measure.better)}**. {_comparison(claim, difference, measure)}"
+            f"- {claim.text}: **{verdict(difference, measure.better)}**. "
+            f"{_comparison(claim, difference, measure, group.experiment.shows)}"
         )
     return lines
 
@@ -216,6 +221,8 @@ def _section(group: Group, images: Path) -> str:
     parts = [f"### {experiment.name}, {scale} scale\n", _table(head, rows) + "\n"]
     if deviations := group.deviations():
         parts.append("**Deviations.** " + "; ".join(deviations) + ".\n")
+    if single := _over_what(group):
+        parts.append(f"**Intervals.** {single}\n")
     parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
     if lines := judgements(group):
         parts.append("**Verdicts.**\n\n" + "\n".join(lines) + "\n")
@@ -226,6 +233,23 @@ def _section(group: Group, images: Path) -> str:
         alt = " ".join(picture.alt.split()).replace("]", ")").replace("[", "(")
         parts.append(f"![{alt}]({images.name}/{path.name})\n\n*{picture.caption}*\n")
     return "\n".join(parts)
+
+
+def _over_what(group: Group) -> str:
+    """Of runs on images that show a few things again and again: what their intervals are over."""
+    shows = group.experiment.shows
+    runs = [own[0] for own in by_variant(group.records).values() if len(own) == 1]
+    tests = [(name, test, test.group_numbers()) for run in runs for name, test in run.tests.items()]
+    if shows is None or not tests:
+        return ""
+    lines = [
+        f"With one seed over {len(set(numbers.tolist()))} {shows} in {test.n:,} images ({name})."
+        if numbers is not None
+        else f"With one seed over {test.n:,} images ({name}) as if they were independent, so too narrow: the record "
+        f"does not say which of a few {shows} each of them shows."
+        for name, test, numbers in tests
+    ]
+    return " ".join(dict.fromkeys(lines))
 
 
 def _machines(records: Sequence[Record]) -> str:
@@ -263,12 +287,12 @@ def _difference(difference: Difference | None, measure: Measure) -> str:
     return text
 
 
-def _comparison(claim: Claim, difference: Difference, measure: Measure) -> str:
+def _comparison(claim: Claim, difference: Difference, measure: Measure, shows: str | None) -> str:
     unit = " points" if measure.percent else ""
-    over = f"{difference.n:,} {'seeds' if difference.over == 'seeds' else 'test images, one seed'}"
+    over = {"seeds": "seeds", "images": "test images, one seed", "groups": f"{shows or 'groups'}, one seed"}
     return (
         f"{claim.ours} − {claim.against}, {measure.title}: {_difference(difference, measure)}{unit}, "
-        f"paired over {over}."
+        f"paired over {difference.n:,} {over[difference.over]}."
     )
 
 
