@@ -197,7 +197,9 @@ def test_every_experiment_runs_from_data_to_record(
 
 def test_the_records_become_a_page_with_every_figure(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for record in read_records(folders[0]):
-        quick = replace(record, scale="quick")
+        recipe = {variant.name: variant for variant in EXPERIMENTS[record.experiment].variants("quick")}
+        settings = with_options(recipe[record.variant], record.training["steps"], None).settings(record.seed)
+        quick = replace(record, scale="quick", settings=settings)
         quick.write(
             record_path(tmp_path / "results", record.experiment, record.variant, "quick", record.seed)
         )
@@ -214,6 +216,7 @@ def test_the_records_become_a_page_with_every_figure(folders: tuple[Path, Path],
     ):
         assert f"images/results-{name}-quick.png" in linked
     assert "The seeds of each variant as an ensemble" in page
+    assert "Not shown" not in page
 
 
 def test_finished_results_are_left_alone_and_shared_trainings_are_not_repeated(

@@ -1,6 +1,7 @@
 """Tables and verdicts from made-up records."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 
 from capsnet import CapsnetError
+from capsnet.cli import main
 from capsnet.evaluation import Evaluation
-from capsnet.experiments import Record
-from capsnet.experiments.record import Answers, Findings, record_path
+from capsnet.experiments import EXPERIMENTS, Record
+from capsnet.experiments.grouping import groups
+from capsnet.experiments.record import Answers, Findings, PackedArray, record_path
 from capsnet.experiments.statistics import (
     Difference,
     cluster_interval,
@@ -20,16 +23,26 @@ from capsnet.experiments.statistics import (
     t_interval,
     verdict,
 )
-from capsnet.results import groups, judgements, overview, write_results
+from capsnet.experiments.training_runs import with_options
+from capsnet.results import judgements, overview, write_results
 
 N = 1000
+
+
+def made(one: Record) -> Record:
+    """With the settings, steps and precision that the recipe has for it, or that its `training` asks for."""
+    recipe = {variant.name: variant for variant in EXPERIMENTS[one.experiment].variants(one.scale)}
+    if one.variant not in recipe:
+        return replace(one, settings="of no recipe")
+    variant = with_options(recipe[one.variant], one.training.get("steps"), one.training.get("precision"))
+    return replace(one, settings=variant.settings(one.seed), training=asdict(variant.training))
 
 
 def record(variant: str, seed: int, errors: int, scale: str = "full", control: bool = False) -> Record:
     labels = torch.ones(N, 1, dtype=torch.long)
     labels[:errors] = 0
     evaluation = Evaluation(torch.tensor([[0.0, 1.0]]).repeat(N, 1), labels)
-    return Record(
+    one = Record(
         experiment="table1",
         variant=variant,
         scale=scale,
@@ -41,7 +54,7 @@ def record(variant: str, seed: int, errors: int, scale: str = "full", control: b
         provenance="Made up.",
         architecture="capsnet",
         model={},
-        training={"steps": 300_000, "schedule": "paper", "precision": "fp32"},
+        training={},
         parameters=8_215_568,
         multiply_adds=201_793_536,
         steps=300_000,
@@ -59,6 +72,7 @@ def record(variant: str, seed: int, errors: int, scale: str = "full", control: b
             "gpu": None,
         },
     )
+    return made(one)
 
 
 def answers(wrong: np.ndarray, groups: np.ndarray | None = None) -> Answers:
@@ -70,12 +84,8 @@ def on_toys(variant: str, wrong: list[int], sizes: list[int], copies: int = 1, k
     """One run on so many views of each toy, so many of them answered wrongly; every view `copies` times."""
     which = np.repeat([k < count for count, n in zip(wrong, sizes, strict=True) for k in range(n)], copies)
     toys = np.repeat(np.arange(len(sizes)), sizes).repeat(copies) if known else None
-    one = replace(
-        record(variant, 0, 0, "quick"),
-        experiment="smallnorb",
-        control=variant.startswith("cnn"),
-        data="smallnorb",
-    )
+    one = record(variant, 0, 0, "quick", control=variant.startswith("cnn"))
+    one = made(replace(one, experiment="smallnorb", data="smallnorb", training={}))
     return replace(one, tests={"test": answers(which, toys)})
 
 
@@ -239,7 +249,7 @@ def test_verdicts_are_printed_whichever_way_they_fall() -> None:
 
 
 def test_quick_results_are_never_beside_the_papers(tmp_path: Path) -> None:
-    quick = [replace(one, scale="quick") for one in FULL]
+    quick = [made(replace(one, scale="quick", training={})) for one in FULL]
     found = groups([*FULL, *quick, replace(FULL[0], scale="smoke")])
     assert [group.scale for group in found] == ["full", "quick"]
     full_table, quick_table = overview(found, "full"), overview(found, "quick")
@@ -256,9 +266,9 @@ def test_quick_results_are_never_beside_the_papers(tmp_path: Path) -> None:
 def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
     for one in FULL:
         one.write(record_path(tmp_path / "results", one.experiment, one.variant, one.scale, one.seed))
-    short = replace(FULL[0], seed=7, training={"steps": 500, "schedule": "one-cycle", "precision": "bf16"})
+    short = made(replace(FULL[0], seed=7, training={"steps": 500, "precision": "bf16"}))
     short.write(record_path(tmp_path / "results", short.experiment, short.variant, short.scale, short.seed))
-    write_results(tmp_path / "results", tmp_path / "docs" / "results.md")
+    assert write_results(tmp_path / "results", tmp_path / "docs" / "results.md") == []
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "### table1, full scale" in page
     assert (
@@ -266,10 +276,90 @@ def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
         in page
     )
     assert "8,215,568 | 201,793,536" in page
-    assert "500 steps in place of 300,000, one-cycle learning rate" in page
-    assert "trained with bfloat16 products" in page
+    assert "Experiments of which there is no record: multimnist, multimnist-long, affine" in page
+    assert "**Not run.** Of the recipe's variants: r3-no-reconstruction, r1-no-" in page
+    own, short_page = page.split("### table1, full scale, 500 steps, bf16\n")
+    assert "500 steps in place of 300,000, one-cycle learning rate" in short_page
+    assert "trained with bfloat16 products" in short_page
+    assert "in place of 300,000" not in own[own.index("### table1") :]
+    assert "| 2.20 ± 0.20 (1.70 to 2.70) | 0.25 ± 0.005 | 3 |" in own, "of three runs, not four"
     assert "- table1, full: a processor, 2 threads; torch 9, capsnet 0.1; code abc" in page
     assert (tmp_path / "docs" / "images" / "results-table1-full.png").stat().st_size > 1000
+
+
+def test_records_of_another_recipe_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe's text is not about them, and their numbers are not means with the recipe's."""
+    before = replace(record("r3-reconstruction", 3, 900), settings="0123456789ab")
+    gone = record("r9", 0, 900)
+    records = [*FULL, before, gone]
+    (group,) = groups(records)
+    assert [one.seed for one in group.of("r3-reconstruction")] == [0, 1, 2]
+    assert group.stale == [before, gone]
+    for one in records:
+        one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
+    (said,) = write_results(tmp_path, tmp_path / "results.md")
+    assert said == (
+        "table1: 2 records of other settings than the recipe's: table1/r3-reconstruction-full-s3.json, "
+        "table1/r9-full-s0.json. Remove them and run `capsnet reproduce table1 --scale full` again."
+    )
+    page = (tmp_path / "results.md").read_text()
+    monkeypatch.setattr(
+        "sys.argv", ["capsnet", "report", "--results", str(tmp_path), "--target", str(tmp_path / "again.md")]
+    )
+    with suppress(SystemExit):
+        main()
+    assert f"not shown {said}" in " ".join(capfd.readouterr().out.split())
+    assert f"**Not shown.** {said.removeprefix('table1: ')}" in page
+    assert "90.00" not in page
+    assert "r9 |" not in page
+
+
+def test_an_experiment_of_which_only_old_records_are_there_has_no_table(tmp_path: Path) -> None:
+    one = replace(record("r3-reconstruction", 0, 900), settings="0123456789ab")
+    one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
+    write_results(tmp_path, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert "**Not shown.** 1 record of other settings than the recipe's: table1/r3-rec" in page
+    assert "Remove it and run" in page
+    assert "Overview" not in page
+    assert "| variant |" not in page
+    assert "a processor" not in page
+
+
+def test_an_ensemble_has_as_many_models_as_there_are_records() -> None:
+    scores = PackedArray.of(np.array([[0.9, 0.1], [0.4, 0.6]], np.float16))
+    labels = PackedArray.of(np.array([0, 0], np.uint8))
+    runs = [
+        replace(record("leaky-r3", seed, 0), arrays={"scores": scores, "labels": labels}) for seed in (0, 1)
+    ]
+    notes = EXPERIMENTS["cifar10"].notes
+    assert "there is one seed of each variant" in notes(runs[:1])[0]
+    assert "| leaky-r3 | 2 | 50.00 % |" in notes(runs)[1]
+    assert "ensemble" not in " ".join(EXPERIMENTS["cifar10"].deviations["quick"])
+
+
+def test_runs_with_other_options_are_not_compared() -> None:
+    shorter = [made(replace(one, training={"steps": 500})) for one in FULL if one.variant == "cnn-max-pool"]
+    own, short = groups([*(one for one in FULL if one.variant == "r3-reconstruction"), *shorter])
+    assert (own.label, short.label) == ("", "500 steps")
+    assert not judgements(own)
+    assert not judgements(short)
+    (alone,) = groups(shorter)
+    assert alone.label == ""
+
+
+def test_what_has_not_been_run_is_named() -> None:
+    (group,) = groups(FULL)
+    assert group.not_run() == [
+        "r3-no-reconstruction",
+        "r1-no-reconstruction",
+        "official-r3",
+        "official-r1",
+        "cnn-same-stem",
+        "cnn-average-pool",
+    ]
 
 
 def test_a_folder_without_results_says_how_to_get_some(tmp_path: Path) -> None:
