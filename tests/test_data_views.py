@@ -87,6 +87,16 @@ def test_splits_by_viewpoint(tmp_path: Path) -> None:
         assert not any(image.numpy().tobytes() in seen for image in parts.novel.images)
 
 
+def test_images_are_grouped_by_toy_where_the_files_say_it(tmp_path: Path) -> None:
+    write_published(tmp_path / "smallnorb")
+    dataset = load("smallnorb", tmp_path)
+    assert dataset.test.groups.tolist() == [20, 23] * 9  # instance 4 of the categories 0 and 3
+    assert dataset.test.subset(torch.tensor([1, 0])).to("cpu").groups.tolist() == [23, 20]
+    assert viewpoints("smallnorb", "azimuth", tmp_path).novel.groups.tolist() == [20, 23] * 3
+    write_published(tmp_path / "unlabelled" / "smallnorb", info=False)
+    assert load("smallnorb", tmp_path / "unlabelled").test.groups is None
+
+
 def test_crops(tmp_path: Path) -> None:
     images = write_published(tmp_path / "smallnorb")
     dataset = load("smallnorb", tmp_path)
@@ -112,6 +122,7 @@ def test_real_smallnorb(real_data: Callable[[str], Path]) -> None:
     assert (len(dataset.train), len(dataset.test), dataset.image_shape) == (24_300, 24_300, (2, 32, 32))
     assert "JPEG" in dataset.provenance
     assert "not to be sold" in dataset.provenance
+    assert dataset.test.groups.unique(return_counts=True)[1].tolist() == [972] * 25
     labels = dataset.train.batch(torch.arange(20), torch.zeros(20, 2)).labels
     assert set(labels.flatten().tolist()) == {0, 1, 2, 3, 4}
     with pytest.raises(CapsnetError, match="do not say the elevation"):

@@ -186,6 +186,13 @@ def test_every_experiment_runs_from_data_to_record(
         assert record.environment["versions"]["torch"] == torch.__version__
         for test in record.tests.values():
             assert int(test.wrong().sum()) == test.errors
+        toys = {name: test.group_numbers() for name, test in record.tests.items()}
+        for name_of_test, numbers in toys.items():
+            if experiment.shows is None:
+                assert numbers is None
+            else:
+                assert set(numbers.tolist()) <= set(range(5)), "one instance of five categories"
+                assert len(numbers) == record.tests[name_of_test].n
     for measure in experiment.measures:
         if measure.key != "affnist":
             assert any(record.value(measure.key) is not None for record in records), measure.key
@@ -193,7 +200,9 @@ def test_every_experiment_runs_from_data_to_record(
 
 def test_the_records_become_a_page_with_every_figure(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for record in read_records(folders[0]):
-        quick = replace(record, scale="quick")
+        recipe = {variant.name: variant for variant in EXPERIMENTS[record.experiment].variants("quick")}
+        settings = with_options(recipe[record.variant], record.training["steps"], None).settings(record.seed)
+        quick = replace(record, scale="quick", settings=settings)
         quick.write(
             record_path(tmp_path / "results", record.experiment, record.variant, "quick", record.seed)
         )
@@ -210,6 +219,7 @@ def test_the_records_become_a_page_with_every_figure(folders: tuple[Path, Path],
     ):
         assert f"images/results-{name}-quick.png" in linked
     assert "The seeds of each variant as an ensemble" in page
+    assert "Not shown" not in page
 
 
 def test_finished_results_are_left_alone_and_shared_trainings_are_not_repeated(

@@ -131,6 +131,7 @@ EMPTY = Examples(BYTES[:0], ONE[:0])
     [
         (lambda: Examples(FLOATS, ONE), r"must be torch\.uint8"),
         (lambda: Examples(BYTES, ONE[:, None]), r"must be torch\.int64"),
+        (lambda: Examples(BYTES, ONE, groups=ONE[:1]), r"2 images and groups of shape \(1,\)"),
         (lambda: freeze(EMPTY, 0, 3), "empty source"),
         (lambda: evaluate(tiny(), EMPTY), "0 examples"),
         (lambda: evaluate(tiny(), Examples(BYTES, ONE), 0), "batches of 0"),

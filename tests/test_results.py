@@ -1,26 +1,48 @@
 """Tables and verdicts from made-up records."""
 
-from dataclasses import replace
+import json
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from capsnet import CapsnetError
+from capsnet.cli import main
 from capsnet.evaluation import Evaluation
-from capsnet.experiments import Record
-from capsnet.experiments.record import Answers, record_path
-from capsnet.experiments.statistics import Difference, estimate, paired_difference, t_interval, verdict
-from capsnet.results import groups, judgements, overview, write_results
+from capsnet.experiments import EXPERIMENTS, Record
+from capsnet.experiments.grouping import groups
+from capsnet.experiments.record import Answers, Findings, PackedArray, record_path
+from capsnet.experiments.statistics import (
+    Difference,
+    cluster_interval,
+    estimate,
+    paired_difference,
+    t_interval,
+    verdict,
+)
+from capsnet.experiments.training_runs import with_options
+from capsnet.results import judgements, overview, write_results
 
 N = 1000
+
+
+def made(one: Record) -> Record:
+    """With the settings, steps and precision that the recipe has for it, or that its `training` asks for."""
+    recipe = {variant.name: variant for variant in EXPERIMENTS[one.experiment].variants(one.scale)}
+    if one.variant not in recipe:
+        return replace(one, settings="of no recipe")
+    variant = with_options(recipe[one.variant], one.training.get("steps"), one.training.get("precision"))
+    return replace(one, settings=variant.settings(one.seed), training=asdict(variant.training))
 
 
 def record(variant: str, seed: int, errors: int, scale: str = "full", control: bool = False) -> Record:
     labels = torch.ones(N, 1, dtype=torch.long)
     labels[:errors] = 0
     evaluation = Evaluation(torch.tensor([[0.0, 1.0]]).repeat(N, 1), labels)
-    return Record(
+    one = Record(
         experiment="table1",
         variant=variant,
         scale=scale,
@@ -32,7 +54,7 @@ def record(variant: str, seed: int, errors: int, scale: str = "full", control: b
         provenance="Made up.",
         architecture="capsnet",
         model={},
-        training={"steps": 300_000, "schedule": "paper", "precision": "fp32"},
+        training={},
         parameters=8_215_568,
         multiply_adds=201_793_536,
         steps=300_000,
@@ -50,6 +72,21 @@ def record(variant: str, seed: int, errors: int, scale: str = "full", control: b
             "gpu": None,
         },
     )
+    return made(one)
+
+
+def answers(wrong: np.ndarray, groups: np.ndarray | None = None) -> Answers:
+    labels = torch.from_numpy(~wrong).long()[:, None]
+    return Answers.of(Evaluation(torch.tensor([[0.0, 1.0]]).repeat(len(wrong), 1), labels), groups)
+
+
+def on_toys(variant: str, wrong: list[int], sizes: list[int], copies: int = 1, known: bool = True) -> Record:
+    """One run on so many views of each toy, so many of them answered wrongly; every view `copies` times."""
+    which = np.repeat([k < count for count, n in zip(wrong, sizes, strict=True) for k in range(n)], copies)
+    toys = np.repeat(np.arange(len(sizes)), sizes).repeat(copies) if known else None
+    one = record(variant, 0, 0, "quick", control=variant.startswith("cnn"))
+    one = made(replace(one, experiment="smallnorb", data="smallnorb", training={}))
+    return replace(one, tests={"test": answers(which, toys)})
 
 
 def runs(variant: str, errors: list[int], scale: str = "full", control: bool = False) -> list[Record]:
@@ -87,6 +124,97 @@ def test_one_seed_is_paired_by_image() -> None:
     assert (found.low, found.high) == pytest.approx((-0.03 - half, -0.03 + half))
 
 
+def test_the_one_seed_that_was_measured_is_the_one_that_is_paired() -> None:
+    ours, theirs = runs("a", [10, 10]), runs("b", [40, 90])
+    ours[0] = replace(ours[0], tests={})
+    found = paired_difference(ours, theirs, "test")
+    assert (found.over, found.mean) == ("images", pytest.approx(-0.08))
+
+
+@pytest.mark.quick
+def test_groups_of_one_size_count_as_one_value_each() -> None:
+    values, groups = np.array([0, 1, 1, 1, 0, 0]), np.array([7, 7, 2, 2, 5, 5])
+    assert cluster_interval(values, groups) == pytest.approx(t_interval([0.5, 1.0, 0.0]))
+    # Of other sizes, by hand: mean 2/4, residuals 1 − 0.5 · 3 and 1 − 0.5, t(1) = 12.706.
+    half = 12.7062 * (2 * 0.5) ** 0.5 / 4
+    assert cluster_interval([1, 0, 0, 1], np.array([0, 0, 0, 1])) == pytest.approx(
+        (0.5 - half, 0.5 + half), abs=1e-4
+    )
+    assert cluster_interval([1, 0], np.array([3, 3])) == (-float("inf"), float("inf"))
+
+
+def test_more_views_of_the_same_toys_tell_nothing_new() -> None:
+    """Five toys: what is known of other toys does not grow with the photographs of these."""
+    ours, theirs, sizes = [1, 0, 3, 0, 2], [4, 1, 3, 0, 4], [4, 4, 4, 4, 4]
+    few, many = (
+        paired_difference([on_toys("r3", ours, sizes, n)], [on_toys("r1", theirs, sizes, n)], "test")
+        for n in (1, 100)
+    )
+    assert (many.over, many.n) == ("groups", 5)
+    assert (few.mean, few.low, few.high) == pytest.approx((many.mean, many.low, many.high))
+    assert many.mean == pytest.approx(-6 / 20)
+    assert many.low < 0 < many.high
+    as_images = paired_difference(
+        [on_toys("r3", ours, sizes, 100, known=False)],
+        [on_toys("r1", theirs, sizes, 100, known=False)],
+        "test",
+    )
+    assert (as_images.over, as_images.n) == ("images", 2000)
+    assert as_images.high < 0, "the error that groups are there to prevent"
+    single = estimate([on_toys("r3", ours, sizes, 100)], "test")
+    assert (single.over, single.low) == ("groups", 0)
+    assert single.high == pytest.approx(
+        0.3 + 2.7764 * np.std([0.25, 0, 0.75, 0, 0.5], ddof=1) / 5**0.5, abs=1e-4
+    )
+    assert estimate([on_toys("r3", ours, sizes, 100, known=False)], "test").over == "images"
+
+
+def test_answers_to_other_groups_are_not_paired() -> None:
+    one, other = on_toys("r3", [1, 2], [4, 4]), on_toys("r1", [1, 2], [2, 6])
+    assert paired_difference([one], [other], "test") is None
+    without = on_toys("r1", [1, 2], [4, 4], known=False)
+    assert paired_difference([one], [without], "test").over == "groups"  # of the same test set
+
+
+@pytest.mark.quick
+def test_groups_are_kept_with_the_answers_and_may_be_missing(tmp_path: Path) -> None:
+    wrong, groups = np.array([True, False, True]), np.array([300, 0, 300])
+    one = replace(record("r3", 0, 0), tests={"new": answers(wrong, groups), "old": answers(wrong)})
+    one.write(tmp_path / "new.json")
+    assert Record.read(tmp_path / "new.json") == one
+    assert one.tests["new"].group_numbers().tolist() == [300, 0, 300]
+    old = json.loads((tmp_path / "new.json").read_text())
+    for test in old["tests"].values():  # as records were before there were groups
+        test.pop("groups")
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert Record.read(tmp_path / "old.json").tests["new"].group_numbers() is None
+    for senseless in (groups[:2], groups - 1, groups / 2):
+        with pytest.raises(ValueError, match="integers from 0 on"):
+            answers(wrong, senseless)
+    with pytest.raises(ValueError, match="no such test set"):
+        Findings(groups={"test": groups})
+    assert asdict(one)["tests"]["new"]["groups"]["dtype"] == "uint16"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> None:
+    ours, theirs, sizes = [1, 0, 3, 0, 2], [4, 1, 3, 0, 4], [4, 4, 4, 4, 4]
+    for one in (on_toys("r3", ours, sizes, 50, known), on_toys("cnn-max-pool", theirs, sizes, 50, known)):
+        one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
+    write_results(tmp_path, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    if known:
+        assert "own size: **undecided**" in page
+        assert "paired over 5 toys, one seed" in page
+        assert "**Intervals.** With one seed over 5 toys in 1,000 images (test)." in page
+        assert "of the single run, over the toys that its test images show" in page
+    else:
+        assert "own size: **supported, in this one run**" in page
+        assert "paired over 1,000 test images, one seed" in page
+        assert "over 1,000 images (test) as if they were independent, so too narrow" in page
+        assert "of the single run, over its test images, where" in page
+
+
 @pytest.mark.parametrize(
     ("low", "high", "better", "expected"),
     [
@@ -99,6 +227,9 @@ def test_one_seed_is_paired_by_image() -> None:
 )
 def test_a_verdict_needs_the_whole_interval(low: float, high: float, better: str, expected: str) -> None:
     assert verdict(Difference(0.0, low, high, 3, "seeds"), better) == expected
+    one_run = expected if expected == "undecided" else f"{expected}, in this one run"
+    assert verdict(Difference(0.0, low, high, 900, "images"), better) == one_run
+    assert verdict(Difference(0.0, low, high, 25, "groups"), better) == one_run
 
 
 FULL = [
@@ -118,7 +249,7 @@ def test_verdicts_are_printed_whichever_way_they_fall() -> None:
 
 
 def test_quick_results_are_never_beside_the_papers(tmp_path: Path) -> None:
-    quick = [replace(one, scale="quick") for one in FULL]
+    quick = [made(replace(one, scale="quick", training={})) for one in FULL]
     found = groups([*FULL, *quick, replace(FULL[0], scale="smoke")])
     assert [group.scale for group in found] == ["full", "quick"]
     full_table, quick_table = overview(found, "full"), overview(found, "quick")
@@ -135,9 +266,9 @@ def test_quick_results_are_never_beside_the_papers(tmp_path: Path) -> None:
 def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
     for one in FULL:
         one.write(record_path(tmp_path / "results", one.experiment, one.variant, one.scale, one.seed))
-    short = replace(FULL[0], seed=7, training={"steps": 500, "schedule": "one-cycle", "precision": "bf16"})
+    short = made(replace(FULL[0], seed=7, training={"steps": 500, "precision": "bf16"}))
     short.write(record_path(tmp_path / "results", short.experiment, short.variant, short.scale, short.seed))
-    write_results(tmp_path / "results", tmp_path / "docs" / "results.md")
+    assert write_results(tmp_path / "results", tmp_path / "docs" / "results.md") == []
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "### table1, full scale" in page
     assert (
@@ -145,10 +276,90 @@ def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
         in page
     )
     assert "8,215,568 | 201,793,536" in page
-    assert "500 steps in place of 300,000, one-cycle learning rate" in page
-    assert "trained with bfloat16 products" in page
+    assert "Experiments of which there is no record: multimnist, multimnist-long, affine" in page
+    assert "**Not run.** Of the recipe's variants: r3-no-reconstruction, r1-no-" in page
+    own, short_page = page.split("### table1, full scale, 500 steps, bf16\n")
+    assert "500 steps in place of 300,000, one-cycle learning rate" in short_page
+    assert "trained with bfloat16 products" in short_page
+    assert "in place of 300,000" not in own[own.index("### table1") :]
+    assert "| 2.20 ± 0.20 (1.70 to 2.70) | 0.25 ± 0.005 | 3 |" in own, "of three runs, not four"
     assert "- table1, full: a processor, 2 threads; torch 9, capsnet 0.1; code abc" in page
     assert (tmp_path / "docs" / "images" / "results-table1-full.png").stat().st_size > 1000
+
+
+def test_records_of_another_recipe_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe's text is not about them, and their numbers are not means with the recipe's."""
+    before = replace(record("r3-reconstruction", 3, 900), settings="0123456789ab")
+    gone = record("r9", 0, 900)
+    records = [*FULL, before, gone]
+    (group,) = groups(records)
+    assert [one.seed for one in group.of("r3-reconstruction")] == [0, 1, 2]
+    assert group.stale == [before, gone]
+    for one in records:
+        one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
+    (said,) = write_results(tmp_path, tmp_path / "results.md")
+    assert said == (
+        "table1: 2 records of other settings than the recipe's: table1/r3-reconstruction-full-s3.json, "
+        "table1/r9-full-s0.json. Remove them and run `capsnet reproduce table1 --scale full` again."
+    )
+    page = (tmp_path / "results.md").read_text()
+    monkeypatch.setattr(
+        "sys.argv", ["capsnet", "report", "--results", str(tmp_path), "--target", str(tmp_path / "again.md")]
+    )
+    with suppress(SystemExit):
+        main()
+    assert f"not shown {said}" in " ".join(capfd.readouterr().out.split())
+    assert f"**Not shown.** {said.removeprefix('table1: ')}" in page
+    assert "90.00" not in page
+    assert "r9 |" not in page
+
+
+def test_an_experiment_of_which_only_old_records_are_there_has_no_table(tmp_path: Path) -> None:
+    one = replace(record("r3-reconstruction", 0, 900), settings="0123456789ab")
+    one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
+    write_results(tmp_path, tmp_path / "results.md")
+    page = (tmp_path / "results.md").read_text()
+    assert "**Not shown.** 1 record of other settings than the recipe's: table1/r3-rec" in page
+    assert "Remove it and run" in page
+    assert "Overview" not in page
+    assert "| variant |" not in page
+    assert "a processor" not in page
+
+
+def test_an_ensemble_has_as_many_models_as_there_are_records() -> None:
+    scores = PackedArray.of(np.array([[0.9, 0.1], [0.4, 0.6]], np.float16))
+    labels = PackedArray.of(np.array([0, 0], np.uint8))
+    runs = [
+        replace(record("leaky-r3", seed, 0), arrays={"scores": scores, "labels": labels}) for seed in (0, 1)
+    ]
+    notes = EXPERIMENTS["cifar10"].notes
+    assert "there is one seed of each variant" in notes(runs[:1])[0]
+    assert "| leaky-r3 | 2 | 50.00 % |" in notes(runs)[1]
+    assert "ensemble" not in " ".join(EXPERIMENTS["cifar10"].deviations["quick"])
+
+
+def test_runs_with_other_options_are_not_compared() -> None:
+    shorter = [made(replace(one, training={"steps": 500})) for one in FULL if one.variant == "cnn-max-pool"]
+    own, short = groups([*(one for one in FULL if one.variant == "r3-reconstruction"), *shorter])
+    assert (own.label, short.label) == ("", "500 steps")
+    assert not judgements(own)
+    assert not judgements(short)
+    (alone,) = groups(shorter)
+    assert alone.label == ""
+
+
+def test_what_has_not_been_run_is_named() -> None:
+    (group,) = groups(FULL)
+    assert group.not_run() == [
+        "r3-no-reconstruction",
+        "r1-no-reconstruction",
+        "official-r3",
+        "official-r1",
+        "cnn-same-stem",
+        "cnn-average-pool",
+    ]
 
 
 def test_a_folder_without_results_says_how_to_get_some(tmp_path: Path) -> None:

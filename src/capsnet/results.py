@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from statistics import mean
 
-from capsnet.experiments import EXPERIMENTS, find_experiment
+from capsnet.experiments import EXPERIMENTS
 from capsnet.experiments.figures import by_variant
+from capsnet.experiments.grouping import SHOWN, Group, groups
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale
 from capsnet.experiments.record import Record, read_records
 from capsnet.experiments.statistics import Difference, Estimate, estimate, paired_difference, verdict
 from capsnet.files import write_atomically, write_text
 
-#: Scales that tables show, the published network first.
-SHOWN: tuple[Scale, ...] = ("full", "quick")
 INTRODUCTION = """\
 # Results
 
 Written by `capsnet report --results` from the records of `capsnet reproduce`; nothing here is typed by hand.
 
-Every number is of the last step's model, never of the best epoch. "±" is the standard deviation over seeds; the
-interval is Student's 95 % interval of the mean over seeds or, for a single seed, Wilson's over the test images.
-Differences are paired by seed (with one seed, by test image, which says nothing about other seeds). A claim is
-*supported* or *contradicted* if the interval of the difference lies wholly on one side of zero, else *undecided*.
+Every number is of the last step's model, never of the best epoch. "±" is the standard deviation over seeds.
+Intervals are 95 % intervals. Over seeds they are Student's, of the mean or of the differences paired by seed: they
+are about other trainings, tested on the same images. With one seed they are about other images like these and this
+one training, and say nothing about other seeds: over test images Wilson's, and for differences Wald's of the paired
+answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and the
+interval is over the toys: Student's, each toy weighing as many images as it has, so that the interval lies around the
+error that is told. A claim is *supported* or *contradicted* if the interval of the difference lies wholly on one side
+of zero, else *undecided*; by one seed, "in this one run".
 """
 QUICK = """\
 Quick runs use narrow networks and short training, as each row says. They are for the comparison of capsules with
@@ -34,45 +36,15 @@ controls treated in the same way, and are not to be compared with the paper's nu
 """
 
 
-@dataclass(frozen=True)
-class Group:
-    """All records of one experiment at one scale."""
-
-    experiment: Experiment
-    scale: Scale
-    records: Sequence[Record]
-
-    def of(self, variant: str) -> list[Record]:
-        """The runs of one variant."""
-        return [record for record in self.records if record.variant == variant]
-
-    def deviations(self) -> list[str]:
-        """From the published protocol: the recipe's, and what the records show."""
-        found = list(self.experiment.deviations[self.scale])
-        asked = {variant.name: variant for variant in self.experiment.variants(self.scale)}
-        shortened = sorted(
-            {
-                (record.training["steps"], planned, record.training["schedule"])
-                for record in self.records
-                if record.variant in asked
-                and (planned := asked[record.variant].training.steps) != record.training["steps"]
-            }
-        )
-        found += [
-            f"{steps:,} steps in place of {planned:,}, {schedule} learning rate"
-            for steps, planned, schedule in shortened
-        ]
-        if any(record.training["precision"] == "bf16" for record in self.records):
-            found.append("trained with bfloat16 products")
-        return found
-
-
-def write_results(results: Path, target: Path) -> None:
+def write_results(results: Path, target: Path) -> list[str]:
     """Write a page of all records of a results folder, and its figures into images/ beside it.
 
     Args:
         results: what `capsnet reproduce --out` wrote.
         target: the Markdown file, docs/results.md.
+
+    Returns:
+        What was left out, one line for each experiment and scale that has such records; the page says it too.
 
     Raises:
         CapsnetError: there are no records or a broken one; the page cannot be written.
@@ -82,29 +54,15 @@ def write_results(results: Path, target: Path) -> None:
     for scale in SHOWN:
         if table := overview(found, scale):
             parts += [f"## Overview: {scale} scale\n", *([QUICK] if scale == "quick" else []), table + "\n"]
+    if missing := [name for name in EXPERIMENTS if name not in {group.experiment.name for group in found}]:
+        parts.append(f"Experiments of which there is no record: {', '.join(missing)}.\n")
     for name in dict.fromkeys(group.experiment.name for group in found):
         own = [group for group in found if group.experiment.name == name]
         parts.append(_heading(own[0].experiment))
         parts += [_section(group, target.parent / "images") for group in own]
     parts.append(_machines([record for group in found for record in group.records]))
     write_text(target, "\n".join(parts))
-
-
-def groups(records: Sequence[Record]) -> list[Group]:
-    """Records by experiment and scale, in the order of the paper, the full scale first; without smoke runs."""
-    for record in records:
-        find_experiment(record.experiment)
-    found = []
-    for experiment in EXPERIMENTS.values():
-        for scale in SHOWN:
-            own = [
-                record for record in records if (record.experiment, record.scale) == (experiment.name, scale)
-            ]
-            order = {variant.name: place for place, variant in enumerate(experiment.variants(scale))}
-            own.sort(key=lambda record: (order.get(record.variant, len(order)), record.seed))
-            if own:
-                found.append(Group(experiment, scale, own))
-    return found
+    return [f"{group.experiment.name}: {line}" for group in found if (line := group.left_out())]
 
 
 def overview(found: Sequence[Group], scale: Scale) -> str:
@@ -123,7 +81,7 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
         "seeds",
     ]
     rows = []
-    for group in (group for group in found if group.scale == scale):
+    for group in (group for group in found if group.scale == scale and group.records):
         measure = group.experiment.measures[0]
         for name in group.experiment.headlines or (group.records[0].variant,):
             ours = estimate(group.of(name), measure.key)
@@ -135,7 +93,12 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
             )
             rows.append(
                 [
-                    f"[{group.experiment.name}](#{_anchor(group.experiment)}), {name}",
+                    ", ".join(
+                        filter(
+                            None,
+                            (f"[{group.experiment.name}](#{_anchor(group.experiment)})", name, group.label),
+                        )
+                    ),
                     measure.title + (", %" if measure.percent else ""),
                     *([measure.published.get(name, "–")] if full else []),
                     _estimate(ours, measure),
@@ -158,7 +121,8 @@ def judgements(group: Group) -> list[str]:
         if difference is None or measure.better is None:
             continue
         lines.append(
-            f"- {claim.text}: **{verdict(difference, measure.better)}**. {_comparison(claim, difference, measure)}"
+            f"- {claim.text}: **{verdict(difference, measure.better)}**. "
+            f"{_comparison(claim, difference, measure, group.experiment.shows)}"
         )
     return lines
 
@@ -213,19 +177,51 @@ def _section(group: Group, images: Path) -> str:
                 f"{mean(run.seconds for run in runs):,.0f}",
             ]
         )
-    parts = [f"### {experiment.name}, {scale} scale\n", _table(head, rows) + "\n"]
+    title = ", ".join(filter(None, (f"{experiment.name}, {scale} scale", group.label)))
+    parts = [f"### {title}\n", *_left_out(group)]
+    if not group.records:
+        return "\n".join(parts)
+    parts.append(_table(head, rows) + "\n")
     if deviations := group.deviations():
         parts.append("**Deviations.** " + "; ".join(deviations) + ".\n")
+    if single := _over_what(group):
+        parts.append(f"**Intervals.** {single}\n")
     parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
     if lines := judgements(group):
         parts.append("**Verdicts.**\n\n" + "\n".join(lines) + "\n")
     parts += [note + "\n" for note in experiment.notes(group.records)]
     for picture in experiment.figures(group.records):
-        path = images / f"results-{picture.name}-{scale}.png"
+        path = images / f"results-{'-'.join([picture.name, scale, *_words(group.label)])}.png"
         write_atomically(path, partial(_write, picture.png))
         alt = " ".join(picture.alt.split()).replace("]", ")").replace("[", "(")
         parts.append(f"![{alt}]({images.name}/{path.name})\n\n*{picture.caption}*\n")
     return "\n".join(parts)
+
+
+def _left_out(group: Group) -> list[str]:
+    parts = []
+    if stale := group.left_out():
+        parts.append(f"**Not shown.** {stale}\n")
+    if names := group.not_run():
+        parts.append(f"**Not run.** Of the recipe's variants: {', '.join(names)}.\n")
+    return parts
+
+
+def _over_what(group: Group) -> str:
+    """Of runs on images that show a few things again and again: what their intervals are over."""
+    shows = group.experiment.shows
+    runs = [own[0] for own in by_variant(group.records).values() if len(own) == 1]
+    tests = [(name, test, test.group_numbers()) for run in runs for name, test in run.tests.items()]
+    if shows is None or not tests:
+        return ""
+    lines = [
+        f"With one seed over {len(set(numbers.tolist()))} {shows} in {test.n:,} images ({name})."
+        if numbers is not None
+        else f"With one seed over {test.n:,} images ({name}) as if they were independent, so too narrow: the record "
+        f"does not say which of a few {shows} each of them shows."
+        for name, test, numbers in tests
+    ]
+    return " ".join(dict.fromkeys(lines))
 
 
 def _machines(records: Sequence[Record]) -> str:
@@ -263,17 +259,22 @@ def _difference(difference: Difference | None, measure: Measure) -> str:
     return text
 
 
-def _comparison(claim: Claim, difference: Difference, measure: Measure) -> str:
+def _comparison(claim: Claim, difference: Difference, measure: Measure, shows: str | None) -> str:
     unit = " points" if measure.percent else ""
-    over = f"{difference.n:,} {'seeds' if difference.over == 'seeds' else 'test images, one seed'}"
+    over = {"seeds": "seeds", "images": "test images, one seed", "groups": f"{shows or 'groups'}, one seed"}
     return (
         f"{claim.ours} − {claim.against}, {measure.title}: {_difference(difference, measure)}{unit}, "
-        f"paired over {over}."
+        f"paired over {difference.n:,} {over[difference.over]}."
     )
 
 
 def _title(experiment: Experiment) -> str:
     return f"{experiment.number}. {experiment.title}"
+
+
+def _words(label: str) -> list[str]:
+    """For the name of a file."""
+    return label.replace(",", "").split()
 
 
 def _anchor(experiment: Experiment) -> str:

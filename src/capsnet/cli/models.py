@@ -152,8 +152,10 @@ def report(
     if results is not None:
         from capsnet.results import write_results
 
-        write_results(results, target)
+        left_out = write_results(results, target)
         out.print(f"results    {shown(target)}")
+        for line in left_out:
+            out.print(f"not shown  {line}")
         return
     assert run is not None
     from capsnet.models import load_model

@@ -60,15 +60,19 @@ class Examples:
         augment: what happens to the images of a batch. None leaves them as they are.
         standardize: the network sees each image with mean 0 and deviation 1. Capsules still reconstruct the
             image in [0, 1].
+        groups: which thing each image shows, where several show the same one, shape (examples,): answers to images
+            of one thing are not independent. None: nothing is known of that.
 
     Raises:
-        ValueError: not a label for each image; images that are no bytes of this shape, labels that are no integers.
+        ValueError: not a label, or a group, for each image; images that are no bytes of this shape, labels that are
+            no integers.
     """
 
     images: UInt8[Tensor, "examples channels height width"]
     labels: Int[Tensor, " examples"]
     augment: Augmentation | None = None
     standardize: bool = False
+    groups: Int[Tensor, " examples"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -83,6 +87,8 @@ class Examples:
                 f"labels are {self.labels.dtype} of shape {tuple(self.labels.shape)}; they must be torch.int64 of "
                 "shape (examples,)"
             )
+        if self.groups is not None and self.groups.shape != self.labels.shape:
+            raise ValueError(f"{len(self.images)} images and groups of shape {tuple(self.groups.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,11 +100,13 @@ class Examples:
 
     def to(self, device: torch.device | str) -> Examples:
         """The same examples on `device`."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        groups = None if self.groups is None else self.groups.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups)
 
     def subset(self, indices: Int[Tensor, " chosen"]) -> Examples:
         """The examples `indices`, in that order, with the same augmentation."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(self, images=self.images[indices], labels=self.labels[indices], groups=groups)
 
     def batch(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"] | None = None

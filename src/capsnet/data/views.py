@@ -35,6 +35,7 @@ class Views:
     images: UInt8[Tensor, "views channels height width"]
     category: Int[Tensor, " views"]
     instance: Int[Tensor, " views"]
+    """Number within the category; negative where the files do not say."""
     azimuth: Int[Tensor, " views"] | None = None
     elevation: Int[Tensor, " views"] | None = None
     lighting: Int[Tensor, " views"] | None = None
@@ -47,13 +48,20 @@ class Views:
         values: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: value[mask] for name, value in values.items() if value is not None})
 
+    @property
+    def toys(self) -> Int[Tensor, " views"] | None:
+        """One number for each toy, that is category and instance; None where the files do not say the instance."""
+        if (self.instance < 0).any():
+            return None
+        return self.category + len(CATEGORIES) * self.instance
+
     def training(self) -> Examples:
         """Random crops of 32×32, labelled with the category."""
         return Examples(self.images, self.category, augment=RandomCrop(CROP))
 
     def testing(self) -> Examples:
-        """The centre 32×32, labelled with the category."""
-        return Examples(self.images, self.category, augment=CenterCrop(CROP))
+        """The centre 32×32, labelled with the category, grouped by toy."""
+        return Examples(self.images, self.category, augment=CenterCrop(CROP), groups=self.toys)
 
 
 class Viewpoints(NamedTuple):

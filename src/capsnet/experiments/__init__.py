@@ -7,6 +7,7 @@ running.py             all runs of an experiment, one record each
 training_runs.py       one training: done, taken up again, or reused
 record.py              what a run leaves behind, as JSON
 statistics.py          intervals and verdicts
+grouping.py            which records belong together, and which are of another recipe
 
 `capsnet.results` makes tables and figures from the records.
 """

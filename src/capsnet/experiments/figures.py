@@ -35,17 +35,30 @@ def by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
     return groups
 
 
-def dots(name: str, records: Sequence[Record], measure: str, title: str, percent: bool = True) -> Picture:
-    """One row per variant: each seed a dot, the mean a line, the 95 % interval a bar where there is one."""
+def dots(
+    name: str,
+    records: Sequence[Record],
+    measure: str,
+    title: str,
+    percent: bool = True,
+    shows: str | None = None,
+) -> Picture:
+    """One row per variant: each seed a dot, the mean a line, the 95 % interval a bar where there is one.
+
+    `shows`: what several test examples show alike, for the caption.
+    """
     groups = {
         variant: runs for variant, runs in by_variant(records).items() if estimate(runs, measure) is not None
     }
     factor = 100 if percent else 1
     figure = new_figure(6.4, 0.6 + 0.32 * max(1, len(groups)))
     axes = figure.add_subplot()
+    single = "its test images"
     for row, runs in enumerate(groups.values()):
         found = estimate(runs, measure)
         assert found is not None
+        if found.over == "groups":
+            single = f"the {shows or 'groups'} that its test images show"
         colour = ORANGE if runs[0].control else BLUE
         values = [factor * value for record in runs if (value := record.value(measure)) is not None]
         if isfinite(found.low) and isfinite(found.high):
@@ -68,7 +81,7 @@ def dots(name: str, records: Sequence[Record], measure: str, title: str, percent
         png(figure),
         f"{title}: {about}",
         "Each dot is a seed, blue for capsule networks and orange for controls; the bar is the 95 % interval of "
-        "the mean (of the single run, over its test images, where there is one seed).",
+        f"the mean (of the single run, over {single}, where there is one seed).",
     )
 
 

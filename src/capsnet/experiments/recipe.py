@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from numpy.typing import NDArray
 
 from capsnet.config import TrainConfig
 from capsnet.data import Dataset, load
+from capsnet.data.dataset import Examples, Source
 from capsnet.evaluation import Evaluation
 from capsnet.experiments.record import Findings, Record
 from capsnet.models import CNN, CapsNet, CapsNetConfig, Classifier, CNNConfig
@@ -135,7 +137,16 @@ def load_data(variant: Variant, seed: int, data_dir: Path | None) -> Dataset:  #
 
 def own_test_set(trained: Trained) -> Findings:
     """Measure nothing but the error on the data set's own test set, under the name "test"."""
-    return Findings(tests={"test": trained.evaluation})
+    return Findings(tests={"test": trained.evaluation}, groups=groups_of({"test": trained.dataset.test}))
+
+
+def groups_of(tests: Mapping[str, Source]) -> dict[str, NDArray[Any]]:
+    """What the examples of test sets show, as numbers, for `Findings`; of those sets that say it."""
+    return {
+        name: source.groups.cpu().numpy()
+        for name, source in tests.items()
+        if isinstance(source, Examples) and source.groups is not None
+    }
 
 
 def nothing(records: Sequence[Record]) -> list[Any]:  # noqa: ARG001
@@ -160,6 +171,7 @@ class Experiment:
         measures: the table's columns, the most important first.
         claims: what the table is to decide.
         headlines: variants that the overview shows; none: the first.
+        shows: what several test examples show alike, in the plural ("toys"); None: each shows something else.
         load: the data set of a run.
         measure: what is measured on each trained model.
         notes: what else the records of one scale say, as paragraphs of Markdown.
@@ -178,6 +190,7 @@ class Experiment:
     measures: Sequence[Measure]
     claims: Sequence[Claim]
     headlines: Sequence[str] = ()
+    shows: str | None = None
     load: Callable[[Variant, int, Path | None], Dataset] = load_data
     measure: Callable[[Trained], Findings] = own_test_set
     notes: Callable[[Sequence[Record]], list[str]] = nothing

@@ -43,27 +43,38 @@ class PackedArray:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to one test set: how many were wrong, and which."""
+    """Answers to one test set: how many were wrong, and which; and which examples belong together."""
 
     n: int
     errors: int
     interval_95: tuple[float, float]
-    """Wilson's, for this one model."""
+    """Wilson's, for this one model and independent examples."""
     wrong_bits: str
     """One bit per example in the set's order, 1 where the answer is wrong: zlib, base64."""
+    groups: PackedArray | None = None
+    """What each example shows, as a number, where several show the same thing."""
 
     @classmethod
-    def of(cls, evaluation: Evaluation) -> Self:
-        """Keep an evaluation's counts and its per-image errors."""
+    def of(cls, evaluation: Evaluation, groups: NDArray[Any] | None = None) -> Self:
+        """Keep an evaluation's counts, its per-image errors, and each image's group (n,), if there are groups.
+
+        Raises:
+            ValueError: not one number from 0 on for each example.
+        """
         wrong = evaluation.wrong
         bits = base64.b64encode(zlib.compress(np.packbits(wrong.numpy()).tobytes(), 9)).decode()
         errors = int(wrong.sum())
-        return cls(len(wrong), errors, wilson_interval(errors, len(wrong)), bits)
+        packed = None if groups is None else PackedArray.of(_small(groups, len(wrong)))
+        return cls(len(wrong), errors, wilson_interval(errors, len(wrong)), bits, packed)
 
     @property
     def error(self) -> float:
         """Share of wrong answers, 0…1."""
         return self.errors / self.n
+
+    def group_numbers(self) -> NDArray[Any] | None:
+        """Each example's group (n,); None where nothing is known of groups."""
+        return None if self.groups is None else self.groups.array()
 
     def wrong(self) -> Bool[torch.Tensor, " n"]:
         """Which answers were wrong."""
@@ -71,9 +82,23 @@ class Answers:
         return torch.from_numpy(np.unpackbits(bits, count=self.n).astype(bool))
 
 
+def _small(groups: NDArray[Any], n: int) -> NDArray[Any]:
+    """The same numbers in as few bytes as they need."""
+    if groups.shape != (n,) or groups.dtype.kind not in "iu" or (n and groups.min() < 0):
+        raise ValueError(
+            f"groups are {groups.dtype} of shape {groups.shape}; they must be integers from 0 on, one for each of "
+            f"{n} examples"
+        )
+    return groups.astype(np.min_scalar_type(groups.max(initial=0)))
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What an experiment measures on a trained model."""
+    """What an experiment measures on a trained model.
+
+    Raises:
+        ValueError: groups of a test set that is not there.
+    """
 
     tests: Mapping[str, Evaluation] = field(default_factory=dict)
     """Test sets, by name."""
@@ -81,6 +106,12 @@ class Findings:
     """Single numbers, by name; None where something could not be measured."""
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """What figures are drawn from."""
+    groups: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Of the test sets, by name, in which several examples show the same thing: its number, for each example."""
+
+    def __post_init__(self) -> None:
+        if strangers := self.groups.keys() - self.tests.keys():
+            raise ValueError(f"groups of {', '.join(sorted(strangers))}, and no such test set")
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,10 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
         steps=result["steps"],
         seconds=result["seconds"],
         device=result["device"],
-        tests={name: Answers.of(evaluation) for name, evaluation in findings.tests.items()},
+        tests={
+            name: Answers.of(evaluation, findings.groups.get(name))
+            for name, evaluation in findings.tests.items()
+        },
         metrics={name: value if _is_number(value) else None for name, value in findings.metrics.items()},
         arrays={name: PackedArray.of(array) for name, array in findings.arrays.items()},
         code=code_fingerprint(),

@@ -44,5 +44,6 @@ EXPERIMENT = Experiment(
         Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem"),
         Claim("Three routing iterations are better than one", "test", "r3", "r1"),
     ),
-    figures=lambda records: [dots("smallnorb", records, "test", "smallNORB test error, %")],
+    shows="toys",
+    figures=lambda records: [dots("smallnorb", records, "test", "smallNORB test error, %", shows="toys")],
 )

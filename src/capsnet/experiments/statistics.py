@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from statistics import mean, stdev
-from typing import Literal
+from typing import Any, Literal
 
-from capsnet.experiments.record import Record
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from capsnet.experiments.record import Answers, Record
 
 #: z of a two-sided 95 % interval.
 Z = 1.959964
+
+#: What an interval generalises over: runs; or, of a single run, what its test images show, or those images.
+Over = Literal["seeds", "groups", "images"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +28,11 @@ class Estimate:
     low: float
     high: float
     n: int
-    """Seeds; 1 for a single run, whose interval is over test images (NaN where there are none)."""
+    """Seeds."""
     spread: float
     """Standard deviation over the seeds; NaN for a single run."""
+    over: Over | None
+    """What the interval is over; None for a single run's metric, which has none (NaN)."""
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -35,25 +43,39 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """
     if not values:
         raise ValueError("t_interval: no values")
-    if len(values) < 2:
-        return -float("inf"), float("inf")
-    from scipy.stats import t
+    return _Student.of(values).interval()
 
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
-    return mean(values) - half, mean(values) + half
+
+def cluster_interval(values: ArrayLike, groups: NDArray[Any]) -> tuple[float, float]:
+    """Student's 95 % interval of a mean whose values (n,) are independent between groups (n,), but not within.
+
+    Groups weigh as many values as they have, so that the interval lies around the mean of all values, which is the
+    number that is told. Where all groups are of one size this is Student's interval over the groups' means.
+    Infinite for one group.
+    """
+    return _Student.clustered(np.asarray(values, np.float64), groups).interval()
 
 
 def estimate(records: Sequence[Record], measure: str) -> Estimate | None:
-    """Mean of a measure over the seeds of one variant; None if no run has it."""
+    """Mean of a measure over the seeds of one variant; None if no run has it.
+
+    The interval is Student's over seeds. Of a single run it is over its test set: `cluster_interval` over what the
+    images show where several show the same, else Wilson's over the images.
+    """
     found = [(record, value) for record in records if (value := record.value(measure)) is not None]
     if not found:
         return None
     values = [value for _, value in found]
-    if len(values) == 1:
-        tested = found[0][0].tests.get(measure)
-        low, high = tested.interval_95 if tested else (nan, nan)
-        return Estimate(values[0], low, high, 1, nan)
-    return Estimate(mean(values), *t_interval(values), len(values), stdev(values))
+    if len(values) > 1:
+        return Estimate(mean(values), *t_interval(values), len(values), stdev(values), "seeds")
+    tested = found[0][0].tests.get(measure)
+    if tested is None:
+        return Estimate(values[0], nan, nan, 1, nan, None)
+    groups = tested.group_numbers()
+    if groups is None:
+        return Estimate(values[0], *tested.interval_95, 1, nan, "images")
+    low, high = cluster_interval(tested.wrong().numpy(), groups)
+    return Estimate(values[0], max(0.0, low), min(1.0, high), 1, nan, "groups")
 
 
 @dataclass(frozen=True)
@@ -64,48 +86,102 @@ class Difference:
     low: float
     high: float
     n: int
-    over: Literal["seeds", "images"]
-    """What was paired: runs of the same seed, or, with one seed, the answers to the same test images."""
+    over: Over
+    """What was paired and counted: runs of the same seed; or, with one seed, the answers to the same test images,
+    as so many groups or so many images."""
 
 
 def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure: str) -> Difference | None:
     """Ours minus theirs, paired by seed.
 
-    With two or more common seeds: Student's interval of the paired differences. With one, and a test set: the
-    interval of a difference of two proportions on the same images (Wald's for McNemar's table), which says
-    nothing about other seeds.
+    With two or more common seeds: Student's interval of the paired differences. With one, and a test set: that of
+    the difference of answers to the same images, which says nothing about other seeds. It is `cluster_interval` over
+    groups of images where they are known, else Wald's for McNemar's table.
 
     Returns:
-        None where there is no common seed, or one without a test set.
+        None where there is no common seed, or one without a test set, or whose test sets are not the same.
     """
     by_seed = {record.seed: record for record in others}
-    pairs = [(record, by_seed[record.seed]) for record in ours if record.seed in by_seed]
-    values = [
-        (a, b)
-        for x, y in pairs
-        if (a := x.value(measure)) is not None and (b := y.value(measure)) is not None
+    pairs = [
+        (record, by_seed[record.seed])
+        for record in ours
+        if record.seed in by_seed
+        and record.value(measure) is not None
+        and by_seed[record.seed].value(measure) is not None
     ]
-    if len(values) >= 2:
-        differences = [a - b for a, b in values]
+    if len(pairs) > 1:
+        differences = [(a.value(measure) or 0.0) - (b.value(measure) or 0.0) for a, b in pairs]
         return Difference(mean(differences), *t_interval(differences), len(differences), "seeds")
-    if len(values) == 1:
+    if len(pairs) == 1:
         one, other = (record.tests.get(measure) for record in pairs[0])
         if one is not None and other is not None and one.n == other.n:
-            change = one.wrong().double() - other.wrong().double()
-            middle = float(change.mean())
-            half = Z * sqrt(max(0.0, float(change.square().mean()) - middle**2) / one.n)
-            return Difference(middle, middle - half, middle + half, one.n, "images")
+            return _of_answers(one, other)
     return None
 
 
-Verdict = Literal["supported", "undecided", "contradicted"]
+def _of_answers(one: Answers, other: Answers) -> Difference | None:
+    change = one.wrong().numpy().astype(np.float64) - other.wrong().numpy()
+    middle = float(change.mean())
+    known = [numbers for answers in (one, other) if (numbers := answers.group_numbers()) is not None]
+    if known:
+        groups = known[0]
+        if not np.array_equal(groups, known[-1]):
+            return None
+        return Difference(middle, *cluster_interval(change, groups), len(np.unique(groups)), "groups")
+    half = Z * sqrt(max(0.0, float(np.square(change).mean()) - middle**2) / one.n)
+    return Difference(middle, middle - half, middle + half, one.n, "images")
+
+
+Verdict = Literal[
+    "supported",
+    "undecided",
+    "contradicted",
+    "supported, in this one run",
+    "contradicted, in this one run",
+]
 
 
 def verdict(difference: Difference, better: Literal["lower", "higher"]) -> Verdict:
-    """Whether ours is better beyond chance: the interval lies on one side of zero."""
+    """Whether ours is better beyond chance: the interval lies on one side of zero. One seed has words of its own."""
     low, high = difference.low, difference.high
-    if not (isfinite(low) and isfinite(high)):
+    if not (isfinite(low) and isfinite(high)) or low <= 0 <= high:
         return "undecided"
-    if better == "higher":
-        low, high = -high, -low
-    return "supported" if high < 0 else "contradicted" if low > 0 else "undecided"
+    supported = (high < 0) == (better == "lower")
+    if difference.over == "seeds":
+        return "supported" if supported else "contradicted"
+    return "supported, in this one run" if supported else "contradicted, in this one run"
+
+
+@dataclass(frozen=True)
+class _Student:
+    """A mean with its standard error, for Student's distribution."""
+
+    mean: float
+    error: float
+    freedom: int
+
+    @classmethod
+    def of(cls, values: ArrayLike, sizes: ArrayLike = 1.0) -> _Student:
+        """Of independent sums (n,) of so many values each (n,): a ratio of sums, linearised."""
+        sums = np.asarray(values, np.float64)
+        count = np.broadcast_to(np.asarray(sizes, np.float64), sums.shape)
+        middle, n = float(sums.sum() / count.sum()), len(sums)
+        if n < 2:
+            return cls(middle, float("inf"), 0)
+        left = np.square(sums - middle * count).sum() * n / (n - 1)
+        return cls(middle, sqrt(float(left)) / float(count.sum()), n - 1)
+
+    @classmethod
+    def clustered(cls, values: NDArray[np.float64], groups: NDArray[Any]) -> _Student:
+        """Of values that are independent between groups only."""
+        place = np.unique(groups, return_inverse=True)[1]
+        return cls.of(np.bincount(place, weights=values), np.bincount(place))
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval; infinite without a degree of freedom."""
+        if not self.freedom:
+            return -float("inf"), float("inf")
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, self.freedom)) * self.error
+        return self.mean - half, self.mean + half

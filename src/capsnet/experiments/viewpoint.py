@@ -7,11 +7,22 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from capsnet.data.dataset import Dataset
 from capsnet.data.views import CATEGORIES, CROP, Axis, Viewpoints, viewpoints
 from capsnet.evaluation import evaluate
 from capsnet.experiments.figures import dots
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Stop, Trained, Variant
+from capsnet.experiments.recipe import (
+    Claim,
+    Experiment,
+    Measure,
+    Scale,
+    Stop,
+    Trained,
+    Variant,
+    groups_of,
+)
 from capsnet.experiments.record import Findings
 from capsnet.experiments.sizes import NARROW, Steps, capsnet, controls, training
 
@@ -58,14 +69,13 @@ def measure(trained: Trained) -> Findings:
     """The error on familiar and on novel viewpoints, and whether the familiar ones came to the target."""
     novel = split(trained.variant.training.data, trained.data_dir).novel
     if trained.scale == "smoke":
-        novel = replace(
-            novel, images=novel.images[: trained.few(0, 0)], labels=novel.labels[: trained.few(0, 0)]
-        )
+        novel = novel.subset(torch.arange(min(trained.few(0, 0), len(novel))))
     stop = trained.variant.stop
     assert stop is not None
     return Findings(
         {"familiar": trained.evaluation, "novel": evaluate(trained.model, novel.to(trained.device))},
         {"reached": float(trained.evaluation.error <= stop.error)},
+        groups=groups_of({"familiar": trained.dataset.test, "novel": novel}),
     )
 
 
@@ -109,9 +119,10 @@ def _experiment(name: str, data: str, channels: int, what: str) -> Experiment:
             for control in ("cnn-max-pool", "cnn-same-stem", "cnn-average-pool", "r1")
         ),
         headlines=tuple(f"{axis}-r3" for axis in AXES),
+        shows="toys",
         load=load,
         measure=measure,
-        figures=lambda records: [dots(name, records, "novel", "error on new viewpoints, %")],
+        figures=lambda records: [dots(name, records, "novel", "error on new viewpoints, %", shows="toys")],
     )
 
 
