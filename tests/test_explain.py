@@ -385,6 +385,21 @@ def test_components_make_features_comparable() -> None:
     assert fit_equivariance(wide, lambda x: -x, *sets, components=2).r2 > 0.99
 
 
+def test_what_the_map_does_not_see_it_still_has_to_predict() -> None:
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randn(200, 1, 2, 4, generator=chance)
+    labels = torch.zeros(200, dtype=torch.long)
+    sets = (images[:100], labels[:100]), (images[100:], labels[100:])
+
+    def features(images: Tensor, _: Tensor) -> Tensor:
+        return images.flatten(1) * torch.tensor([3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+
+    # Two directions hold 18 of 24 parts of the variance, and tell nothing of the rest.
+    found = fit_equivariance(features, lambda x: -x, *sets, components=2)
+    assert found.r2 == pytest.approx(18 / 24, abs=0.05)
+    assert fit_equivariance(features, lambda x: -x, *sets).r2 > 0.99
+
+
 def test_no_common_class_is_refused() -> None:
     images, labels = digits(10, 0)
     with pytest.raises(ValueError, match="two examples"):

@@ -144,8 +144,8 @@ def fit_equivariance(
         transform: T, `rotation(15)` for instance.
         fit, held_out: images and their classes, no example in both.
         ridge: least squares are damped by this share of the features' mean square.
-        components: reduce the features to so many principal directions of each class first, so that features
-            of different sizes can be compared.
+        components: T′ sees so many directions of Φ(x), those that hold most of each class, so that features of
+            different sizes get maps of as many numbers. What it predicts, and is judged by, is all of Φ(Tx).
 
     Raises:
         ValueError: no class has at least two examples in both sets; fewer than one component.
@@ -160,10 +160,12 @@ def fit_equivariance(
         if rows.sum() < 2 or test_rows.sum() < 2:
             continue
         a, b, a_test, b_test = x[rows], y[rows], x_test[test_rows], y_test[test_rows]
+        seen, seen_test = a, a_test
         if components is not None and components < a.shape[1]:
-            directions = torch.linalg.svd(a - a.mean(dim=0), full_matrices=False).Vh[:components].T
-            a, b, a_test, b_test = (part @ directions for part in (a, b, a_test, b_test))
-        moved = a_test @ _least_squares(a, b, ridge)
+            # Not about the mean: like a pose, the features must be mapped without a constant.
+            directions = torch.linalg.svd(a, full_matrices=False).Vh[:components].T
+            seen, seen_test = a @ directions, a_test @ directions
+        moved = seen_test @ _least_squares(seen, b, ridge)
         residual += float((b_test - moved).square().sum())
         unchanged += float((b_test - a_test).square().sum())
         total += float((b_test - b_test.mean(dim=0)).square().sum())
@@ -186,8 +188,8 @@ def _pair(features: Features, transform: Transform, images: Images, labels: Labe
 
 
 def _least_squares(
-    x: Float[Tensor, "n features"], y: Float[Tensor, "n features"], ridge: float
-) -> Float[Tensor, "features features"]:
+    x: Float[Tensor, "n seen"], y: Float[Tensor, "n features"], ridge: float
+) -> Float[Tensor, "seen features"]:
     gram = x.T @ x
     damping = ridge * gram.diagonal().mean() + torch.finfo(x.dtype).tiny
     damped = gram + damping * torch.eye(len(gram), dtype=x.dtype, device=x.device)
