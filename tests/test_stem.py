@@ -6,6 +6,8 @@ import copy
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -402,6 +404,46 @@ def test_other_types_take_the_library(small):
         assert features(*small).dtype == torch.bfloat16
     half = [tensor.detach().bfloat16() for tensor in small]
     assert torch.equal(features(*half), reference.features(*half))
+
+
+@contextmanager
+def default(choice: torch.dtype | str) -> Iterator[None]:
+    if isinstance(choice, str):
+        with torch.device(choice):
+            yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(choice)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("choice", [torch.float64, torch.bfloat16, "meta"])
+def test_defaults_for_new_tensors_change_nothing(choice):
+    tensors = make((24, 1, 28, 28), 64, 9, 128, 9)
+    one = make((1, 1, 28, 28), 256, 9, 256, 9)  # a product of patches
+    hidden = torch.rand(24, 64, 20, 20, requires_grad=True)
+    weighting = torch.rand(24, 128, 6, 6)
+
+    def everything() -> list[Tensor]:
+        found = []
+        for y, wanted in (
+            (features(*tensors), tensors),
+            (conv2d(hidden, *tensors[3:], 2), [hidden, *tensors[3:]]),
+        ):
+            found += [y.detach(), *torch.autograd.grad(y, wanted, weighting)]
+        cache.clear()
+        with torch.no_grad():
+            return [*found, features(*tensors), conv2d(hidden, *tensors[3:], 2), features(*one)]
+
+    expected = everything()
+    with default(choice):
+        found = everything()
+    for a, b in zip(found, expected, strict=True):
+        assert (a.dtype, a.device) == (torch.float32, torch.device("cpu"))
+        assert torch.equal(a, b)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by torch.func.jvp

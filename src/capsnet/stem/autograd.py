@@ -119,7 +119,7 @@ class Stem(torch.autograd.Function):
         conv.backward(grad, x_planes, w_planes, hidden, grad2, mask)
         grad_images = grad_weight1 = grad_bias1 = None
         if hidden is not None and any(wanted[1:3]):
-            partial = torch.empty(-(-len(images) // CHUNK), weight1[0].numel() + 1, len(weight1))
+            partial = images.new_empty(-(-len(images) // CHUNK), weight1[0].numel() + 1, len(weight1))
             run(_conv1_gradient(images, weight1, stride1, hidden, partial))
             kernel = partial.sum(0)
             grad_weight1, grad_bias1 = kernel[:-1].T.reshape(weight1.shape), kernel[-1].clone()

@@ -142,7 +142,7 @@ class Convolution:
         """Planes of inputs and weights → outputs."""
         m = buffers.take(self.plan.planes, planes.items, weight.items)
         run(self.products(planes.groups(), [w.mT for w in weight.groups()], self.split(m)))
-        y = torch.empty(planes.items, weight.items, *self.outputs)
+        y = m.new_empty(planes.items, weight.items, *self.outputs)
         run(self.synthesise_output(m, bias, y))
         return y
 
