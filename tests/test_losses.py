@@ -87,6 +87,20 @@ def test_reconstruction_loss_is_a_sum_over_pixels() -> None:
         reconstruction_loss(images, images.flatten(1))
 
 
+def test_an_empty_batch_costs_nothing() -> None:
+    lengths = torch.zeros(0, 10, requires_grad=True)
+    loss = margin_loss(lengths, torch.zeros(0, 10)) + reconstruction_loss(lengths, torch.zeros(0, 10))
+    loss.backward()
+    assert loss == 0
+    assert lengths.grad.shape == (0, 10)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_mask_takes_classes_of_either_integer_type(kind: torch.dtype) -> None:
+    capsules, classes = torch.randn(3, 10, 16), torch.tensor([4, 0, 9])
+    assert torch.equal(mask(capsules, classes.to(kind)), mask(capsules, classes))
+
+
 def test_mask_leaves_one_capsule_in_its_place() -> None:
     capsules = torch.randn(3, 10, 16)
     masked = mask(capsules, torch.tensor([4, 0, 9]))

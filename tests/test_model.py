@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn.parallel import replicate
 
 from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss
@@ -172,6 +174,30 @@ def test_decode_speaks_for_the_longest_capsule_unless_told() -> None:
     assert torch.equal(model.decode(capsules, 1), model.decode(capsules, torch.tensor([1, 1, 1])))
     with pytest.raises(ValueError, match="no decoder"):
         CapsNet(CapsNetConfig(decoder=None, stem_channels=2, primary_types=1)).decode(torch.zeros(1, 10, 16))
+
+
+def test_the_loss_never_waits_for_the_classes_and_decode_looks_at_them_unless_compiled() -> None:
+    model, batch = CapsNet(SMALL), small_batch()
+    with mock.patch("capsnet.models.capsnet._check_classes", side_effect=AssertionError):
+        model.loss(batch)
+    capsules, classes = model(batch.images).detach(), torch.tensor([0, 3, 1])
+    drawn = model.decode(capsules, classes)
+    program = torch.export.export(_Decoder(model), (capsules, classes)).module()
+    torch.testing.assert_close(program(capsules, classes), drawn)
+    nobody = program(
+        capsules, torch.tensor([0, 4, -1])
+    )  # no assertion of a device, which would end the process
+    torch.testing.assert_close(nobody[0], drawn[0])
+    torch.testing.assert_close(nobody[1:], model.decode(capsules * 0, 0)[1:])
+
+
+class _Decoder(nn.Module):
+    def __init__(self, model: CapsNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, capsules: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(capsules, classes)
 
 
 def test_predict_names_the_longest_capsules() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss, squash
+from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss, reconstruction_loss, squash
 from capsnet import augment as change
 from capsnet.data.dataset import Examples
 from capsnet.data.frozen import freeze
@@ -140,14 +140,24 @@ EMPTY = Examples(BYTES[:0], ONE[:0])
         (lambda: segment(tiny(), FLOATS, 0), "0 of 3 classes"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), 3), "no class 3 among 3"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([1])), "one for each of 2"),
+        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([3, 1])), "no class 3 among 3"),
+        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([-1, 2])), "no class -1 among 3"),
+        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([1.0, 2.0])), "must be integers"),
+        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([True, False])), "must be integers"),
+        (lambda: reconstruction_loss(FLOATS, BYTES), r"images\.float\(\) / 255"),
+        (lambda: reconstruction_loss(torch.rand(3), torch.zeros(3)), "must be a batch"),
         (lambda: layer_output(net := tiny(), net.decoder)(FLOATS, ONE), "do not pass through"),
         (lambda: fit_equivariance(class_pose(tiny()), scaling(1.1), *[(FLOATS, ONE)] * 2, components=0), "components"),
         (lambda: scaling(0), "a factor of 0"),
         (lambda: change.Shift(-1), "max_shift is -1"),
         (lambda: change.RandomCrop(0), "size is 0"),
         (lambda: change.CenterCrop(-1), "size is -1"),
+        (lambda: change.RandomPlacement(-1), "canvas is -1"),
         (lambda: change.Affine(scale=(0.0, 1.0)), "must not be 0"),
         (lambda: change.Affine(rotation=float("nan")), "must be finite"),
+        (lambda: change.Brightness(float("nan")), "must be finite"),
+        (lambda: change.Contrast(float("nan"), 1), "must be finite"),
+        (lambda: change.Contrast(0, float("inf")), "must be finite"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_in_words(call: Any, message: str) -> None:

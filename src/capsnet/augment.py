@@ -69,6 +69,11 @@ def _at_least(least: int, **sizes: int) -> None:
             raise ValueError(f"{name} is {size}; it must be at least {least}")
 
 
+def _finite(augmentation: Augmentation, *values: float) -> None:
+    if not all(map(isfinite, values)):
+        raise ValueError(f"{augmentation}: the values must be finite")
+
+
 @dataclass(frozen=True)
 class Shift:
     """Shift by whole pixels, −max_shift … max_shift down and across; zeros come in at the border."""
@@ -145,6 +150,9 @@ class RandomPlacement:
     canvas: int
     draws: ClassVar[int] = 2
 
+    def __post_init__(self) -> None:
+        _at_least(1, canvas=self.canvas)
+
     def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
         """Place each image at its own place.
 
@@ -183,8 +191,7 @@ class Affine:
     draws: ClassVar[int] = 6
 
     def __post_init__(self) -> None:
-        if not all(map(isfinite, (self.rotation, self.shear, *self.scale, self.translation))):
-            raise ValueError(f"{self}: the values must be finite")
+        _finite(self, self.rotation, self.shear, *self.scale, self.translation)
         if min(self.scale) <= 0 <= max(self.scale):
             raise ValueError(f"{self}: the scale must not be 0")
 
@@ -218,6 +225,9 @@ class Brightness:
     delta: float
     draws: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        _finite(self, self.delta)
+
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
         """Brighten or darken each image."""
         delta = between(uniforms[:, 0], -self.delta, self.delta)[:, None, None, None]
@@ -231,6 +241,9 @@ class Contrast:
     low: float
     high: float
     draws: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        _finite(self, self.low, self.high)
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
         """Change the contrast of each image."""

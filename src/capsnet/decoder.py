@@ -17,10 +17,11 @@ def mask(
     """Set every capsule but the named one to zero.
 
     The shape stays: the decoder is fed classes · dim numbers (160 for digits), so that it knows *which*
-    capsule speaks.
+    capsule speaks. A class that there is not leaves nothing: whether there is cannot be asked without waiting
+    for the device (`CapsNet.decode` asks).
     """
-    chosen = torch.zeros_like(capsules[..., :1]).scatter_(1, classes[:, None, None], 1.0)
-    return capsules * chosen
+    chosen = torch.arange(capsules.shape[1], device=capsules.device) == classes[:, None]
+    return capsules * chosen[:, :, None]
 
 
 class Decoder(nn.Module):

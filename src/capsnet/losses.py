@@ -30,7 +30,7 @@ def margin_loss(
         down_weight: λ, keeps the many absent classes from shrinking all capsules at the start.
 
     Returns:
-        The loss summed over classes, averaged over the batch.
+        The loss summed over classes, averaged over the batch; 0 for an empty batch.
 
     Raises:
         ValueError: the shapes differ or are no (batch, classes) (class indices instead of 0/1 targets, most often).
@@ -44,7 +44,7 @@ def margin_loss(
     too_short = (present - lengths).clamp(min=0).square()
     too_long = (lengths - absent).clamp(min=0).square()
     loss = targets * too_short + down_weight * (1 - targets) * too_long
-    return loss.sum(dim=1).mean()
+    return _mean_over_batch(loss.sum(dim=1))
 
 
 def reconstruction_loss(
@@ -52,12 +52,28 @@ def reconstruction_loss(
 ) -> Float[Tensor, ""]:
     """Sum of squared pixel errors per image, averaged over the batch (section 4.1; not scaled by 0.0005).
 
+    Returns:
+        The loss; 0 for an empty batch.
+
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ or are no (batch, …); images that are not of a floating type.
     """
     if reconstructions.shape != images.shape:
         raise ValueError(
             f"reconstruction_loss: reconstructions {tuple(reconstructions.shape)} and images "
             f"{tuple(images.shape)} differ in shape"
         )
-    return (reconstructions - images).square().flatten(1).sum(dim=1).mean()
+    if images.ndim < 2:
+        raise ValueError(f"reconstruction_loss: images {tuple(images.shape)} must be a batch, (batch, …)")
+    if not (images.is_floating_point() and reconstructions.is_floating_point()):
+        # Bytes up to 255 would be compared with pixels up to 1.
+        raise ValueError(
+            f"reconstruction_loss: reconstructions are {reconstructions.dtype} and images {images.dtype}; "
+            "convert to float in [0, 1]: images.float() / 255"
+        )
+    return _mean_over_batch((reconstructions - images).square().flatten(1).sum(dim=1))
+
+
+def _mean_over_batch(losses: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    # The mean of nothing would be NaN, and so would every sum that it is part of.
+    return losses.mean() if len(losses) else losses.sum()

@@ -242,7 +242,8 @@ class CapsNet(Classifier):
             classes: whose capsule speaks: one class per example, one for all, or None for the longest.
 
         Raises:
-            ValueError: the model was trained without a decoder; a class that there is not; not one for each example.
+            ValueError: the model was trained without a decoder; a class that there is not (not looked for when
+                compiled); classes that are no integers, or not one for each example.
         """
         if self.decoder is None:
             raise ValueError("decode: this model has no decoder (CapsNetConfig.decoder is None)")
@@ -256,6 +257,8 @@ class CapsNet(Classifier):
             raise ValueError(
                 f"decode: classes {tuple(classes.shape)} must be one for each of {len(capsules)} examples"
             )
+        else:
+            _check_classes(classes, capsules.shape[1])
         images: Tensor = self.decoder(capsules, classes)
         return images
 
@@ -268,7 +271,8 @@ class CapsNet(Classifier):
         parts = {"margin": margin}
         if self.decoder is not None:
             digits = batch.labels.shape[1]
-            decoded = self.decode(capsules.repeat_interleave(digits, dim=0), batch.labels.flatten())
+            # Not `decode`, which waits for the device to look at the classes.
+            decoded = self.decoder(capsules.repeat_interleave(digits, dim=0), batch.labels.flatten())
             # A mean over all B·K decoded images times K: the sum over an example's digits, averaged over the batch.
             reconstruction = digits * reconstruction_loss(decoded, batch.originals.flatten(0, 1))
             loss = loss + self.config.reconstruction_weight * reconstruction
@@ -290,6 +294,16 @@ class CapsNet(Classifier):
         primary = self.primary(images)
         routing = self.classes.trace(primary, iterations)
         return CapsNetTrace(maps, primary, routing, routing.outputs[-1])
+
+
+def _check_classes(classes: Tensor, count: int) -> None:
+    if classes.dtype == torch.bool or classes.is_floating_point():
+        raise ValueError(f"decode: classes are {classes.dtype}; they must be integers")
+    if torch.compiler.is_compiling():
+        return
+    outside = (classes < 0) | (classes >= count)
+    if bool(outside.any()):
+        raise ValueError(f"decode: there is no class {int(classes[outside][0])} among {count}")
 
 
 def lengths_of(capsules: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:

@@ -260,19 +260,21 @@ class CNN(Classifier):
         return scores
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross entropy; with sigmoids the sum of the classes' binary cross entropies. Mean over the batch.
+        """Cross entropy; with sigmoids the sum of the classes' binary cross entropies. Mean over the batch; 0 for none.
 
         Raises:
             ValueError: several classes are present in each image, and the output is a softmax.
         """
         logits = self(batch.images)
-        if self.config.output == "sigmoid":
+        if self.config.output == "softmax" and batch.labels.shape[1] != 1:
+            raise ValueError(f"loss: {batch.labels.shape[1]} classes in each image need output='sigmoid'")
+        if not len(logits):  # as `margin_loss` has it
+            loss = logits.sum()
+        elif self.config.output == "sigmoid":
             targets = batch.targets(self.config.classes).to(logits)
             loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
-        elif batch.labels.shape[1] == 1:
-            loss = F.cross_entropy(logits, batch.labels[:, 0])
         else:
-            raise ValueError(f"loss: {batch.labels.shape[1]} classes in each image need output='sigmoid'")
+            loss = F.cross_entropy(logits, batch.labels[:, 0])
         return {"loss": loss}
 
 
