@@ -545,3 +545,15 @@ def test_conv2d_picks_as_features_does():
     assert not torch.equal(conv2d(x, weight, bias, 2), F.conv2d(x, weight, bias, 2))
     assert torch.equal(conv2d(x, weight, bias, 2, fast=False), F.conv2d(x, weight, bias, 2))
     cache.clear()
+
+
+def test_gradients_of_the_stem_may_come_in_batches() -> None:
+    x = torch.randn(32, 64, 20, 20, requires_grad=True)
+    weight = torch.randn(64, 64, 9, 9)
+    assert choose(32, 20, 20, weight.shape, 2, train=True) is not Choice.LIBRARY
+    directions = torch.randn(2, 32, 64, 6, 6)
+    found, expected = (
+        torch.autograd.grad(conv2d(x, weight, None, 2, fast=fast), x, directions, is_grads_batched=True)[0]
+        for fast in (None, False)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch import Tensor
 from torch.nn import functional as F
 
 from capsnet import fast as switch
@@ -85,27 +84,13 @@ def conv2d(
 
 
 def _allowed(fast: bool | None, *tensors: Tensor) -> bool:
-    """Plain float32 CPU tensors in eager mode, and nothing that switches the fast path off."""
+    """float32 CPU tensors in eager mode, and nothing that switches the fast path off."""
     return (
         fast is not False
         and not torch.compiler.is_compiling()
-        and not torch._C._get_tracing_state()
-        and switch.enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()  # vmap, jvp: they need the library's rules
-        and torch._C._len_torch_dispatch_stack() == 0  # nor may whoever watches operators miss these
-        and all(_plain(tensor) for tensor in tensors)
-    )
-
-
-def _plain(tensor: Tensor) -> bool:
-    return (
-        type(tensor) in (Tensor, nn.Parameter)  # not a fake or distributed tensor
-        and tensor.dtype == torch.float32
-        and tensor.device.type == "cpu"
-        and tensor.layout == torch.strided
-        and not tensor.is_neg()
-        and forward_ad.unpack_dual(tensor).tangent is None  # type: ignore[no-untyped-call]
+        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+        and switch.may_stand_in(*tensors)
     )
 
 

@@ -6,6 +6,7 @@ pass?). The hidden layer itself exists for a few images at a time only.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from capsnet import fast
 from capsnet.stem import buffers, kernels, reference
 from capsnet.stem.spectral import Convolution, Planes, convolution
 from capsnet.stem.threads import Job, run
@@ -109,8 +111,9 @@ class Stem(torch.autograd.Function):
         images, weight1, _, weight2, _ = inputs
         stride1, _ = ctx.strides
         wanted = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # someone will differentiate the gradient
-            return *_library_gradients(reference.features, inputs, ctx.strides, grad, wanted), None, None
+        if fast.backward_needs_operators(grad):
+            plain = partial(reference.features, stride1=ctx.strides[0], stride2=ctx.strides[1])
+            return *fast.plain_gradients(plain, inputs, grad, wanted[:5]), None, None
         conv: Convolution = ctx.conv
         hidden = _channels_last(*mask.shape) if any(wanted[:3]) else None
         grad2 = torch.empty_like(weight2, memory_format=torch.contiguous_format) if wanted[3] else None
@@ -119,9 +122,9 @@ class Stem(torch.autograd.Function):
         conv.backward(grad, x_planes, w_planes, hidden, grad2, mask)
         grad_images = grad_weight1 = grad_bias1 = None
         if hidden is not None and any(wanted[1:3]):
-            partial = images.new_empty(-(-len(images) // CHUNK), weight1[0].numel() + 1, len(weight1))
-            run(_conv1_gradient(images, weight1, stride1, hidden, partial))
-            kernel = partial.sum(0)
+            sums = images.new_empty(-(-len(images) // CHUNK), weight1[0].numel() + 1, len(weight1))
+            run(_conv1_gradient(images, weight1, stride1, hidden, sums))
+            kernel = sums.sum(0)
             grad_weight1, grad_bias1 = kernel[:-1].T.reshape(weight1.shape), kernel[-1].clone()
         if hidden is not None and wanted[0]:
             grad_images = conv2d_input(images.shape, weight1, hidden, stride1)  # type: ignore[no-untyped-call]
@@ -149,8 +152,9 @@ class Conv2d(torch.autograd.Function):
         """Gradients of input, kernel and bias, those that are wanted."""
         x, weight, bias, planes, weights = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        if torch.is_grad_enabled():
-            return *_library_gradients(F.conv2d, [x, weight, bias], (ctx.stride,), grad, wanted), None
+        if fast.backward_needs_operators(grad):
+            plain = partial(F.conv2d, stride=ctx.stride)
+            return *fast.plain_gradients(plain, (x, weight, bias), grad, wanted[:3]), None
         conv: Convolution = ctx.conv
         grad_x = torch.empty_like(x, memory_format=torch.channels_last) if wanted[0] else None
         grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format) if wanted[1] else None
@@ -158,21 +162,3 @@ class Conv2d(torch.autograd.Function):
         w_planes = Planes(weights, conv.plan, *weight.shape[:2])
         conv.backward(grad, x_planes, w_planes, grad_x, grad_weight)
         return grad_x, grad_weight, grad.sum((0, 2, 3)) if wanted[2] else None, None
-
-
-def _library_gradients(
-    function: Any,
-    inputs: list[Tensor | None],
-    options: tuple[Pair, ...],
-    grad: Tensor,
-    wanted: tuple[bool, ...],
-) -> list[Tensor | None]:
-    """The same gradients, differentiable in turn. Aliases, so that a link between inputs is not counted twice."""
-    aliases = {i: tensor.view_as(tensor) for i, tensor in enumerate(inputs) if tensor is not None}
-    chosen = [i for i in aliases if wanted[i]]
-    y = function(*(aliases.get(i) for i in range(len(inputs))), *options)
-    found = torch.autograd.grad(y, [aliases[i] for i in chosen], grad, create_graph=True)
-    gradients: list[Tensor | None] = [None] * len(inputs)
-    for i, gradient in zip(chosen, found, strict=True):
-        gradients[i] = gradient
-    return gradients
