@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import gc
+import multiprocessing
+import os
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -386,6 +389,36 @@ def test_a_buffer_lives_as_long_as_its_views():
     assert buffers.idle_bytes() >= 4 << 20
     assert buffers.take(1 << 20).data_ptr() % 64 == 0
     buffers.clear()
+
+
+def _take_in_child(connection: Any) -> None:
+    connection.send(len(buffers.take(10)))
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="no processes are forked here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_while_a_thread_takes_a_buffer():
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with buffers._lock:
+            held.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_take_in_child, args=(theirs,))
+    child.start()
+    release.set()
+    thread.join()
+    try:
+        assert ours.poll(60), "the forked process hangs"
+        assert ours.recv() == 10
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_switched_off(small, monkeypatch):

@@ -8,6 +8,7 @@ nothing is shared between threads or live graphs, and no one has to give anythin
 from __future__ import annotations
 
 import math
+import os
 import threading
 import weakref
 
@@ -57,3 +58,13 @@ def clear() -> None:
     """Return the idle buffers to the system."""
     with _lock:
         _idle.clear()
+
+
+def _renew_lock() -> None:
+    """Whoever held it when the process forked is not there to give it back. The list is whole between any two steps."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
