@@ -385,6 +385,20 @@ def test_components_make_features_comparable() -> None:
     assert fit_equivariance(wide, lambda x: -x, *sets, components=2).r2 > 0.99
 
 
+def test_examples_of_classes_without_a_map_count_in_nothing() -> None:
+    def pixels(images: Tensor, _: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    images, labels = digits(60, 1)
+    stranger = torch.cat([100 * images[:1], images]), torch.cat([labels[:1] + 7, labels])
+    with_it, without = (
+        fit_equivariance(pixels, lambda x: x / 2, digits(200, 0), held_out)
+        for held_out in (stranger, (images, labels))
+    )
+    assert with_it == without
+    assert with_it.examples == 60
+
+
 def test_no_common_class_is_refused() -> None:
     images, labels = digits(10, 0)
     with pytest.raises(ValueError, match="two examples"):
