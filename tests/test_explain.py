@@ -16,6 +16,7 @@ from capsnet.data.overlapping import Pairs
 from capsnet.explain import (
     MEASURES,
     OFFSETS,
+    TRANSFORMS,
     Segmentation,
     class_pose,
     correlations,
@@ -27,10 +28,13 @@ from capsnet.explain import (
     layer_output,
     logit_changes,
     measure,
+    rotation,
+    scaling,
     segment,
     segmentation_quality,
+    thickness,
+    translation,
 )
-from capsnet.explain.equivariance import TRANSFORMS, rotation, scaling, thickness, translation
 from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.explain.segment import intersection_over_union
 from capsnet.models import CapsNet, CapsNetConfig

@@ -141,7 +141,7 @@ def fit_equivariance(
 
     Args:
         features: Φ, `class_pose` or `layer_output` or any other.
-        transform: T, `rotation(15)` for instance.
+        transform: T, `rotation(15)` for instance, or one of `TRANSFORMS`.
         fit, held_out: images and their classes, no example in both.
         ridge: least squares are damped by this share of the features' mean square.
         components: reduce the features to so many principal directions of each class first, so that features
