@@ -24,7 +24,7 @@ from capsnet.augment import (
     Standardize,
     choose,
 )
-from capsnet.explain.equivariance import translation
+from capsnet.explain import translation
 from capsnet.warp import affine_matrices, inverse, sample, warp
 
 ALL = [

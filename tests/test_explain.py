@@ -16,6 +16,7 @@ from capsnet.data.overlapping import Pairs
 from capsnet.explain import (
     MEASURES,
     OFFSETS,
+    TRANSFORMS,
     Segmentation,
     class_pose,
     correlations,
@@ -27,10 +28,13 @@ from capsnet.explain import (
     layer_output,
     logit_changes,
     measure,
+    rotation,
+    scaling,
     segment,
     segmentation_quality,
+    thickness,
+    translation,
 )
-from capsnet.explain.equivariance import TRANSFORMS, rotation, scaling, thickness, translation
 from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.explain.segment import intersection_over_union
 from capsnet.models import CapsNet, CapsNetConfig
@@ -398,6 +402,20 @@ def test_what_the_map_does_not_see_it_still_has_to_predict() -> None:
     found = fit_equivariance(features, lambda x: -x, *sets, components=2)
     assert found.r2 == pytest.approx(18 / 24, abs=0.05)
     assert fit_equivariance(features, lambda x: -x, *sets).r2 > 0.99
+
+
+def test_examples_of_classes_without_a_map_count_in_nothing() -> None:
+    def pixels(images: Tensor, _: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    images, labels = digits(60, 1)
+    stranger = torch.cat([100 * images[:1], images]), torch.cat([labels[:1] + 7, labels])
+    with_it, without = (
+        fit_equivariance(pixels, lambda x: x / 2, digits(200, 0), held_out)
+        for held_out in (stranger, (images, labels))
+    )
+    assert with_it == without
+    assert with_it.examples == 60
 
 
 def test_no_common_class_is_refused() -> None:

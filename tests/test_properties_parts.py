@@ -17,8 +17,7 @@ from capsnet import augment as change
 from capsnet.data.dataset import Examples
 from capsnet.data.frozen import freeze
 from capsnet.evaluation import evaluate, wilson_interval
-from capsnet.explain import class_pose, dead_share, fit_equivariance, layer_output, measure, segment
-from capsnet.explain.equivariance import scaling
+from capsnet.explain import class_pose, dead_share, fit_equivariance, layer_output, measure, scaling, segment
 from capsnet.predicting import predict_files
 from strategies import augmentations, examples, images_for, labelled, pictures, upto
 

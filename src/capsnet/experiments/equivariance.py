@@ -15,8 +15,8 @@ from capsnet.experiments.record import Findings, Record
 from capsnet.experiments.sizes import NARROW, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
 from capsnet.experiments.table1 import STEPS
-from capsnet.explain import class_pose, fit_equivariance
-from capsnet.explain.equivariance import TRANSFORMS, Features
+from capsnet.explain import TRANSFORMS, class_pose, fit_equivariance
+from capsnet.explain.equivariance import Features
 from capsnet.models import CNN, CapsNet
 from capsnet.report.style import BLUE, FAINT, ORANGE, Picture, new_figure, plain, png, text_font
 

@@ -9,7 +9,17 @@
 `CapsNet.trace` gives what they look at.
 """
 
-from capsnet.explain.equivariance import Equivariance, class_pose, fit_equivariance, layer_output
+from capsnet.explain.equivariance import (
+    TRANSFORMS,
+    Equivariance,
+    class_pose,
+    fit_equivariance,
+    layer_output,
+    rotation,
+    scaling,
+    thickness,
+    translation,
+)
 from capsnet.explain.morphometrics import MEASURES, correlations, measure
 from capsnet.explain.perturb import OFFSETS, DimensionEffects, dimension_effects, dimension_sheet
 from capsnet.explain.routing import coupling_entropy, dead_share, logit_changes
@@ -18,6 +28,7 @@ from capsnet.explain.segment import Segmentation, segment, segmentation_quality
 __all__ = [
     "MEASURES",
     "OFFSETS",
+    "TRANSFORMS",
     "DimensionEffects",
     "Equivariance",
     "Segmentation",
@@ -31,6 +42,10 @@ __all__ = [
     "layer_output",
     "logit_changes",
     "measure",
+    "rotation",
+    "scaling",
     "segment",
     "segmentation_quality",
+    "thickness",
+    "translation",
 ]

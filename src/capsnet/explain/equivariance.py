@@ -123,7 +123,7 @@ class Equivariance:
     """Mean of ‖Φ(Tx)‖ − ‖Φ(x)‖; for a pose, how much less certain the class's presence becomes."""
     length_change_std: float
     examples: int
-    """Held-out examples that this was measured on."""
+    """Held-out examples that all of this was measured on: those of the classes that a map could be fitted for."""
 
 
 def fit_equivariance(
@@ -141,7 +141,7 @@ def fit_equivariance(
 
     Args:
         features: Φ, `class_pose` or `layer_output` or any other.
-        transform: T, `rotation(15)` for instance.
+        transform: T, `rotation(15)` for instance, or one of `TRANSFORMS`.
         fit, held_out: images and their classes, no example in both.
         ridge: least squares are damped by this share of the features' mean square.
         components: T′ sees so many directions of Φ(x), those that hold most of each class, so that features of
@@ -154,7 +154,7 @@ def fit_equivariance(
         raise ValueError(f"fit_equivariance: components is {components}; it must be at least 1")
     (x, y), (x_test, y_test) = _pair(features, transform, *fit), _pair(features, transform, *held_out)
     residual = unchanged = total = 0.0
-    examples = 0
+    scored = torch.zeros_like(held_out[1], dtype=torch.bool)
     for number in sorted(set(fit[1].tolist())):
         rows, test_rows = fit[1] == number, held_out[1] == number
         if rows.sum() < 2 or test_rows.sum() < 2:
@@ -169,17 +169,17 @@ def fit_equivariance(
         residual += float((b_test - moved).square().sum())
         unchanged += float((b_test - a_test).square().sum())
         total += float((b_test - b_test.mean(dim=0)).square().sum())
-        examples += len(a_test)
-    if not examples:
+        scored |= test_rows
+    if not scored.any():
         raise ValueError("fit_equivariance: no class has two examples in both sets")
-    change = y_test.norm(dim=1) - x_test.norm(dim=1)
+    change = (y_test.norm(dim=1) - x_test.norm(dim=1))[scored]
     total = total or float("nan")  # features that do not vary at all have no R²
     return Equivariance(
         1 - residual / total,
         1 - unchanged / total,
         float(change.mean()),
         float(change.std()),
-        examples,
+        len(change),
     )
 
 
