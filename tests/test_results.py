@@ -19,12 +19,14 @@ from capsnet.experiments.statistics import (
     Difference,
     cluster_interval,
     estimate,
+    holm,
     paired_difference,
     t_interval,
     verdict,
 )
 from capsnet.experiments.training_runs import with_options
-from capsnet.results import judgements, overview, write_results
+from capsnet.experiments.verdicts import judgements
+from capsnet.results import overview, write_results
 
 N = 1000
 
@@ -109,8 +111,9 @@ def test_differences_are_paired_by_seed() -> None:
     assert found.over == "seeds"
     assert found.mean == pytest.approx(-0.010)
     assert found.high < 0
-    assert verdict(found, "lower") == "supported"
-    assert verdict(found, "higher") == "contradicted"
+    assert verdict(found, "lower", found.p) == "supported"
+    assert verdict(found, "higher", found.p) == "contradicted"
+    assert found.p == pytest.approx(0.003317, abs=1e-6)  # SciPy's ttest_rel
     two_common = paired_difference(runs("a", [10, 20, 30]), runs("b", [10, 30]), "test")
     assert two_common.n == 2
 
@@ -122,6 +125,9 @@ def test_one_seed_is_paired_by_image() -> None:
     assert found.mean == pytest.approx(-0.03)
     half = 1.959964 * ((0.03 - 0.03**2) / N) ** 0.5
     assert (found.low, found.high) == pytest.approx((-0.03 - half, -0.03 + half))
+    assert found.p == pytest.approx(2 * 0.5**30)
+    same = paired_difference(runs("a", [10]), runs("b", [10]), "test")
+    assert (same.mean, same.p) == (0, 1)
 
 
 def test_the_one_seed_that_was_measured_is_the_one_that_is_paired() -> None:
@@ -216,20 +222,55 @@ def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "better", "expected"),
+    ("mean", "better", "p", "expected"),
     [
-        (-2.0, -1.0, "lower", "supported"),
-        (-2.0, -1.0, "higher", "contradicted"),
-        (-1.0, 1.0, "lower", "undecided"),
-        (1.0, 2.0, "higher", "supported"),
-        (float("-inf"), float("inf"), "lower", "undecided"),
+        (-2.0, "lower", 0.05, "supported"),
+        (-2.0, "higher", 0.01, "contradicted"),
+        (-1.0, "lower", 0.051, "undecided"),
+        (1.0, "lower", 0.0, "contradicted"),
+        (1.0, "higher", 0.0, "supported"),
+        (0.0, "lower", 0.0, "undecided"),
+        (1.0, "higher", float("nan"), "undecided"),
     ],
 )
-def test_a_verdict_needs_the_whole_interval(low: float, high: float, better: str, expected: str) -> None:
-    assert verdict(Difference(0.0, low, high, 3, "seeds"), better) == expected
+def test_a_verdict_needs_a_small_p(mean: float, better: str, p: float, expected: str) -> None:
     one_run = expected if expected == "undecided" else f"{expected}, in this one run"
-    assert verdict(Difference(0.0, low, high, 900, "images"), better) == one_run
-    assert verdict(Difference(0.0, low, high, 25, "groups"), better) == one_run
+    for over, word in (("seeds", expected), ("images", one_run), ("groups", one_run)):
+        assert verdict(Difference(mean, mean - 1, mean + 1, 3, over, 0.0), better, p) == word
+
+
+@pytest.mark.quick
+def test_holms_correction_on_a_hand_worked_case() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+def test_claims_are_corrected_for_their_number() -> None:
+    """By itself p = 0.03 would do; beside two other claims it does not, and its interval still tells what it told."""
+    three = [
+        *runs("r3-reconstruction", [20, 22, 24]),
+        *runs("r1-reconstruction", [28, 34, 31]),
+        *runs("cnn-max-pool", [21, 22, 23], control=True),
+        *runs("cnn-baseline", [19, 20, 27], control=True),
+    ]
+    alone = judgements(groups(three[:6])[0])
+    (first, *others) = judgements(groups(three)[0])
+    assert [judgement.text for judgement in alone] == [first.text]
+    assert (alone[0].word, first.word) == ("supported", "undecided")
+    assert first.difference == alone[0].difference
+    assert first.difference.high < 0
+    assert first.corrected == pytest.approx(3 * first.p)
+    assert alone[0].corrected == alone[0].p == first.p
+    assert (first.ours, first.against, first.measure.key) == (
+        "r3-reconstruction",
+        "r1-reconstruction",
+        "test",
+    )
+    assert first.line.endswith(f"; p = {first.p:.2g}, after Holm's correction {first.corrected:.2g}.")
+    assert alone[0].line.endswith(f"paired over 3 seeds; p = {first.p:.2g}.")
+    assert all(judgement.word == "undecided" for judgement in others)
 
 
 FULL = [
@@ -242,7 +283,7 @@ FULL = [
 
 def test_verdicts_are_printed_whichever_way_they_fall() -> None:
     (group,) = groups(FULL)
-    lines = "\n".join(judgements(group))
+    lines = "\n".join(judgement.line for judgement in judgements(group))
     assert "Three routing iterations are better than one: **contradicted**" in lines
     assert "+1.00 (+1.00 to +1.00) points, paired over 3 seeds" in lines
     assert "better than a CNN of the kind of the paper's baseline: **undecided**" in lines

@@ -11,9 +11,10 @@ from statistics import mean
 from capsnet.experiments import EXPERIMENTS
 from capsnet.experiments.figures import by_variant
 from capsnet.experiments.grouping import SHOWN, Group, groups
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale
+from capsnet.experiments.recipe import Experiment, Measure, Scale
 from capsnet.experiments.record import Record, read_records
-from capsnet.experiments.statistics import Difference, Estimate, estimate, paired_difference, verdict
+from capsnet.experiments.statistics import Estimate, estimate, paired_difference
+from capsnet.experiments.verdicts import judgements, told
 from capsnet.files import write_atomically, write_text
 
 INTRODUCTION = """\
@@ -22,13 +23,20 @@ INTRODUCTION = """\
 Written by `capsnet report --results` from the records of `capsnet reproduce`; nothing here is typed by hand.
 
 Every number is of the last step's model, never of the best epoch. "±" is the standard deviation over seeds.
-Intervals are 95 % intervals. Over seeds they are Student's, of the mean or of the differences paired by seed: they
-are about other trainings, tested on the same images. With one seed they are about other images like these and this
-one training, and say nothing about other seeds: over test images Wilson's, and for differences Wald's of the paired
-answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and the
-interval is over the toys: Student's, each toy weighing as many images as it has, so that the interval lies around the
-error that is told. A claim is *supported* or *contradicted* if the interval of the difference lies wholly on one side
-of zero, else *undecided*; by one seed, "in this one run".
+
+**Intervals** are 95 % intervals, each by itself, not corrected for their number. Over seeds they are Student's, of the
+mean or of the differences paired by seed: they are about other trainings, tested on the same images. With one seed
+they are about other images like these and this one training, and say nothing about other seeds: over test images
+Wilson's, and for differences Wald's of the paired answers. Where many test images show the same thing, as the views of
+one toy do, they are not independent, and the interval is over the toys: Student's, each toy weighing as many images as
+it has, so that the interval lies around the error that is told.
+
+**Verdicts** come from the two-sided p-value of no difference: of the t test of the paired differences over seeds; with
+one seed, of the t test over toys, or of McNemar's exact test over images. A claim is *supported* or *contradicted* if p
+is at most 0.05 after Holm's correction over the claims of its experiment and scale that the records can decide, else
+*undecided*, even where its own interval lies on one side of zero. Nothing is corrected across experiments: some
+share trainings, and the same difference may get another word where it stands beside fewer claims. The word of one seed
+ends in "in this one run".
 """
 QUICK = """\
 Quick runs use narrow networks and short training, as each row says. They are for the comparison of capsules with
@@ -103,28 +111,12 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
                     *([measure.published.get(name, "–")] if full else []),
                     _estimate(ours, measure),
                     f"{_estimate(theirs, measure)} ({control})" if theirs else "–",
-                    _difference(difference, measure),
+                    told(difference, measure) if difference else "–",
                     str(ours.n),
                     "; ".join(group.deviations()) or "none",
                 ]
             )
     return _table([*head, "deviations"], rows) if rows else ""
-
-
-def judgements(group: Group) -> list[str]:
-    """What became of each claim, one line each, whichever way it fell."""
-    measures = {measure.key: measure for measure in group.experiment.measures}
-    lines = []
-    for claim in group.experiment.claims:
-        measure = measures[claim.measure]
-        difference = paired_difference(group.of(claim.ours), group.of(claim.against), claim.measure)
-        if difference is None or measure.better is None:
-            continue
-        lines.append(
-            f"- {claim.text}: **{verdict(difference, measure.better)}**. "
-            f"{_comparison(claim, difference, measure, group.experiment.shows)}"
-        )
-    return lines
 
 
 def _best_control(group: Group, ours: str, measure: Measure) -> tuple[str | None, Estimate | None]:
@@ -160,14 +152,14 @@ def _section(group: Group, images: Path) -> str:
     ]
     rows = []
     for name, runs in by_variant(group.records).items():
-        found = [estimate(runs, m.key) for m in measures]
+        values = [estimate(runs, m.key) for m in measures]
         rows.append(
             [
                 name,
                 runs[0].about,
                 *(
                     _estimate(value, m, interval=True) if value else "–"
-                    for value, m in zip(found, measures, strict=True)
+                    for value, m in zip(values, measures, strict=True)
                 ),
                 *(m.published.get(name, "–") for m in published),
                 str(len(runs)),
@@ -187,8 +179,8 @@ def _section(group: Group, images: Path) -> str:
     if single := _over_what(group):
         parts.append(f"**Intervals.** {single}\n")
     parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
-    if lines := judgements(group):
-        parts.append("**Verdicts.**\n\n" + "\n".join(lines) + "\n")
+    if found := judgements(group):
+        parts.append("**Verdicts.**\n\n" + "\n".join(judgement.line for judgement in found) + "\n")
     parts += [note + "\n" for note in experiment.notes(group.records)]
     for picture in experiment.figures(group.records):
         path = images / f"results-{'-'.join([picture.name, scale, *_words(group.label)])}.png"
@@ -247,25 +239,6 @@ def _estimate(value: Estimate, measure: Measure, interval: bool = False) -> str:
     if interval and isfinite(value.low) and isfinite(value.high):
         text += f" ({factor * value.low:.{digits}f} to {factor * value.high:.{digits}f})"
     return text
-
-
-def _difference(difference: Difference | None, measure: Measure) -> str:
-    if difference is None:
-        return "–"
-    factor, digits = (100 if measure.percent else 1), measure.digits
-    text = f"{factor * difference.mean:+.{digits}f}"
-    if isfinite(difference.low):
-        text += f" ({factor * difference.low:+.{digits}f} to {factor * difference.high:+.{digits}f})"
-    return text
-
-
-def _comparison(claim: Claim, difference: Difference, measure: Measure, shows: str | None) -> str:
-    unit = " points" if measure.percent else ""
-    over = {"seeds": "seeds", "images": "test images, one seed", "groups": f"{shows or 'groups'}, one seed"}
-    return (
-        f"{claim.ours} − {claim.against}, {measure.title}: {_difference(difference, measure)}{unit}, "
-        f"paired over {difference.n:,} {over[difference.over]}."
-    )
 
 
 def _title(experiment: Experiment) -> str:

@@ -6,8 +6,9 @@ table1.py …            the experiments
 running.py             all runs of an experiment, one record each
 training_runs.py       one training: done, taken up again, or reused
 record.py              what a run leaves behind, as JSON
-statistics.py          intervals and verdicts
+statistics.py          intervals, p-values and their correction
 grouping.py            which records belong together, and which are of another recipe
+verdicts.py            what became of the claims
 
 `capsnet.results` makes tables and figures from the records.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, nan, sqrt
+from math import nan, sqrt
 from statistics import mean, stdev
 from typing import Any, Literal
 
@@ -15,6 +15,9 @@ from capsnet.experiments.record import Answers, Record
 
 #: z of a two-sided 95 % interval.
 Z = 1.959964
+
+#: Verdicts need a corrected p of at most this.
+SIGNIFICANT = 0.05
 
 #: What an interval generalises over: runs; or, of a single run, what its test images show, or those images.
 Over = Literal["seeds", "groups", "images"]
@@ -89,14 +92,17 @@ class Difference:
     over: Over
     """What was paired and counted: runs of the same seed; or, with one seed, the answers to the same test images,
     as so many groups or so many images."""
+    p: float
+    """Two-sided, of no difference."""
 
 
 def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure: str) -> Difference | None:
     """Ours minus theirs, paired by seed.
 
-    With two or more common seeds: Student's interval of the paired differences. With one, and a test set: that of
-    the difference of answers to the same images, which says nothing about other seeds. It is `cluster_interval` over
-    groups of images where they are known, else Wald's for McNemar's table.
+    With two or more common seeds: Student's interval and t test of the paired differences. With one, and a test set:
+    those of the difference of answers to the same images, which say nothing about other seeds. Over groups of images
+    where they are known, as `cluster_interval`; else Wald's interval for McNemar's table and McNemar's exact test,
+    which sees only the answers that differ and is sound for few, so that they may disagree at the border.
 
     Returns:
         None where there is no common seed, or one without a test set, or whose test sets are not the same.
@@ -111,7 +117,8 @@ def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure:
     ]
     if len(pairs) > 1:
         differences = [(a.value(measure) or 0.0) - (b.value(measure) or 0.0) for a, b in pairs]
-        return Difference(mean(differences), *t_interval(differences), len(differences), "seeds")
+        student = _Student.of(differences)
+        return Difference(student.mean, *student.interval(), len(differences), "seeds", student.p())
     if len(pairs) == 1:
         one, other = (record.tests.get(measure) for record in pairs[0])
         if one is not None and other is not None and one.n == other.n:
@@ -121,15 +128,37 @@ def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure:
 
 def _of_answers(one: Answers, other: Answers) -> Difference | None:
     change = one.wrong().numpy().astype(np.float64) - other.wrong().numpy()
-    middle = float(change.mean())
     known = [numbers for answers in (one, other) if (numbers := answers.group_numbers()) is not None]
     if known:
         groups = known[0]
         if not np.array_equal(groups, known[-1]):
             return None
-        return Difference(middle, *cluster_interval(change, groups), len(np.unique(groups)), "groups")
+        student = _Student.clustered(change, groups)
+        return Difference(student.mean, *student.interval(), len(np.unique(groups)), "groups", student.p())
+    middle = float(change.mean())
     half = Z * sqrt(max(0.0, float(np.square(change).mean()) - middle**2) / one.n)
-    return Difference(middle, middle - half, middle + half, one.n, "images")
+    return Difference(middle, middle - half, middle + half, one.n, "images", _mcnemar(change))
+
+
+def _mcnemar(change: NDArray[np.float64]) -> float:
+    """The exact test: of the answers that differ, are those for one model as many as those for the other?"""
+    from scipy.stats import binomtest
+
+    worse, differ = int((change > 0).sum()), int((change != 0).sum())
+    return float(binomtest(worse, differ).pvalue) if differ else 1.0
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979), in the same order: those at most α are significant together.
+
+    The chance that any of them is so where there is no difference at all is then at most α.
+    """
+    corrected = [0.0] * len(values)
+    least = 0.0
+    for place, index in enumerate(sorted(range(len(values)), key=lambda k: values[k])):
+        least = max(least, min(1.0, (len(values) - place) * values[index]))
+        corrected[index] = least
+    return corrected
 
 
 Verdict = Literal[
@@ -141,12 +170,17 @@ Verdict = Literal[
 ]
 
 
-def verdict(difference: Difference, better: Literal["lower", "higher"]) -> Verdict:
-    """Whether ours is better beyond chance: the interval lies on one side of zero. One seed has words of its own."""
-    low, high = difference.low, difference.high
-    if not (isfinite(low) and isfinite(high)) or low <= 0 <= high:
+def verdict(difference: Difference, better: Literal["lower", "higher"], p: float) -> Verdict:
+    """Whether ours is better beyond chance. One seed has words of its own.
+
+    Args:
+        difference: ours minus theirs.
+        better: which way is better.
+        p: the difference's, corrected for the claims beside it (`holm`).
+    """
+    if not p <= SIGNIFICANT or difference.mean == 0:
         return "undecided"
-    supported = (high < 0) == (better == "lower")
+    supported = (difference.mean < 0) == (better == "lower")
     if difference.over == "seeds":
         return "supported" if supported else "contradicted"
     return "supported, in this one run" if supported else "contradicted, in this one run"
@@ -185,3 +219,11 @@ class _Student:
 
         half = float(t.ppf(0.975, self.freedom)) * self.error
         return self.mean - half, self.mean + half
+
+    def p(self) -> float:
+        """Of a mean of 0, two-sided; 1 without a degree of freedom."""
+        if not self.freedom or not self.mean:
+            return 1.0
+        from scipy.stats import t
+
+        return float(2 * t.sf(abs(self.mean) / self.error, self.freedom)) if self.error else 0.0
