@@ -95,7 +95,7 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
             ours = estimate(group.of(name), measure.key)
             if ours is None:
                 continue
-            control, theirs = _best_control(group, name, measure)
+            control, theirs = best_control(group, name, measure)
             difference = (
                 paired_difference(group.of(name), group.of(control), measure.key) if control else None
             )
@@ -104,13 +104,13 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
                     ", ".join(
                         filter(
                             None,
-                            (f"[{group.experiment.name}](#{_anchor(group.experiment)})", name, group.label),
+                            (f"[{group.experiment.name}](#{anchor(group.experiment)})", name, group.label),
                         )
                     ),
                     measure.title + (", %" if measure.percent else ""),
                     *([measure.published.get(name, "–")] if full else []),
-                    _estimate(ours, measure),
-                    f"{_estimate(theirs, measure)} ({control})" if theirs else "–",
+                    shown_estimate(ours, measure),
+                    f"{shown_estimate(theirs, measure)} ({control})" if theirs else "–",
                     told(difference, measure) if difference else "–",
                     str(ours.n),
                     "; ".join(group.deviations()) or "none",
@@ -119,7 +119,7 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
     return _table([*head, "deviations"], rows) if rows else ""
 
 
-def _best_control(group: Group, ours: str, measure: Measure) -> tuple[str | None, Estimate | None]:
+def best_control(group: Group, ours: str, measure: Measure) -> tuple[str | None, Estimate | None]:
     """The control that does best among those that the headline is compared with."""
     rivals = [c.against for c in group.experiment.claims if (c.ours, c.measure) == (ours, measure.key)]
     controls = [name for name in rivals if any(record.control for record in group.of(name))] or rivals
@@ -158,7 +158,7 @@ def _section(group: Group, images: Path) -> str:
                 name,
                 runs[0].about,
                 *(
-                    _estimate(value, m, interval=True) if value else "–"
+                    shown_estimate(value, m, interval=True) if value else "–"
                     for value, m in zip(values, measures, strict=True)
                 ),
                 *(m.published.get(name, "–") for m in published),
@@ -231,7 +231,8 @@ def _machines(records: Sequence[Record]) -> str:
     return "## Machines and versions\n\n" + "\n".join(dict.fromkeys(lines)) + "\n"
 
 
-def _estimate(value: Estimate, measure: Measure, interval: bool = False) -> str:
+def shown_estimate(value: Estimate, measure: Measure, interval: bool = False) -> str:
+    """Mean ± deviation over the seeds, in the measure's units, and the interval in brackets if asked for."""
     factor, digits = (100 if measure.percent else 1), measure.digits
     text = f"{factor * value.mean:.{digits}f}"
     if isfinite(value.spread):
@@ -250,7 +251,7 @@ def _words(label: str) -> list[str]:
     return label.replace(",", "").split()
 
 
-def _anchor(experiment: Experiment) -> str:
+def anchor(experiment: Experiment) -> str:
     """The heading's anchor, as GitHub makes it."""
     kept = "".join(letter for letter in _title(experiment).lower() if letter.isalnum() or letter in " -_")
     return kept.replace(" ", "-")
