@@ -100,6 +100,15 @@ def test_the_copies_of_data_parallel_answer_as_the_model(
         copy(images.double())
 
 
+def test_a_classifier_that_does_not_say_what_it_is_cannot_be_built() -> None:
+    class Silent(CNN):
+        scores = Classifier.scores
+
+    for kind in (Classifier, Silent):
+        with pytest.raises(TypeError, match="abstract"):
+            kind()
+
+
 def test_an_image_too_small_says_what_would_do() -> None:
     with pytest.raises(CapsnetError, match=r"16×16 image is too small.*at least 17×17"):
         CapsNetConfig(image_shape=(1, 16, 16))

@@ -74,6 +74,14 @@ def _finite(augmentation: Augmentation, *values: float) -> None:
         raise ValueError(f"{augmentation}: the values must be finite")
 
 
+def _room(images: Images, size: int) -> tuple[int, int]:
+    """How far down and across a square of `size` pixels can be moved inside the images."""
+    height, width = images.shape[2:]
+    if size > min(height, width):
+        raise ValueError(f"cannot crop {size}×{size} from images of {height}×{width}")
+    return height - size, width - size
+
+
 @dataclass(frozen=True)
 class Shift:
     """Shift by whole pixels, −max_shift … max_shift down and across; zeros come in at the border."""
@@ -112,11 +120,8 @@ class RandomCrop:
         Raises:
             ValueError: the image is smaller than the square.
         """
-        height, width = images.shape[2:]
-        if self.size > min(height, width):
-            raise ValueError(f"cannot crop {self.size}×{self.size} from images of {height}×{width}")
-        top = choose(uniforms[:, 0], height - self.size + 1)
-        left = choose(uniforms[:, 1], width - self.size + 1)
+        down, across = _room(images, self.size)
+        top, left = choose(uniforms[:, 0], down + 1), choose(uniforms[:, 1], across + 1)
         return windows(images, top, left, (self.size, self.size))
 
 
@@ -136,10 +141,8 @@ class CenterCrop:
         Raises:
             ValueError: the image is smaller than the square.
         """
-        height, width = images.shape[2:]
-        if self.size > min(height, width):
-            raise ValueError(f"cannot crop {self.size}×{self.size} from images of {height}×{width}")
-        top, left = (height - self.size) // 2, (width - self.size) // 2
+        down, across = _room(images, self.size)
+        top, left = down // 2, across // 2
         return images[:, :, top : top + self.size, left : left + self.size]
 
 

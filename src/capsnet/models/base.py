@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ C = TypeVar("C")
 SHIPPED = Path(__file__).parent.parent / "pretrained"
 
 
-class Classifier(nn.Module, PyTorchModelHubMixin):
+class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
     """Base of CapsNet and of the controls.
 
     A saved model is a folder with `config.json` and `model.safetensors`; a finished run is one too.
