@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from capsnet.explain import MEASURES
 from capsnet.models import CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.results import write_results
+from capsnet.stepping import Stepper
 from capsnet.training import Progress, Silent
 
 TOYS = 90
@@ -353,6 +355,31 @@ def test_training_stops_at_equal_accuracy_and_is_then_a_finished_run(tmp_path: P
     assert len(list(tmp_path.iterdir())) == 1
     never = train_variant(replace(TINY, stop=Stop(error=-1.0, every=10)), 0, data, tmp_path, device="cpu")
     assert never.run.result()["steps"] == 200
+
+
+def test_seconds_are_of_training_however_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a step takes a second and a look at the test set 1,000: two sessions, stopped early."""
+    clock, step = [0.0], Stepper.step
+
+    def stepping(*arguments: Any) -> None:
+        step(*arguments)
+        clock[0] += 1
+
+    def evaluating(*arguments: Any) -> Evaluation:
+        clock[0] += 1000
+        return evaluate(*arguments)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Stepper, "step", stepping)
+    for module in ("capsnet.training", "capsnet.experiments.training_runs"):
+        monkeypatch.setattr(f"{module}.evaluate", evaluating)
+    for stop in (Stop(error=0.1, every=20), None):
+        asked = (replace(TINY, stop=stop), 0, tiny_data(), tmp_path)
+        with pytest.raises(StoppedExperiment):
+            train_variant(*asked, device="cpu", progress=KillAt10())
+        result = train_variant(*asked, device="cpu").run.result()
+        assert (result["steps"] < 200) == (stop is not None)
+        assert result["seconds"] == result["steps"]
 
 
 def test_every_model_of_a_draw_sees_the_same_few_examples() -> None:

@@ -306,7 +306,8 @@ def test_quick_results_are_never_beside_the_papers(tmp_path: Path) -> None:
 @pytest.mark.quick
 def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
     for one in FULL:
-        one.write(record_path(tmp_path / "results", one.experiment, one.variant, one.scale, one.seed))
+        timed = replace(one, seconds=60.0 + 30 * one.seed)
+        timed.write(record_path(tmp_path / "results", one.experiment, one.variant, one.scale, one.seed))
     short = made(replace(FULL[0], seed=7, training={"steps": 500, "precision": "bf16"}))
     short.write(record_path(tmp_path / "results", short.experiment, short.variant, short.scale, short.seed))
     assert write_results(tmp_path / "results", tmp_path / "docs" / "results.md") == []
@@ -317,6 +318,8 @@ def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
         in page
     )
     assert "8,215,568 | 201,793,536" in page
+    assert "| steps | seconds, fastest run |" in page
+    assert "| 300,000 | 60 |" in page, "the others took longer because the machine did something else"
     assert "Experiments of which there is no record: multimnist, multimnist-long, affine" in page
     assert "**Not run.** Of the recipe's variants: r3-no-reconstruction, r1-no-" in page
     own, short_page = page.split("### table1, full scale, 500 steps, bf16\n")

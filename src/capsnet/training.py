@@ -34,6 +34,16 @@ class Interrupted(Exception):
         self.number = number
 
 
+class Enough(Exception):
+    """Raised by a `Progress` in `logged` to end a training that has come far enough; it passes through `train`.
+
+    The run is not finished then: that is for whoever raised it.
+    """
+
+    seconds: float = 0.0
+    """Of training, without saves and evaluations, over all sessions of the run; `train` notes it here."""
+
+
 class Progress(Protocol):
     """Who watches a training. The command line draws bars from it."""
 
@@ -91,6 +101,7 @@ def train(
         CapsnetError: the saved states are damaged, or of another model; `config.deterministic`, and an operation
             has no deterministic form on the device.
         ConnectionLost: another process of the same training has ended; the last good state is kept.
+        Enough: by `progress`.
         Interrupted: SIGTERM or Ctrl-C, in one of the processes or all; the state is saved.
     """
     advice = f"continue with: capsnet train --resume {shown(run.folder)}"
@@ -134,7 +145,8 @@ def _train(
                     values = {**losses, "learning_rate": rate, "images_per_second": speed}
                     if losses and stepper.is_main:
                         run.append_metrics({"step": done, **values})
-                        progress.logged(done, plan.steps, values)
+                        with watch.paused():  # whoever watches may look at the test set
+                            progress.logged(done, plan.steps, values)
                 with watch.paused():
                     if _at_evaluation(config, plan, done):
                         _look_at_test(model, test, run, done, stepper.is_main, progress)
@@ -237,7 +249,11 @@ class _Stopwatch:
     @contextmanager
     def paused(self) -> Iterator[None]:
         self._count()
-        yield
+        try:
+            yield
+        except Enough as enough:
+            enough.seconds = self.seconds
+            raise
         self._since = time.perf_counter()
 
     def _count(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
-from time import perf_counter
 
 import torch
 
@@ -21,7 +20,7 @@ from capsnet.models import Classifier, load_model
 from capsnet.provenance import environment
 from capsnet.runs import Run
 from capsnet.stepping import pick_device
-from capsnet.training import Interrupted, Progress, Silent, train
+from capsnet.training import Enough, Interrupted, Progress, Silent, train
 
 
 class StoppedExperiment(Interrupted):
@@ -32,7 +31,7 @@ class StoppedExperiment(Interrupted):
         self.args = ("interrupted; the same `capsnet reproduce` command goes on from here",)
 
 
-class EqualAccuracy(Exception):
+class EqualAccuracy(Enough):
     """The target was reached."""
 
     def __init__(self, step: int, evaluation: Evaluation) -> None:
@@ -155,21 +154,18 @@ def train_variant(
     model = variant.build()
     taken_up = (folder / "config.json").exists()
     watch = StopAtAccuracy(variant.stop, model, dataset, progress) if variant.stop else progress
-    started = perf_counter()
     with Run.reopen(folder) if taken_up else Run.create(folder, model, config, dataset.classes) as run:
         try:
             evaluation = train(model, dataset, config, run, device=device, resume=taken_up, progress=watch)
         except EqualAccuracy as reached:
             evaluation = reached.evaluation
-            run.finish(model, _result(reached, model, config, perf_counter() - started))
+            run.finish(model, _result(reached, model, config))
         except Interrupted as interruption:
             raise StoppedExperiment(interruption.number, run) from interruption
     return Trial(model.eval(), run, evaluation)
 
 
-def _result(
-    reached: EqualAccuracy, model: Classifier, config: TrainConfig, seconds: float
-) -> dict[str, object]:
+def _result(reached: EqualAccuracy, model: Classifier, config: TrainConfig) -> dict[str, object]:
     return {
         **reached.evaluation.summary(),
         "data": config.data,
@@ -177,7 +173,7 @@ def _result(
         "parameters": model.parameter_count(),
         "seed": config.seed,
         "steps": reached.step,
-        "seconds": seconds,
+        "seconds": reached.seconds,
         "device": next(model.parameters()).device.type,
         "environment": environment(),
     }
