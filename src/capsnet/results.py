@@ -22,7 +22,9 @@ INTRODUCTION = """\
 
 Written by `capsnet report --results` from the records of `capsnet reproduce`; nothing here is typed by hand.
 
-Every number is of the last step's model, never of the best epoch. "±" is the standard deviation over seeds.
+Every number is of the last step's model, never of the best epoch. Where models are compared at equal error on what is
+familiar, training ends at the first step that is seen to have it on the familiar test set. "±" is the standard
+deviation over seeds.
 
 **Intervals** are 95 % intervals, each by itself, not corrected for their number. Over seeds they are Student's, of the
 mean or of the differences paired by seed: they are about other trainings, tested on the same images. With one seed
