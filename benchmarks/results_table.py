@@ -30,8 +30,12 @@ def table(records: Sequence[Record]) -> str:
         for name in group.experiment.headlines or (group.records[0].variant,):
             if row := _row(group, name, found):
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-    counted = ", ".join(f"{count} {word}" for word, count in sorted(words.items(), key=lambda item: -item[1]))
-    return "\n".join([*lines, "", f"Of all {words.total()} claims of these experiments: {counted}."])
+    counted = "; ".join(
+        f"{word}: {count}" for word, count in sorted(words.items(), key=lambda item: -item[1])
+    )
+    return "\n".join(
+        [*lines, "", f"All {words.total()} claims of these experiments. {counted[:1].upper()}{counted[1:]}."]
+    )
 
 
 def _row(group: Group, name: str, found: Sequence[Judgement]) -> list[str]:
@@ -44,7 +48,7 @@ def _row(group: Group, name: str, found: Sequence[Judgement]) -> list[str]:
         (j.word for j in found if (j.ours, j.against, j.measure.key) == (name, control, measure.key)), "–"
     )
     unit = " %" if measure.percent else ""
-    title = group.experiment.name + (f", {name}" if group.experiment.headlines else "")
+    title = group.experiment.title + (f": {name}" if group.experiment.headlines else "")
     return [
         f"[{title}](docs/results.md#{anchor(group.experiment)})",
         measure.title,

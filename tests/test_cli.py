@@ -346,3 +346,41 @@ def test_a_folder_that_is_taken_is_not_overwritten(capsnet: Command, finished: P
         capsnet("train", "--data", f"folder:{pictures}", "--out", finished, *FEW), "not empty", "--resume"
     )
     assert (finished / "model.safetensors").read_bytes() == before
+
+
+def test_classes_of_other_names_are_not_compared_by_number(
+    capsnet: Command, tmp_path: Path, finished: Path
+) -> None:
+    for number in range(5):  # as bright and dark, the other way round
+        picture(tmp_path / "evening" / f"{number}.png", False)
+        picture(tmp_path / "morning" / f"{number}.png", True)
+    outcome = capsnet("evaluate", finished, "--data", f"folder:{tmp_path}")
+    assert_one_line(outcome, "class 0 'evening'", "'bright'", "the same classes")
+
+
+def test_photographs_need_a_size_in_words(capsnet: Command, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for number in range(2):
+            picture(tmp_path / "photos" / name / f"{number}.png", name == "cat", size=200)
+    data = ("--data", f"folder:{tmp_path / 'photos'}", "--steps", 1, "--out", tmp_path / "run", *FEW)
+    assert_one_line(capsnet("train", *data), "200×200", "--image-size 32")
+    assert not (tmp_path / "run").exists()
+    done = capsnet("train", *data, "--image-size", 20)
+    assert done.code == 0, done.err
+    assert "resized to 20×20" in done.err  # what it trains on is said before it starts
+
+
+def test_a_folder_without_its_prefix_is_recognised(capsnet: Command, pictures: Path) -> None:
+    assert_one_line(capsnet("train", "--data", pictures, "--steps", 1), f"folder:{pictures}")
+
+
+def test_how_many_images_a_folder_is_tested_on(capsnet: Command, finished: Path, pictures: Path) -> None:
+    done = capsnet("evaluate", finished, "--data", f"folder:{pictures}")
+    assert done.code == 0, done.err
+    assert "4 of 20 images" in done.err
+
+
+def test_the_shipped_models_own_training_digits_are_called_so(capsnet: Command) -> None:
+    done = capsnet("evaluate", "cnn-mnist", "--data", "mnist5k")
+    assert done.code == 0, done.err
+    assert "on which this model was trained" in done.err

@@ -159,5 +159,5 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
 
 
 def test_channel_counts_we_do_not_have(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="1 or 3 channels, not 2"):
+    with pytest.raises(CapsnetError, match="2 channels, and image files have 1 or 3"):
         read_image(saved(tmp_path / "a.png", Image.fromarray(GRADIENT)), (2, 4, 6))

@@ -7,16 +7,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from PIL import Image
 
-from capsnet import CapsNet
+from capsnet import CapsNet, CapsNetConfig
 from capsnet.answers import AnswerFile
+from capsnet.augment import Standardize
+from capsnet.config import TrainConfig
 from capsnet.data import walking
+from capsnet.data.images import read_image
 from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError
+from capsnet.export import export_onnx
 from capsnet.models.base import find_pretrained
-from capsnet.predicting import BATCH_SIZE, Answer, image_files, predict_files
+from capsnet.predicting import BATCH_SIZE, Answer, image_files, predict_files, standardizes
+from capsnet.runs import Run
 from capsnet.stem import cache
 
 
@@ -140,3 +147,28 @@ def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, t
     assert next(strict) == told[0]
     with pytest.raises(CapsnetError, match=r"1\.png"):
         next(strict)
+
+
+def test_a_model_of_standardised_images_is_given_such_ones(tmp_path: Path, pictures: Path) -> None:
+    """As it was when it was tested: CIFAR-10's images are standardised."""
+    torch.manual_seed(0)
+    model = CapsNet(CapsNetConfig(stem_channels=4, primary_types=1))
+    with Run.create(tmp_path / "run", model, TrainConfig("mnist"), None, standardize=True) as run:
+        run.finish(model, {})
+    assert standardizes(tmp_path / "run")
+    assert not standardizes("capsnet-mnist")
+    files, names = list(image_files([pictures]))[:6], [str(number) for number in range(10)]
+    images = torch.stack([read_image(file, (1, 28, 28)) for file in files]) / 255
+    with torch.no_grad():
+        expected = model.scores(Standardize()(images)).max(dim=1).values
+    told = [answer.score for answer in predict_files(model, files, names, standardize=True)]
+    torch.testing.assert_close(torch.tensor(told), expected)
+    export_onnx(model, tmp_path / "model.onnx", standardize=True)
+    (scores,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(scores.max(axis=1), expected.numpy(), atol=1e-5)
+
+
+def test_two_channels_are_no_image_file(pictures: Path) -> None:
+    model = CapsNet(CapsNetConfig(image_shape=(2, 20, 20), stem_channels=4, primary_types=1))
+    with pytest.raises(CapsnetError, match="2 channels"):
+        list(predict_files(model, list(image_files([pictures]))[:1], [str(n) for n in range(10)]))

@@ -255,6 +255,13 @@ class Contrast:
         return ((images - mean) * factor + mean).to(images.dtype)
 
 
+def standardized(images: Images) -> Images:
+    """`Standardize` of at least one image, in a form that can be exported for batches of any size."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (images - mean) / deviation.clamp(min=images.shape[1:].numel() ** -0.5)
+
+
 @dataclass(frozen=True)
 class Standardize:
     """Mean 0 and standard deviation 1 over each image's pixels and channels.
@@ -266,12 +273,7 @@ class Standardize:
 
     def __call__(self, images: Images, uniforms: Uniforms | None = None) -> Images:  # noqa: ARG002
         """Standardise each image by itself."""
-        if not len(images):  # of which PyTorch would warn
-            return images
-        numbers = images[0].numel()
-        mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0).clamp(min=numbers**-0.5)
-        return (images - mean) / deviation
+        return standardized(images) if len(images) else images  # PyTorch would warn of no images
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from capsnet.augment import standardized
 from capsnet.errors import CapsnetError
 from capsnet.files import write_bytes
 from capsnet.models.base import Classifier
@@ -20,15 +21,15 @@ TOLERANCE = 1e-4
 
 
 class _Scores(nn.Module):
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, standardize: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.standardize = model, standardize
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.model.scores(images)
+        return self.model.scores(standardized(images) if self.standardize else images)
 
 
-def export_onnx(model: Classifier, path: Path) -> float:
+def export_onnx(model: Classifier, path: Path, *, standardize: bool = False) -> float:
     """Write a model as ONNX: float images (batch, channels, height, width) in [0, 1] → scores (batch, classes).
 
     The batch size is free. The routing is exported as the plain reference, since the fast backends are no
@@ -37,6 +38,7 @@ def export_onnx(model: Classifier, path: Path) -> float:
     Args:
         model: is put into evaluation mode, on the CPU.
         path: the file.
+        standardize: the exported model standardises each image first, as one that was trained on such images needs.
 
     Returns:
         The largest difference between ONNX Runtime's scores and PyTorch's on random images.
@@ -51,7 +53,7 @@ def export_onnx(model: Classifier, path: Path) -> float:
     except ImportError as error:
         raise CapsnetError(f"export needs {error.name}: pip install 'capsnet[export]'") from error
 
-    scores = _Scores(model).cpu().eval()
+    scores = _Scores(model, standardize).cpu().eval()
     images = torch.rand(3, *model.config.image_shape, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own making; what counts is checked below

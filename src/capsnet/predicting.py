@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from capsnet.augment import Standardize
 from capsnet.data.images import read_image
 from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError, shown
@@ -56,12 +57,18 @@ def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
     return tuple(shown(str(name)) for name in names)
 
 
+def standardizes(model_name: str | Path) -> bool:
+    """Whether a saved model was trained on standardised images, so that it has to be given such ones."""
+    return read_model_config(find_pretrained(model_name)).get("standardize") is True
+
+
 def predict_files(
     model: Classifier,
     files: Iterable[Path],
     names: Sequence[str],
     batch_size: int = BATCH_SIZE,
     *,
+    standardize: bool = False,
     keep_going: bool = False,
     team: Team | None = None,
 ) -> Iterator[Answer]:
@@ -74,6 +81,7 @@ def predict_files(
         files: see `image_files`.
         names: of the classes.
         batch_size: images at a time; in each process.
+        standardize: see `standardizes`.
         keep_going: a file that cannot be read gets an answer that says so.
         team: processes that share the work; all of them must make this call, and the first gets the answers.
             None: this process does it.
@@ -85,7 +93,7 @@ def predict_files(
     waiting = iter(files)
     batches = iter(lambda: list(islice(waiting, batch_size)), [])
     share = alone if team is None else team.map
-    for answers in share(lambda batch: _classify(model, batch, names), batches):
+    for answers in share(lambda batch: _classify(model, batch, names, standardize), batches):
         for answer in answers:
             if answer.error is not None and not keep_going:
                 raise CapsnetError(answer.error)
@@ -112,7 +120,9 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _classify(model: Classifier, batch: Sequence[Path], names: Sequence[str]) -> list[Answer]:
+def _classify(
+    model: Classifier, batch: Sequence[Path], names: Sequence[str], standardize: bool
+) -> list[Answer]:
     device = next(model.parameters()).device
     pixels: list[torch.Tensor] = []
     errors: list[str | None] = []
@@ -123,7 +133,10 @@ def _classify(model: Classifier, batch: Sequence[Path], names: Sequence[str]) ->
         except CapsnetError as error:
             errors.append(str(error))
     with torch.no_grad():
-        rows = iter(model.scores(torch.stack(pixels).to(device) / 255).cpu() if pixels else ())
+        images = torch.stack(pixels).to(device) / 255 if pixels else None
+        if images is not None and standardize:
+            images = Standardize()(images)
+        rows = iter(() if images is None else model.scores(images).cpu())
     answers = []
     for path, failure in zip(batch, errors, strict=True):
         if failure is not None:

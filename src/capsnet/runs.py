@@ -48,7 +48,12 @@ class Run(AbstractContextManager["Run"]):
 
     @classmethod
     def create(
-        cls, folder: Path, model: Classifier, config: TrainConfig, classes: Sequence[str] | None = None
+        cls,
+        folder: Path,
+        model: Classifier,
+        config: TrainConfig,
+        classes: Sequence[str] | None = None,
+        standardize: bool = False,
     ) -> Self:
         """Start a run in a new or empty folder.
 
@@ -57,6 +62,7 @@ class Run(AbstractContextManager["Run"]):
             model: what is trained.
             config: how.
             classes: the classes' names, for whoever uses the model later.
+            standardize: whether the data set standardises its images; whoever uses the model later has to.
 
         Raises:
             CapsnetError: the folder holds something already, or cannot be written.
@@ -73,6 +79,8 @@ class Run(AbstractContextManager["Run"]):
         about = {**model.describe(), "training": asdict(config)}
         if classes is not None:
             about["classes"] = list(classes)
+        if standardize:
+            about["standardize"] = True
         write_json(folder / "environment.json", environment())
         write_json(folder / "config.json", about)  # last: from here on it is a run, and can be resumed
         return run

@@ -42,6 +42,36 @@ def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
         )
 
 
+#: A larger image of one's own has to be made smaller, or its network be asked for in words.
+LARGEST_SIDE = 128
+
+
+def check_side(dataset: Dataset, image_size: int | None) -> None:
+    """Refuse a folder of photographs whose size nobody chose: the network grows with it, to a billion parameters."""
+    side = max(dataset.image_shape[1:])
+    if dataset.name.startswith("folder:") and image_size is None and side > LARGEST_SIDE:
+        _, height, width = dataset.image_shape
+        raise CapsnetError(
+            f"{dataset.name}: its first image has {height}×{width} pixels, which makes a very large network; choose "
+            f"what images are stretched to, for instance --image-size 32 (or {side}, if it is meant)"
+        )
+
+
+def check_names(model: str, loaded: Classifier, dataset: Dataset | ImageFolder) -> None:
+    """Refuse a data set whose classes have other names, or another order, than those the model was trained on."""
+    from capsnet.models.base import find_pretrained, read_model_config
+    from capsnet.predicting import class_names
+
+    if read_model_config(find_pretrained(model)).get("classes") is None:
+        return
+    for number, (own, other) in enumerate(zip(class_names(model, loaded), dataset.classes, strict=True)):
+        if own != shown(str(other)):
+            raise CapsnetError(
+                f"{dataset.name} calls class {number} {shown(str(other))!r}, and the model was trained to call it "
+                f"{own!r}; give the test set the same classes"
+            )
+
+
 def trained_on(model: str) -> str:
     """Name of the data set that a saved model's config.json gives."""
     from capsnet.models.base import find_pretrained, read_model_config

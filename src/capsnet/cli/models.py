@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capsnet.cli.app import app
-from capsnet.cli.loading import check_fit, load_data, side, trained_on, write_the_report
+from capsnet.cli.loading import check_fit, check_names, load_data, side, trained_on, write_the_report
 from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
 from capsnet.console import err, out
 from capsnet.errors import CapsnetError, shown
@@ -43,9 +43,9 @@ def evaluate(
     name = data or trained_on(model)
     with Team() as team:
         if name.startswith("folder:"):
-            named, counted = _count_in_folder(loaded, name.removeprefix("folder:"), team)
+            named, counted = _count_in_folder(model, loaded, name.removeprefix("folder:"), team)
         else:
-            named, counted = _count_in_memory(loaded, name, data_dir, team)
+            named, counted = _count_in_memory(model, loaded, name, data_dir, team)
     if counted is None:  # this process worked for the first
         return
     if as_json:
@@ -54,7 +54,7 @@ def evaluate(
         out.print(f"{named}: test error {counted}")
 
 
-def _count_in_folder(model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:
+def _count_in_folder(name: str, model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:
     from capsnet.data.folder import Portion, open_folder, read_portion
     from capsnet.evaluation import BATCH_SIZE, batch_of, count_errors
 
@@ -62,23 +62,32 @@ def _count_in_folder(model: Classifier, path: str, team: Team) -> tuple[str, Cou
     folder = open_folder(path, side(model), team)
     if folder is not None:
         check_fit(model, folder)
+        check_names(name, model, folder)
 
     def read(portion: Portion) -> Batch:
         examples = read_portion(portion, model.config.image_shape).to(device)
         return batch_of(examples, range(len(examples)), device)
 
     portions = folder.portions("test", BATCH_SIZE) if folder else iter(())
-    return folder.name if folder else "", count_errors(model, portions, read, team)
+    counted = count_errors(model, portions, read, team)
+    if folder is None:
+        return "", counted
+    if counted is not None and counted.n < folder.images:
+        err.print(f"{counted.n:,} of {folder.images:,} images, the test set; the others are for training")
+    return folder.name, counted
 
 
 def _count_in_memory(
-    model: Classifier, name: str, data_dir: Path | None, team: Team
+    saved: str, model: Classifier, name: str, data_dir: Path | None, team: Team
 ) -> tuple[str, Count | None]:
     from capsnet.evaluation import batch_of, count_errors, row_ranges
 
     device = next(model.parameters()).device
     dataset = load_data(name, data_dir, None)
     check_fit(model, dataset)
+    check_names(saved, model, dataset)
+    if name == "mnist5k" and trained_on(saved) == "mnist":
+        err.print("mnist5k is made of MNIST's training digits, on which this model was trained")
     test = dataset.test.to(device)
     ranges = row_ranges(len(test))
     return dataset.name, count_errors(model, ranges, lambda rows: batch_of(test, rows, device), team)
@@ -97,19 +106,22 @@ def predict(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is in images: class and length (the probability that it is there) for each, in order.
+    """Say what is in images: file, class and length (the probability that it is there) for each, in order.
 
+    Images must look like those the model was trained on: MNIST's digits are light on dark.
     Under torchrun the processes share the work.
     """
     from capsnet.models import load_model
-    from capsnet.predicting import class_names, image_files, predict_files
+    from capsnet.predicting import class_names, image_files, predict_files, standardizes
     from capsnet.stepping import pick_device
     from capsnet.team import Team
 
     loaded = load_model(model, device=pick_device(device))
     names, files = class_names(model, loaded), image_files(images)
     with Team() as team:
-        answers = predict_files(loaded, files, names, keep_going=keep_going, team=team)
+        answers = predict_files(
+            loaded, files, names, standardize=standardizes(model), keep_going=keep_going, team=team
+        )
         if target is not None and team.leads:
             _write_answers(target, model, images, files, answers)
             return
@@ -192,6 +204,7 @@ def export(
     """Write a model as ONNX (images in, class scores out) and check that it gives the same numbers."""
     from capsnet.export import export_onnx
     from capsnet.models import load_model
+    from capsnet.predicting import standardizes
 
-    difference = export_onnx(load_model(model), onnx)
+    difference = export_onnx(load_model(model), onnx, standardize=standardizes(model))
     out.print(f"{shown(onnx)}: scores differ from PyTorch's by at most {difference:.1e}")

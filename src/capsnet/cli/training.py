@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from capsnet.cli.app import app
-from capsnet.cli.loading import check_fit, load_data, write_the_report
+from capsnet.cli.loading import check_fit, check_side, load_data, write_the_report
 from capsnet.cli.options import (
     DataDirOption,
     DataOption,
@@ -127,15 +127,18 @@ def train(
                 deterministic=deterministic,
             )
             dataset = load_data(config.data, data_dir, config.image_size)
+            check_side(dataset, image_size)
             model = _new_model(
                 dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
             )
             folder = out_folder or _next_folder(data)
             creates = is_main_process()
-            run = _hold(Run.create(folder, model, config, dataset.classes), stack) if creates else Run(folder)
+            about = (dataset.classes, bool(getattr(dataset.train, "standardize", False)))
+            run = _hold(Run.create(folder, model, config, *about), stack) if creates else Run(folder)
         if is_main_process():
             size = f"{model.parameter_count():,} parameters"
             err.print(f"{model.architecture}, {size}, on {dataset.name}: {shown(run.folder)}")
+            err.print(dataset.provenance)
         progress = stack.enter_context(TrainingBar()) if is_main_process() else None
         evaluation = run_training(
             model, dataset, config, run, device=device, resume=resume is not None, progress=progress

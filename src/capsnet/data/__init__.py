@@ -17,6 +17,7 @@ _SETS = {
     "fashion-mnist": ("digits", "Fashion-MNIST, 60,000 + 10,000 garments"),
     "multimnist": ("overlapping", "two overlapping digits in one image, made from MNIST"),
     "multimnist-shift6": ("overlapping", "the same, the digits further apart, as in the paper's code"),
+    "multimnist5k": ("overlapping", "as multimnist, made from mnist5k; needs no network"),
     "mnist40": ("affine", "MNIST placed at random on 40×40"),
     "affnist-synth": (
         "affine",
@@ -31,7 +32,6 @@ _SETS = {
     "objects3d-elevation": ("views", "the same, tested on elevations that were not trained on"),
     "cifar10": ("cifar10", "CIFAR-10, 50,000 + 10,000 photographs, cropped to 24×24"),
     "svhn": ("svhn", "SVHN, 73,257 + 26,032 house numbers"),
-    "multimnist5k": ("overlapping", "the same, made from mnist5k; needs no network"),
 }
 
 
@@ -58,6 +58,10 @@ def load(
         from capsnet.data.folder import load_folder
 
         return load_folder(name.removeprefix("folder:"), image_size)
+    if name not in _SETS and Path(name).is_dir():
+        raise CapsnetError(
+            f"there is no data set {name!r}, but a folder; for images of your own: folder:{name}"
+        )
     if name not in _SETS:
         raise CapsnetError(f"there is no data set {name!r}; choose one of {', '.join(_SETS)}, or folder:PATH")
     if image_size is not None:

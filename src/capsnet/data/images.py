@@ -62,13 +62,16 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> UInt8[Tensor, "
 
     Raises:
         CapsnetError: as `check`; or the file is truncated or damaged; or its pixels are floating point.
-        ValueError: `image_shape` wants another number of channels than 1 or 3.
+            Or `image_shape` wants another number of channels than 1 or 3.
     """
     from PIL import Image, ImageOps
 
     channels, height, width = image_shape
     if channels not in (1, 3):
-        raise ValueError(f"images have 1 or 3 channels, not {channels}")
+        raise CapsnetError(
+            f"{shown(path)}: the model takes images of {channels} channels, and image files have 1 or 3; use "
+            "`capsnet evaluate`, or the model from Python"
+        )
     with _opened(path) as opened:
         image = _to_8_bits(ImageOps.exif_transpose(opened), path)
         if image.has_transparency_data:

@@ -154,7 +154,8 @@ def train_variant(
     model = variant.build()
     taken_up = (folder / "config.json").exists()
     watch = StopAtAccuracy(variant.stop, model, dataset, progress) if variant.stop else progress
-    with Run.reopen(folder) if taken_up else Run.create(folder, model, config, dataset.classes) as run:
+    about = (dataset.classes, bool(getattr(dataset.train, "standardize", False)))
+    with Run.reopen(folder) if taken_up else Run.create(folder, model, config, *about) as run:
         try:
             evaluation = train(model, dataset, config, run, device=device, resume=taken_up, progress=watch)
         except EqualAccuracy as reached:
