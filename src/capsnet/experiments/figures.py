@@ -110,8 +110,14 @@ def curves(
         plain(axes, top.strip(), below.strip(), y if number % columns == 0 else "")
         axes.grid(color=FAINT)
         if log:
+            from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
             axes.set_xscale("log")
             axes.set_yscale("log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
     if len(handles) > 1:
         figure.legend(
             list(handles.values()),
