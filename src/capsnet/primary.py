@@ -82,7 +82,7 @@ class PrimaryCapsules(nn.Module):
         return at_least_float32(capsules.transpose(2, 3).flatten(1, 2))
 
 
-def _is_as_built(layer: nn.Conv2d) -> bool:
+def _is_as_built(layer: nn.Module) -> bool:
     """Whether calling the layer does no more than F.conv2d(x, weight, bias, stride).
 
     Not so with hooks, which pruning, spectral norm and whoever wants the layer's output register; nor where users
