@@ -401,6 +401,7 @@ def test_errors_say_what_and_why(change: dict[str, Any], message: str) -> None:
         route(**{"u": u, "weight": weight, "iterations": 3} | change)
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"iterations": 0}, "at least 1"), ({"gradient": "first"}, "'first'"), ({"backend": "cuda"}, "'cuda'")],
