@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.results_table import table as results_table
 
 from capsnet import CapsnetError
 from capsnet.cli import main
 from capsnet.evaluation import Evaluation
 from capsnet.experiments import EXPERIMENTS, Record
 from capsnet.experiments.grouping import groups
-from capsnet.experiments.record import Answers, Findings, PackedArray, read_records, record_path
+from capsnet.experiments.record import Answers, Findings, PackedArray, record_path
 from capsnet.experiments.statistics import (
     Difference,
     cluster_interval,
@@ -414,8 +413,3 @@ def test_a_folder_without_results_says_how_to_get_some(tmp_path: Path) -> None:
         write_results(tmp_path, tmp_path / "results.md")
     with pytest.raises(CapsnetError, match="no experiment 'table9'"):
         groups([replace(FULL[0], experiment="table9")])
-
-
-def test_the_readme_shows_what_the_records_hold() -> None:
-    top = Path(__file__).parents[1]
-    assert results_table(read_records(top / "results")) in (top / "README.md").read_text(encoding="utf-8")
