@@ -174,6 +174,11 @@ def test_a_learning_rate_is_positive_and_never_above_the_peak(
     assert 0 <= rate <= max(config.learning_rate, 1e-6)
 
 
+def test_the_largest_learning_rate_there_is_does_not_overflow() -> None:
+    config = TrainConfig("mnist", learning_rate=sys.float_info.max)
+    assert all(0 < learning_rate(config, step, 10) <= config.learning_rate for step in range(10))
+
+
 # Networks
 
 

@@ -109,4 +109,4 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 
 
 def _cosine(begin: float, end: float, position: float) -> float:
-    return end + (begin - end) * (1 + cos(pi * min(1.0, position))) / 2
+    return end + (begin - end) * ((1 + cos(pi * min(1.0, position))) / 2)  # halved first: no overflow

@@ -103,7 +103,10 @@ def _experiment(name: str, data: str, channels: int, what: str) -> Experiment:
             ),
             "full": ("dynamic routing, where the paper has EM", "stopped at 5 % on familiar viewpoints"),
         },
-        cost={"quick": "about 30 minutes on 2 cores", "full": "about 20 minutes on one data-centre GPU"},
+        cost={
+            "quick": "about 16 minutes on one core, and two more to render the toys",
+            "full": "about 20 minutes on one data-centre GPU",
+        },
         seeds={"smoke": 1, "quick": 1, "full": 3},
         variants=lambda scale: variants_on(data, channels, scale),
         measures=(
