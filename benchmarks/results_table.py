@@ -30,12 +30,9 @@ def table(records: Sequence[Record]) -> str:
         for name in group.experiment.headlines or (group.records[0].variant,):
             if row := _row(group, name, found):
                 lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-    counted = "; ".join(
-        f"{word}: {count}" for word, count in sorted(words.items(), key=lambda item: -item[1])
-    )
-    return "\n".join(
-        [*lines, "", f"All {words.total()} claims of these experiments. {counted[:1].upper()}{counted[1:]}."]
-    )
+    ordered = sorted(words.items(), key=lambda item: -item[1])
+    counted = "; ".join(f"{word} ({count})" for word, count in ordered)
+    return "\n".join([*lines, "", f"Over all {words.total()} claims of these experiments: {counted}."])
 
 
 def _row(group: Group, name: str, found: Sequence[Judgement]) -> list[str]:
