@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -378,6 +379,33 @@ def test_how_many_images_a_folder_is_tested_on(capsnet: Command, finished: Path,
     done = capsnet("evaluate", finished, "--data", f"folder:{pictures}")
     assert done.code == 0, done.err
     assert "4 of 20 images" in done.err
+
+
+def test_compare_says_in_one_sentence_whether_capsules_help(
+    capsnet: Command, tmp_path: Path, pictures: Path
+) -> None:
+    own = Path(copytree(pictures, tmp_path / "my pictures"))
+    arguments = ("compare", "--data", f"folder:{own}", "--scale", "smoke", "--seeds", 2, "--device", "cpu")
+    arguments = (*arguments, "--out", tmp_path / "out")
+    first = capsnet(*arguments)
+    assert first.code == 0, first
+    assert "cnn-max-pool" in first.out
+    page = (tmp_path / "out" / "my-pictures" / "README.md").read_text()
+    answer = first.out.splitlines()[-2]
+    assert answer.split(":")[0] in ("Yes", "No", "In part", "Undecided")
+    assert answer in page
+
+    again = capsnet(*arguments, "--json")
+    assert again.err.count("its result is there already") == 4 * 2
+    compared = json.loads(again.out)
+    assert compared["answer"] == answer
+    assert [len(model["test_errors"]) for model in compared["models"]] == [2] * 4
+    assert [model["n"] for model in compared["models"]] == [4] * 4
+
+    picture(own / "bright" / "3.png", False)  # another image under the same name
+    records = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json")}
+    assert_one_line(capsnet(*arguments), "other images", "--out", "--no-resume")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json")} == records
 
 
 def test_the_shipped_models_own_training_digits_are_called_so(capsnet: Command) -> None:

@@ -273,7 +273,7 @@ def test_a_stopped_experiment_goes_on_where_it_was(data_dir: Path, tmp_path: Pat
     }
     whole = reproduce("smallnorb", out=tmp_path / "whole", work=tmp_path / "whole-runs", **asked)
     folders = {"out": tmp_path / "results", "work": tmp_path / "runs"}
-    with pytest.raises(StoppedExperiment, match="same `capsnet reproduce` command"):
+    with pytest.raises(StoppedExperiment, match="the same command goes on"):
         reproduce("smallnorb", watch=Seen(KillAt10()), **folders, **asked)
     assert not list(folders["out"].glob("*/*.json"))
     seen = Seen()
@@ -401,8 +401,9 @@ def test_what_determines_a_run_is_in_its_name() -> None:
         replace(TINY, per_class=5),
         replace(TINY, stop=Stop(0.1)),
         replace(TINY, model=replace(TINY.model, hidden=(9,))),
+        replace(TINY, pixels="0123456789ab"),
     )
-    assert len({TINY.settings(0), TINY.settings(1), *(variant.settings(0) for variant in others)}) == 7
+    assert len({TINY.settings(0), TINY.settings(1), *(variant.settings(0) for variant in others)}) == 8
 
 
 def test_fewer_steps_than_the_papers_schedule_was_made_for_end_at_a_low_rate() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from capsnet.experiments import EXPERIMENTS
+from capsnet.experiments.comparison import answer
 from capsnet.experiments.figures import by_variant
 from capsnet.experiments.grouping import SHOWN, Group, groups
 from capsnet.experiments.recipe import Experiment, Measure, Scale
@@ -26,6 +27,9 @@ Every number is of the last step's model, never of the best epoch. Where models 
 familiar, training ends at the first step that is seen to have it on the familiar test set. "±" is the standard
 deviation over seeds.
 
+"""
+#: What intervals and verdicts mean.
+INTERVALS = """\
 **Intervals** are 95 % intervals, each by itself, not corrected for their number. Over seeds they are Student's, of the
 mean or of the differences paired by seed: they are about other trainings, tested on the same images. With one seed
 they are about other images like these and this one training, and say nothing about other seeds: over test images
@@ -63,7 +67,7 @@ def write_results(results: Path, target: Path) -> list[str]:
         CapsnetError: there are no records or a broken one; the page cannot be written.
     """
     found = groups(read_records(results))
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION + INTERVALS]
     for scale in SHOWN:
         if table := overview(found, scale):
             parts += [f"## Overview: {scale} scale\n", *([QUICK] if scale == "quick" else []), table + "\n"]
@@ -76,6 +80,32 @@ def write_results(results: Path, target: Path) -> list[str]:
     parts.append(_machines([record for group in found for record in group.records]))
     write_text(target, "\n".join(parts))
     return [f"{group.experiment.name}: {line}" for group in found if (line := group.left_out())]
+
+
+def write_comparison(compared: Group, target: Path) -> Path:
+    """Write a comparison's page: the answer, the table, the verdicts and a figure, in images/ beside it.
+
+    Args:
+        compared: by `capsnet.experiments.comparison.compare`.
+        target: the Markdown file.
+
+    Returns:
+        The file.
+
+    Raises:
+        CannotWrite: the page cannot be written.
+    """
+    experiment = compared.experiment
+    parts = [
+        f"# {experiment.title}\n",
+        f"**{answer(judgements(compared))}**\n",
+        f"{experiment.protocol}\n",
+        INTERVALS,
+        _section(compared, target.parent / "images"),
+        _machines(compared.records),
+    ]
+    write_text(target, "\n".join(parts))
+    return target
 
 
 def overview(found: Sequence[Group], scale: Scale) -> str:

@@ -22,6 +22,12 @@ def load_data(name: str, data_dir: Path | None, image_size: int | None) -> Datas
     return load(name, data_dir, image_size=image_size)
 
 
+def absolute(data: str) -> str:
+    """A folder named relative to where the command was given must be found from elsewhere when resuming."""
+    kind, colon, path = data.partition(":")
+    return f"folder:{Path(path).resolve()}" if kind == "folder" and colon else data
+
+
 def side(model: Classifier) -> int | None:
     """What --image-size must have been for a folder: its side if the images are square."""
     _, height, width = model.config.image_shape

@@ -1,16 +1,112 @@
-"""Experiments, timings, and the data they need: reproduce, bench, data."""
+"""Experiments, timings, and the data they need: compare, reproduce, bench, data."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from capsnet.cli.app import app
-from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, Precision, Scale
+from capsnet.cli.loading import absolute, check_side, load_data
+from capsnet.cli.options import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    ImageSizeOption,
+    JsonOption,
+    Precision,
+    Scale,
+)
 from capsnet.console import out
+from capsnet.errors import shown
+
+if TYPE_CHECKING:
+    from capsnet.experiments.grouping import Group
+
+
+@app.command()
+def compare(
+    data: DataOption = "mnist5k",
+    data_dir: DataDirOption = None,
+    image_size: ImageSizeOption = None,
+    scale: Annotated[
+        Scale, typer.Option(help="quick: narrow networks, 2 cores. full: the published width, a GPU.")
+    ] = Scale.quick,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each. Default: 1,000, full 10,000.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--learning-rate", "--lr", help="Peak, of all models. Default: the scale's."),
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
+    device: DeviceOption = "auto",
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Where the page, the records and the trainings go.")
+    ] = Path("comparisons"),
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is finished.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Do capsules help on these images? Train CapsNet and its controls alike, and judge the difference."""
+    from dataclasses import replace
+
+    from capsnet.experiments.comparison import compare as run_comparison
+    from capsnet.experiments.running import Options
+    from capsnet.experiments.watching import Terminal
+    from capsnet.results import write_comparison
+
+    options = Options(
+        scale=scale.value,
+        seeds=seeds,
+        out=out_folder,
+        work=out_folder / "runs",
+        device=device,
+        steps=steps,
+        precision=precision.value if precision else None,
+        resume=resume,
+    )
+    dataset = load_data(data, data_dir, image_size)
+    check_side(dataset, image_size)
+    changes: dict[str, Any] = {"image_size": image_size}
+    if learning_rate is not None:
+        changes["learning_rate"] = learning_rate
+    compared = run_comparison(replace(dataset, name=absolute(data)), options, Terminal(), **changes)
+    page = write_comparison(compared, out_folder / compared.experiment.name / "README.md")
+    if as_json:
+        from capsnet.experiments.comparison import as_dict
+
+        print(json.dumps(as_dict(compared)))
+        return
+    _print_comparison(compared)
+    out.print(f"page       {shown(page)}")
+
+
+def _print_comparison(compared: Group) -> None:
+    from rich.table import Table
+
+    from capsnet.experiments.comparison import answer
+    from capsnet.experiments.figures import by_variant
+    from capsnet.experiments.statistics import estimate
+    from capsnet.experiments.verdicts import judgements
+    from capsnet.results import shown_estimate
+
+    measure = compared.experiment.measures[0]
+    table = Table("", f"{measure.title}, %", "parameters", "multiply-adds", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, runs in by_variant(compared.records).items():
+        error = estimate(runs, measure.key)
+        assert error is not None
+        size = (f"{runs[0].parameters:,}", f"{runs[0].multiply_adds:,}")
+        table.add_row(name, shown_estimate(error, measure, interval=True), *size)
+    out.print(table)
+    found = judgements(compared)
+    for judgement in found:
+        out.print(judgement.line)
+    out.print(answer(found))
 
 
 @app.command()

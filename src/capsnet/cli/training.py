@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from capsnet.cli.app import app
-from capsnet.cli.loading import check_fit, check_side, load_data, write_the_report
+from capsnet.cli.loading import absolute, check_fit, check_side, load_data, write_the_report
 from capsnet.cli.options import (
     DataDirOption,
     DataOption,
@@ -111,7 +111,7 @@ def train(
             check_fit(model, dataset)
         else:
             config = TrainConfig(
-                data=_absolute(data),
+                data=absolute(data),
                 image_size=image_size,
                 epochs=epochs,
                 steps=steps,
@@ -200,19 +200,14 @@ def _hold(run: Run, stack: ExitStack) -> Run:
     return stack.enter_context(run) if is_main_process() else run
 
 
-def _absolute(data: str) -> str:
-    """A folder named relative to where the command was given must be found from elsewhere when resuming."""
-    kind, colon, path = data.partition(":")
-    return f"folder:{Path(path).resolve()}" if kind == "folder" and colon else data
-
-
 def _next_folder(data: str) -> Path:
     # Each of several processes would look for itself, and one finds what another made.
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise CapsnetError("several processes write one run: say with --out which folder that is")
-    stem = Path(data.partition(":")[2]).name if data.startswith("folder:") else data
+    from capsnet.data import short_name
+
     number = 1
-    while (folder := Path("runs") / f"{stem}-{number}").exists():
+    while (folder := Path("runs") / f"{short_name(data)}-{number}").exists():
         number += 1
     return folder
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 
 from capsnet.data.dataset import Batch, Dataset, Examples, Source
 from capsnet.errors import CapsnetError
 
-__all__ = ["Batch", "Dataset", "Examples", "Source", "load", "names"]
+__all__ = ["Batch", "Dataset", "Examples", "Source", "load", "names", "short_name"]
 
 #: name → (module, what it is). Each module has the function `load(name, data_dir, download)`.
 _SETS = {
@@ -38,6 +39,16 @@ _SETS = {
 def names() -> dict[str, str]:
     """The data sets that `load` knows, each with a line about it. Beside them it takes `folder:PATH`."""
     return {name: about for name, (_, about) in _SETS.items()}
+
+
+def short_name(name: str) -> str:
+    """What folders about a data set are called: its name, or the last part of a folder's path; without odd letters.
+
+    >>> short_name("folder:/home/me/my photos")
+    'my-photos'
+    """
+    last = Path(name.removeprefix("folder:")).name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "images"
 
 
 def load(

@@ -9,6 +9,7 @@ record.py              what a run leaves behind, as JSON
 statistics.py          intervals, p-values and their correction
 grouping.py            which records belong together, and which are of another recipe
 verdicts.py            what became of the claims
+comparison.py          the same for any data set, in one question: do capsules help?
 
 `capsnet.results` makes tables and figures from the records.
 """

@@ -51,6 +51,8 @@ class Variant:
     per_class: int | None = None
     """Training examples of each class, drawn by the run's seed; None: all."""
     stop: Stop | None = None
+    pixels: str | None = None
+    """Fingerprint of the images, where their data set's name does not determine them."""
 
     def build(self) -> Classifier:
         """The untrained model; seed PyTorch first."""
@@ -67,6 +69,7 @@ class Variant:
             "training": training,
             "per_class": self.per_class,
             "stop": asdict(self.stop) if self.stop else None,
+            **({"pixels": self.pixels} if self.pixels else {}),
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -193,8 +193,8 @@ def _existing(experiment: Experiment, variant: Variant, seed: int, options: Opti
     record = Record.read(path)
     if record.settings != variant.settings(seed):
         raise CapsnetError(
-            f"{path} holds the result of other settings ({record.steps:,} steps); choose another --out, or "
-            "replace it with --no-resume"
+            f"{path} holds the result of other settings ({record.steps:,} steps) or other images; choose another "
+            "--out, or replace it with --no-resume"
         )
     return record
 

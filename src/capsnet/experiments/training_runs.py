@@ -9,7 +9,7 @@ from shutil import rmtree
 import torch
 
 from capsnet.config import Precision, TrainConfig
-from capsnet.data import Dataset
+from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
 from capsnet.data.frozen import Frozen
 from capsnet.data.subsets import per_class
@@ -28,7 +28,7 @@ class StoppedExperiment(Interrupted):
 
     def __init__(self, number: int, run: Run) -> None:
         super().__init__(number, run)
-        self.args = ("interrupted; the same `capsnet reproduce` command goes on from here",)
+        self.args = ("interrupted; the same command goes on from here",)
 
 
 class EqualAccuracy(Enough):
@@ -143,7 +143,7 @@ def train_variant(
     """
     progress = progress or Silent()
     config = replace(variant.training, seed=seed)
-    folder = work / f"{config.data.replace(':', '-')}-{variant.settings(seed)}"
+    folder = work / f"{short_name(config.data)}-{variant.settings(seed)}"
     if not resume:
         rmtree(folder, ignore_errors=True)
     run = Run(folder)

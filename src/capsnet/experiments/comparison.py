@@ -1,0 +1,184 @@
+"""Do capsules help on these images? CapsNet beside its controls on any data set, one's own images too."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from capsnet.data import Dataset, short_name
+from capsnet.data.dataset import Examples
+from capsnet.errors import shown
+from capsnet.experiments.figures import by_variant, dots
+from capsnet.experiments.grouping import Group
+from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
+from capsnet.experiments.record import Record
+from capsnet.experiments.running import Options, run_experiment
+from capsnet.experiments.sizes import Steps, capsnet, controls, training
+from capsnet.experiments.statistics import estimate
+from capsnet.experiments.verdicts import Judgement, judgements
+from capsnet.experiments.watching import Watch
+
+#: At the quick scale some minutes for each model on 2 cores with images of 28×28.
+STEPS = Steps(quick=1000, full=10_000)
+SEEDS = 3
+CONTROLS = {
+    "cnn-same-stem": "CapsNet makes fewer errors than its own stem with a fully connected head",
+    "cnn-max-pool": "CapsNet makes fewer errors than a CNN of its size with max pooling",
+    "cnn-average-pool": "CapsNet makes fewer errors than its convolutions averaged over the image",
+}
+
+
+def compare(dataset: Dataset, options: Options, watch: Watch | None = None, **changes: Any) -> Group:
+    """Train CapsNet and its controls alike, with every seed, and keep a record of each run.
+
+    A comparison that was stopped goes on when it is called again. Records are of these very images: where they have
+    changed, the old ones are not taken for answers about the new.
+
+    Args:
+        dataset: what to train and test on.
+        options: scale, seeds, folders and the like. Records lie in `options.out / short_name(dataset.name)`.
+        watch: who watches.
+        changes: of the `TrainConfig` that all models share: learning_rate, image_size, …
+
+    Returns:
+        The records, for `capsnet.results.write_comparison`, `capsnet.experiments.verdicts.judgements` and `answer`.
+
+    Raises:
+        CapsnetError: the network does not fit the images; or as `run_experiment`.
+        StoppedExperiment: by a signal.
+    """
+    experiment = comparison(dataset, **changes)
+    return Group(experiment, options.scale, run_experiment(experiment, options, watch))
+
+
+def comparison(dataset: Dataset, **changes: Any) -> Experiment:
+    """The recipe: one network at each scale, its three controls, and the three claims.
+
+    Args:
+        dataset: what to train and test on.
+        changes: of the `TrainConfig` that all models share.
+    """
+    pixels = fingerprint(dataset)
+    present = dataset.test.batch(torch.tensor([0])).labels.shape[1]
+
+    def variants(scale: Scale) -> Sequence[Variant]:
+        usual: dict[str, Any] = {"schedule": "one-cycle"}
+        plan = training(scale, dataset.name, STEPS, **{**usual, **changes})
+        like = capsnet(scale, image_shape=dataset.image_shape, classes=len(dataset.classes))
+        ours = Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan)
+        theirs = controls(like, plan, "sigmoid" if present > 1 else "softmax")
+        return [replace(variant, pixels=pixels) for variant in (ours, *theirs)]
+
+    name = short_name(dataset.name)
+    error = "test error" if present == 1 else "error: not all of an image's classes found"
+    return Experiment(
+        name=name,
+        number=0,
+        title=f"Do capsules help on {shown(dataset.name)}?",
+        source="Nobody's: a question about these images",
+        protocol=(
+            "CapsNet and three controls of the same kernels and data, trained for the same number of steps with the "
+            "same batches, shifts and learning rate, and tested on the same images, which trained and chose nothing. "
+            "One learning rate for all may suit one of them better than another: see whether the answer stays the "
+            "same with others."
+        ),
+        deviations={
+            "smoke": ("a few steps; means nothing",),
+            "quick": ("32 of 256 stem channels, 8 of 32 capsule types, one-cycle learning rate",),
+            "full": ("one-cycle learning rate",),
+        },
+        cost={"quick": "minutes for each model on 2 cores", "full": "the published network; a GPU"},
+        seeds={"smoke": 1, "quick": SEEDS, "full": SEEDS},
+        variants=variants,
+        measures=(Measure("test", error),),
+        claims=tuple(Claim(text, "test", "r3", control) for control, text in CONTROLS.items()),
+        load=lambda *_: dataset,
+        figures=lambda records: [dots(name, records, "test", f"{error}, %")],
+    )
+
+
+def answer(found: Sequence[Judgement]) -> str:
+    """One sentence: whether capsules help, as far as these runs can tell.
+
+    Args:
+        found: the comparison's `judgements`.
+    """
+    if not found:
+        return "No answer: not all models have been trained."
+    better, worse, open_ = (
+        [judgement.against for judgement in found if judgement.word.startswith(word)]
+        for word in ("supported", "contradicted", "undecided")
+    )
+    over = found[0].difference.over
+    told = "over the seeds" if over == "seeds" else "in this one run; other seeds may differ"
+    if worse:
+        makes = "makes" if len(worse) == 1 else "make"
+        return f"No: {_listed(worse)} {makes} fewer errors than CapsNet, beyond chance {told}."
+    if not open_:
+        return f"Yes: CapsNet makes fewer errors than each of its controls, beyond chance {told}."
+    more = "more seeds may tell" if over == "seeds" else "--seeds 3 and more may tell"
+    if better:
+        return f"In part: fewer errors than {_listed(better)}, undecided against {_listed(open_)}; {more}."
+    return f"Undecided: no difference from {_listed(open_)} is beyond chance; {more}."
+
+
+def fingerprint(dataset: Dataset) -> str | None:
+    """SHA-256 of a folder's pixels and labels, first 12 digits; None of a data set that its name determines."""
+    if not dataset.name.startswith("folder:"):
+        return None
+    digest = hashlib.sha256()
+    for half in (dataset.train, dataset.test):
+        assert isinstance(half, Examples)
+        digest.update(half.images.numpy().data)
+        digest.update(half.labels.numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def as_dict(compared: Group) -> dict[str, Any]:
+    """A comparison as JSON has it: each model's errors, what became of each claim, and the answer."""
+    found = judgements(compared)
+    return {
+        "data": compared.records[0].data,
+        "provenance": compared.records[0].provenance,
+        "scale": compared.scale,
+        "models": [_model(name, runs) for name, runs in by_variant(compared.records).items()],
+        "verdicts": [
+            {
+                "claim": judgement.text,
+                "against": judgement.against,
+                "difference": judgement.difference.mean,
+                "interval_95": [judgement.difference.low, judgement.difference.high],
+                "over": judgement.difference.over,
+                "p": judgement.p,
+                "p_holm": judgement.corrected,
+                "verdict": judgement.word,
+            }
+            for judgement in found
+        ],
+        "answer": answer(found),
+    }
+
+
+def _model(name: str, runs: Sequence[Record]) -> dict[str, Any]:
+    found = estimate(runs, "test")
+    assert found is not None
+    return {
+        "name": name,
+        "about": runs[0].about,
+        "control": runs[0].control,
+        "parameters": runs[0].parameters,
+        "multiply_adds": runs[0].multiply_adds,
+        "steps": runs[0].steps,
+        "n": runs[0].tests["test"].n,
+        "test_errors": [run.tests["test"].error for run in runs],
+        "mean": found.mean,
+        "interval_95": [found.low, found.high],
+    }

@@ -1,0 +1,88 @@
+"""`capsnet compare`: the same treatment for all, and one honest sentence about the outcome."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capsnet.data import load, short_name
+from capsnet.experiments.comparison import CONTROLS, answer, comparison
+from capsnet.experiments.recipe import Measure
+from capsnet.experiments.statistics import Difference, Over, Verdict
+from capsnet.experiments.verdicts import Judgement
+from capsnet.models import CapsNetConfig, CNNConfig
+
+
+def judged(*words: Verdict, over: Over = "seeds") -> list[Judgement]:
+    difference = Difference(0.0, -1.0, 1.0, 3, over, 1.0)
+    return [
+        Judgement("…", "r3", control, Measure("test", "test error"), difference, 1.0, 1.0, word, 3, None)
+        for control, word in zip(CONTROLS, words, strict=True)
+    ]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("supported",) * 3, "Yes: CapsNet makes fewer errors than each of its controls, beyond chance"),
+        (
+            ("supported", "contradicted", "undecided"),
+            "No: cnn-max-pool makes fewer errors than CapsNet, beyond chance",
+        ),
+        (
+            ("contradicted", "supported", "contradicted"),
+            "No: cnn-same-stem and cnn-average-pool make fewer errors than CapsNet, beyond chance",
+        ),
+        (
+            ("undecided", "supported", "undecided"),
+            "In part: fewer errors than cnn-max-pool, undecided against cnn-same-stem and cnn-average-pool",
+        ),
+        (
+            ("undecided",) * 3,
+            "Undecided: no difference from cnn-same-stem, cnn-max-pool and cnn-average-pool is beyond chance",
+        ),
+    ],
+)
+def test_the_answer_is_what_the_verdicts_allow(words: tuple[Verdict, ...], expected: str) -> None:
+    assert answer(judged(*words)).startswith(expected)
+
+
+@pytest.mark.quick
+def test_one_seed_answers_for_itself_only() -> None:
+    assert "other seeds may differ" in answer(judged(*["supported, in this one run"] * 3, over="images"))
+    assert "more seeds" in answer(judged(*["undecided"] * 3, over="seeds"))
+    assert answer([]).startswith("No answer")
+
+
+@pytest.mark.quick
+def test_all_models_are_trained_alike() -> None:
+    variants = comparison(load("mnist5k"), learning_rate=0.002).variants("quick")
+    assert [variant.control for variant in variants] == [False, True, True, True]
+    assert len({variant.training for variant in variants}) == 1
+    assert variants[0].training.learning_rate == 0.002
+    ours, *controls = (variant.model for variant in variants)
+    assert isinstance(ours, CapsNetConfig)
+    assert {control.output for control in controls if isinstance(control, CNNConfig)} == {"softmax"}
+
+
+@pytest.mark.quick
+def test_controls_of_overlapping_classes_say_of_each_whether_it_is_there() -> None:
+    controls: Any = [v.model for v in comparison(load("multimnist5k")).variants("quick") if v.control]
+    assert {control.output for control in controls} == {"sigmoid"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("mnist5k", "mnist5k"),
+        ("folder:/home/me/My pictures", "My-pictures"),
+        ("folder:../..", "images"),
+        ("folder:/", "images"),
+        ("folder:/data/.hidden\n", "hidden"),
+    ],
+)
+def test_folders_about_a_data_set_have_plain_names(data: str, name: str) -> None:
+    assert short_name(data) == name
+    assert Path(name).name == name
