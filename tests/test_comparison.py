@@ -8,13 +8,13 @@ import pytest
 from capsnet.data import load, short_name
 from capsnet.experiments.comparison import CONTROLS, answer, comparison
 from capsnet.experiments.recipe import Measure
-from capsnet.experiments.statistics import Difference, Over, Verdict
+from capsnet.experiments.statistics import Difference, Verdict
 from capsnet.experiments.verdicts import Judgement
 from capsnet.models import CapsNetConfig, CNNConfig
 
 
-def judged(*words: Verdict, over: Over = "seeds") -> list[Judgement]:
-    difference = Difference(0.0, -1.0, 1.0, 3, over, 1.0)
+def judged(*words: Verdict, seeds: int = 3) -> list[Judgement]:
+    difference = Difference(0.0, -1.0, 1.0, seeds, "images", 1000, 1.0)
     return [
         Judgement("…", "r3", control, Measure("test", "test error"), difference, 1.0, 1.0, word, 3, None)
         for control, word in zip(CONTROLS, words, strict=True)
@@ -50,8 +50,8 @@ def test_the_answer_is_what_the_verdicts_allow(words: tuple[Verdict, ...], expec
 
 @pytest.mark.quick
 def test_one_seed_answers_for_itself_only() -> None:
-    assert "other seeds may differ" in answer(judged(*["supported, in this one run"] * 3, over="images"))
-    assert "more seeds" in answer(judged(*["undecided"] * 3, over="seeds"))
+    assert "other seeds may differ" in answer(judged(*["supported, in this one run"] * 3, seeds=1))
+    assert "more seeds" in answer(judged(*["undecided"] * 3))
     assert answer([]).startswith("No answer")
 
 

@@ -18,6 +18,7 @@ from capsnet.experiments.record import Answers, Findings, PackedArray, record_pa
 from capsnet.experiments.statistics import (
     Difference,
     cluster_interval,
+    crossed_interval,
     estimate,
     holm,
     paired_difference,
@@ -98,30 +99,87 @@ def runs(variant: str, errors: list[int], scale: str = "full", control: bool = F
 @pytest.mark.quick
 def test_intervals_over_seeds_are_students() -> None:
     assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-5)
-    found = estimate(runs("r3-reconstruction", [10, 20, 30]), "test")
-    assert (found.mean, found.spread, found.n) == pytest.approx((0.02, 0.01, 3))
+    measured = [replace(one, metrics={"R²": k}) for k, one in enumerate(runs("r3-reconstruction", [1, 1, 1]))]
+    found = estimate(measured, "R²")
+    assert (found.mean, found.spread, found.seeds, found.unit) == (1, 1, 3, None)
+    assert (found.low, found.high) == pytest.approx((1 - 2.48414, 1 + 2.48414), abs=1e-5)
     single = estimate(runs("r3-reconstruction", [10]), "test")
     assert single.low < 0.01 < single.high < 0.02
     assert estimate(runs("r3-reconstruction", [10]), "no such measure") is None
 
 
-def test_differences_are_paired_by_seed() -> None:
+@pytest.mark.quick
+def test_intervals_of_errors_are_over_seeds_and_images_at_once() -> None:
+    # By hand: of 3 runs on 4 images; t(2) = 4.30265, t(3) = 3.18245.
+    wrong = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0]], bool)
+    over_runs = 4.30265 * np.std([0.5, 0.5, 0.25], ddof=1) / 3**0.5
+    over_images = 3.18245 * np.std([1, 2 / 3, 0, 0], ddof=1) / 4**0.5
+    middle, half = 5 / 12, (over_runs**2 + over_images**2) ** 0.5
+    assert crossed_interval(wrong) == pytest.approx((middle - half, middle + half), abs=1e-5)
+    assert half > over_runs
+    of_two = crossed_interval(wrong, np.array([5, 5, 9, 9]))  # the same by what they show: 5/6 and 0, t(1)
+    over_groups = 12.7062 * np.std([5 / 6, 0], ddof=1) / 2**0.5
+    assert of_two[1] - middle == pytest.approx((over_runs**2 + over_groups**2) ** 0.5, abs=1e-4)
+    assert crossed_interval(wrong[:1]) == crossed_interval(wrong[:, :1]) == (-float("inf"), float("inf"))
+    found = estimate(runs("r3-reconstruction", [10, 20, 30]), "test")
+    assert (found.mean, found.spread, found.seeds, found.unit) == pytest.approx((0.02, 0.01, 3, "images"))
+    assert found.low == 0, "no error is negative"
+
+
+@pytest.mark.parametrize(
+    ("between_runs", "between_images"), [(0.0, 1.0), (0.05, 0.7), (0.1, 0.0), (0.3, 1.0)]
+)
+def test_no_difference_is_seldom_called_one(between_runs: float, between_images: float) -> None:
+    """Made-up differences of mean 0 between three runs on 60 images: at most 5 % may have p ≤ 0.05."""
+    random = np.random.default_rng(0)
+    called = 0
+    for _ in range(400):
+        values = random.normal(0, between_runs, (3, 1)) + random.normal(0, between_images, (1, 60))
+        values = values + random.normal(0, 0.5, (3, 60))
+        low, high = crossed_interval(values)
+        called += low > 0 or high < 0
+    assert called <= 0.05 * 400 + 2 * (400 * 0.05 * 0.95) ** 0.5
+
+
+def test_differences_are_paired_by_seed_and_by_image() -> None:
     # Far apart between seeds, and close within each: only the pairing shows it.
-    found = paired_difference(runs("a", [10, 200, 400]), runs("b", [20, 211, 409]), "test")
-    assert found.over == "seeds"
-    assert found.mean == pytest.approx(-0.010)
-    assert found.high < 0
+    found = paired_difference(runs("a", [10, 200, 400]), runs("b", [30, 221, 421]), "test")
+    assert (found.seeds, found.unit, found.units) == (3, "images", N)
+    assert found.mean == pytest.approx(-0.062 / 3)
+    over_runs = 4.30265 * np.std([20, 21, 21], ddof=1) / N / 3**0.5
+    per_image = -np.bincount(np.r_[10:30, 200:221, 400:421], minlength=N) / 3
+    over_images = 1.96234 * np.std(per_image, ddof=1) / N**0.5
+    half = (over_runs**2 + over_images**2) ** 0.5
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=1e-6)
     assert verdict(found, "lower", found.p) == "supported"
     assert verdict(found, "higher", found.p) == "contradicted"
-    assert found.p == pytest.approx(0.003317, abs=1e-6)  # SciPy's ttest_rel
     two_common = paired_difference(runs("a", [10, 20, 30]), runs("b", [10, 30]), "test")
-    assert two_common.n == 2
+    assert two_common.seeds == 2
+
+
+@pytest.mark.parametrize(
+    "errors", [[30, 221, 421], [12, 203, 407], [50, 190, 420], [10, 200, 400], [10, 200, 401]]
+)
+def test_p_is_small_where_the_interval_is_on_one_side(errors: list[int]) -> None:
+    found = paired_difference(runs("a", [10, 200, 400]), runs("b", errors), "test")
+    assert 0 <= found.p <= 1
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_metrics_are_paired_by_seed_alone() -> None:
+    ours, theirs = (
+        [replace(one, metrics={"R²": value}) for one, value in zip(runs("a", [1, 1, 1]), values, strict=True)]
+        for values in ([0.010, 0.200, 0.400], [0.020, 0.211, 0.409])
+    )
+    found = paired_difference(ours, theirs, "R²")
+    assert (found.seeds, found.unit, found.units) == (3, None, 0)
+    assert found.p == pytest.approx(0.003317, abs=1e-6)  # SciPy's ttest_rel
 
 
 def test_one_seed_is_paired_by_image() -> None:
     # McNemar's table: 30 wrong only for b, none only for a.
     found = paired_difference(runs("a", [10]), runs("b", [40]), "test")
-    assert (found.over, found.n) == ("images", N)
+    assert (found.seeds, found.unit, found.units) == (1, "images", N)
     assert found.mean == pytest.approx(-0.03)
     half = 1.959964 * ((0.03 - 0.03**2) / N) ** 0.5
     assert (found.low, found.high) == pytest.approx((-0.03 - half, -0.03 + half))
@@ -134,7 +192,7 @@ def test_the_one_seed_that_was_measured_is_the_one_that_is_paired() -> None:
     ours, theirs = runs("a", [10, 10]), runs("b", [40, 90])
     ours[0] = replace(ours[0], tests={})
     found = paired_difference(ours, theirs, "test")
-    assert (found.over, found.mean) == ("images", pytest.approx(-0.08))
+    assert (found.seeds, found.unit, found.mean) == (1, "images", pytest.approx(-0.08))
 
 
 @pytest.mark.quick
@@ -156,7 +214,7 @@ def test_more_views_of_the_same_toys_tell_nothing_new() -> None:
         paired_difference([on_toys("r3", ours, sizes, n)], [on_toys("r1", theirs, sizes, n)], "test")
         for n in (1, 100)
     )
-    assert (many.over, many.n) == ("groups", 5)
+    assert (many.unit, many.units) == ("groups", 5)
     assert (few.mean, few.low, few.high) == pytest.approx((many.mean, many.low, many.high))
     assert many.mean == pytest.approx(-6 / 20)
     assert many.low < 0 < many.high
@@ -165,21 +223,21 @@ def test_more_views_of_the_same_toys_tell_nothing_new() -> None:
         [on_toys("r1", theirs, sizes, 100, known=False)],
         "test",
     )
-    assert (as_images.over, as_images.n) == ("images", 2000)
+    assert (as_images.unit, as_images.units) == ("images", 2000)
     assert as_images.high < 0, "the error that groups are there to prevent"
     single = estimate([on_toys("r3", ours, sizes, 100)], "test")
-    assert (single.over, single.low) == ("groups", 0)
+    assert (single.unit, single.low) == ("groups", 0)
     assert single.high == pytest.approx(
         0.3 + 2.7764 * np.std([0.25, 0, 0.75, 0, 0.5], ddof=1) / 5**0.5, abs=1e-4
     )
-    assert estimate([on_toys("r3", ours, sizes, 100, known=False)], "test").over == "images"
+    assert estimate([on_toys("r3", ours, sizes, 100, known=False)], "test").unit == "images"
 
 
 def test_answers_to_other_groups_are_not_paired() -> None:
     one, other = on_toys("r3", [1, 2], [4, 4]), on_toys("r1", [1, 2], [2, 6])
     assert paired_difference([one], [other], "test") is None
     without = on_toys("r1", [1, 2], [4, 4], known=False)
-    assert paired_difference([one], [without], "test").over == "groups"  # of the same test set
+    assert paired_difference([one], [without], "test").unit == "groups"  # of the same test set
 
 
 @pytest.mark.quick
@@ -213,12 +271,12 @@ def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> N
         assert "own size: **undecided**" in page
         assert "paired over 5 toys, one seed" in page
         assert "**Intervals.** With one seed over 5 toys in 1,000 images (test)." in page
-        assert "of the single run, over the toys that its test images show" in page
+        assert "of a single run, over the toys that test images show" in page
     else:
         assert "own size: **supported, in this one run**" in page
         assert "paired over 1,000 test images, one seed" in page
         assert "over 1,000 images (test) as if they were independent, so too narrow" in page
-        assert "of the single run, over its test images, where" in page
+        assert "of a single run, over test images" in page
 
 
 @pytest.mark.parametrize(
@@ -235,8 +293,13 @@ def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> N
 )
 def test_a_verdict_needs_a_small_p(mean: float, better: str, p: float, expected: str) -> None:
     one_run = expected if expected == "undecided" else f"{expected}, in this one run"
-    for over, word in (("seeds", expected), ("images", one_run), ("groups", one_run)):
-        assert verdict(Difference(mean, mean - 1, mean + 1, 3, over, 0.0), better, p) == word
+    for seeds, unit, word in (
+        (3, None, expected),
+        (2, "images", expected),
+        (1, "images", one_run),
+        (1, "groups", one_run),
+    ):
+        assert verdict(Difference(mean, mean - 1, mean + 1, seeds, unit, 9, 0.0), better, p) == word
 
 
 @pytest.mark.quick
@@ -269,7 +332,7 @@ def test_claims_are_corrected_for_their_number() -> None:
         "test",
     )
     assert first.line.endswith(f"; p = {first.p:.2g}, after Holm's correction {first.corrected:.2g}.")
-    assert alone[0].line.endswith(f"paired over 3 seeds; p = {first.p:.2g}.")
+    assert alone[0].line.endswith(f"paired over 3 seeds and 1,000 test images; p = {first.p:.2g}.")
     assert all(judgement.word == "undecided" for judgement in others)
 
 
@@ -285,7 +348,7 @@ def test_verdicts_are_printed_whichever_way_they_fall() -> None:
     (group,) = groups(FULL)
     lines = "\n".join(judgement.line for judgement in judgements(group))
     assert "Three routing iterations are better than one: **contradicted**" in lines
-    assert "+1.00 (+1.00 to +1.00) points, paired over 3 seeds" in lines
+    assert "+1.00 (+0.44 to +1.56) points, paired over 3 seeds and 1,000 test images" in lines
     assert "better than a CNN of the kind of the paper's baseline: **undecided**" in lines
 
 
@@ -314,7 +377,7 @@ def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "### table1, full scale" in page
     assert (
-        "| r1-reconstruction | about r1-reconstruction | 1.20 ± 0.20 (0.70 to 1.70) | 0.29 ± 0.011 | 3 |"
+        "| r1-reconstruction | about r1-reconstruction | 1.20 ± 0.20 (0.38 to 2.02) | 0.29 ± 0.011 | 3 |"
         in page
     )
     assert "8,215,568 | 201,793,536" in page
@@ -326,7 +389,7 @@ def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
     assert "500 steps in place of 300,000, one-cycle learning rate" in short_page
     assert "trained with bfloat16 products" in short_page
     assert "in place of 300,000" not in own[own.index("### table1") :]
-    assert "| 2.20 ± 0.20 (1.70 to 2.70) | 0.25 ± 0.005 | 3 |" in own, "of three runs, not four"
+    assert "| 2.20 ± 0.20 (1.18 to 3.22) | 0.25 ± 0.005 | 3 |" in own, "of three runs, not four"
     assert "- table1, full: a processor, 2 threads; torch 9, capsnet 0.1; code abc" in page
     assert (tmp_path / "docs" / "images" / "results-table1-full.png").stat().st_size > 1000
 

@@ -30,15 +30,18 @@ deviation over seeds.
 """
 #: What intervals and verdicts mean.
 INTERVALS = """\
-**Intervals** are 95 % intervals, each by itself, not corrected for their number. Over seeds they are Student's, of the
-mean or of the differences paired by seed: they are about other trainings, tested on the same images. With one seed
-they are about other images like these and this one training, and say nothing about other seeds: over test images
-Wilson's, and for differences Wald's of the paired answers. Where many test images show the same thing, as the views of
-one toy do, they are not independent, and the interval is over the toys: Student's, each toy weighing as many images as
-it has, so that the interval lies around the error that is told.
+**Intervals** are 95 % intervals, each by itself, not corrected for their number. Those of errors with several seeds are
+about other trainings and other images like these at once: Student's interval over seeds and that over test images are
+joined, their halves adding up as squares (MOVER; Zou and Donner 2008), so that it is never narrower than that over
+seeds; differences are paired by seed and by image. Measures that have no answers to count, such as R², have Student's
+interval over seeds. With one seed they are about other images
+and this one training, and say nothing about other seeds: over test images Wilson's, and for differences Wald's of the
+paired answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and
+toys are counted in their place, each weighing as many images as it has, so that the interval lies around the error that
+is told.
 
-**Verdicts** come from the two-sided p-value of no difference: of the t test of the paired differences over seeds; with
-one seed, of the t test over toys, or of McNemar's exact test over images. A claim is *supported* or *contradicted* if p
+**Verdicts** come from the two-sided p-value of no difference: of the test that belongs to the interval; with one seed
+and no toys, of McNemar's exact test over images. A claim is *supported* or *contradicted* if p
 is at most 0.05 after Holm's correction over the claims of its experiment and scale that the records can decide, else
 *undecided*, even where its own interval lies on one side of zero. Nothing is corrected across experiments: some
 share trainings, and the same difference may get another word where it stands beside fewer claims. The word of one seed
@@ -147,7 +150,7 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
                     shown_estimate(ours, measure),
                     f"{shown_estimate(theirs, measure)} ({control})" if theirs else "–",
                     told(difference, measure) if difference else "–",
-                    str(ours.n),
+                    str(ours.seeds),
                     "; ".join(group.deviations()) or "none",
                 ]
             )

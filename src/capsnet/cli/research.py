@@ -34,7 +34,7 @@ def compare(
     scale: Annotated[
         Scale, typer.Option(help="quick: narrow networks, 2 cores. full: the published width, a GPU.")
     ] = Scale.quick,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model.")] = 5,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each. Default: 1,000, full 10,000.")
     ] = None,

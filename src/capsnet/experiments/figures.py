@@ -53,12 +53,14 @@ def dots(
     factor = 100 if percent else 1
     figure = new_figure(6.4, 0.6 + 0.32 * max(1, len(groups)))
     axes = figure.add_subplot()
-    single = "its test images"
+    over = ""
     for row, runs in enumerate(groups.values()):
         found = estimate(runs, measure)
         assert found is not None
-        if found.over == "groups":
-            single = f"the {shows or 'groups'} that its test images show"
+        if found.unit:
+            over = (
+                "test images" if found.unit == "images" else f"the {shows or 'groups'} that test images show"
+            )
         colour = ORANGE if runs[0].control else BLUE
         values = [factor * value for record in runs if (value := record.value(measure)) is not None]
         if isfinite(found.low) and isfinite(found.high):
@@ -80,8 +82,8 @@ def dots(
         name,
         png(figure),
         f"{title}: {about}",
-        "Each dot is a seed, blue for capsule networks and orange for controls; the bar is the 95 % interval of "
-        f"the mean (of the single run, over {single}, where there is one seed).",
+        "Each dot is a seed, blue for capsule networks and orange for controls; the bar is the 95 % interval of the "
+        f"mean, over seeds{f' and {over}' if over else ''}{f'; of a single run, over {over}' if over else ''}.",
     )
 
 

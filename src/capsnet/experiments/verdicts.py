@@ -35,14 +35,11 @@ class Judgement:
     @property
     def line(self) -> str:
         """All of it, as the page has it."""
-        over = {"seeds": "seeds", "images": "test images, one seed"}.get(
-            self.difference.over, f"{self.shows or 'groups'}, one seed"
-        )
         unit = " points" if self.measure.percent else ""
         corrected = f", after Holm's correction {_p(self.corrected)}" if self.claims > 1 else ""
         return (
             f"- {self.text}: **{self.word}**. {self.ours} − {self.against}, {self.measure.title}: "
-            f"{told(self.difference, self.measure)}{unit}, paired over {self.difference.n:,} {over}; "
+            f"{told(self.difference, self.measure)}{unit}, paired over {over(self.difference, self.shows)}; "
             f"p {_p(self.p, '= ')}{corrected}."
         )
 
@@ -72,6 +69,15 @@ def judgements(group: Group) -> list[Judgement]:
         )
         for (claim, measure, better, difference), p in zip(tested, corrected, strict=True)
     ]
+
+
+def over(difference: Difference, shows: str | None = None) -> str:
+    """What was paired: "3 seeds and 10,000 test images". `shows`: what groups of images are called."""
+    unit = {None: "", "images": "test images", "groups": shows or "groups"}[difference.unit]
+    units = f"{difference.units:,} {unit}" if unit else ""
+    if difference.seeds == 1:
+        return f"{units}, one seed"
+    return " and ".join(filter(None, (f"{difference.seeds} seeds", units)))
 
 
 def told(difference: Difference, measure: Measure) -> str:
