@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from capsnet.data import Dataset, Examples, load
+from capsnet.data.layout import find_layout
 from capsnet.errors import CapsnetError
 
 
@@ -38,13 +39,44 @@ def test_folder_is_split_in_the_same_way_every_time(tmp_path: Path) -> None:
     train, test = parts(dataset)
     assert dataset.classes == ("a", "b", "c")
     assert dataset.image_shape == (1, 6, 8)
-    assert torch.bincount(train.labels).tolist() == [16, 8, 1]
-    assert torch.bincount(test.labels).tolist() == [4, 2, 1]
+    assert train.labels.tolist() == sorted(train.labels.tolist())
+    assert all(torch.bincount(half.labels, minlength=3).min() >= 1 for half in (train, test))
     seen = torch.cat((train.images, test.images))[:, 0, 0, 0].tolist()
     assert sorted(seen) == sorted([*range(10), *range(50, 70), 100, 101]), "each image once"
     again, _ = parts(load(f"folder:{tmp_path}"))
     assert torch.equal(again.images, train.images)
     assert "32 images of 3 classes" in dataset.provenance
+
+
+def test_about_a_fifth_is_held_out_and_stays_so_when_files_are_added(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(1000):
+            (tmp_path / name / f"{number}.png").touch()
+    before = {half: set(find_layout(tmp_path).files(half)) for half in ("train", "test")}
+    assert 320 <= len(before["test"]) <= 480  # five standard deviations
+    assert not before["train"] & before["test"]
+    for number in range(300):
+        (tmp_path / "a" / f"{number} again.png").touch()
+        (tmp_path / "b" / f"{number}.png").unlink()
+    (tmp_path / "another class").mkdir()
+    for number in range(9):
+        (tmp_path / "another class" / f"{number}.png").touch()
+    after = {half: {file for file, _ in find_layout(tmp_path).files(half)} for half in ("train", "test")}
+    assert not {file for file, _ in before["train"]} & after["test"], "trained on before, tested on now"
+    assert not {file for file, _ in before["test"]} & after["train"]
+    assert len(after["train"]) + len(after["test"]) == 2000 + 9
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_however_few_images_a_class_has_some_train_and_some_test(tmp_path: Path, count: int) -> None:
+    for name in range(40):
+        (tmp_path / str(name)).mkdir()
+        for number in range(count):
+            (tmp_path / str(name) / f"{number}.png").touch()
+    layout = find_layout(tmp_path)
+    for half in ("train", "test"):
+        assert {label for _, label in layout.files(half)} == set(range(40))
 
 
 def test_train_and_test_directories(tmp_path: Path) -> None:

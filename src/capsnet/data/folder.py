@@ -66,9 +66,9 @@ class ImageFolder:
 def load_folder(path: Path | str, image_size: int | None = None) -> Dataset:
     """Read PATH/<class>/<image>, or PATH/train/<class>/<image> and PATH/test/<class>/<image>, into memory.
 
-    Without train/ and test/, a fifth of the images of each class, always the same, is held out for testing.
-    Hidden files and directories are ignored; classes are in the order of their sorted names; the set is in
-    colour if any image is.
+    Without train/ and test/, about a fifth of the images of each class is held out for testing: an image's name
+    decides, whatever lies beside it. Hidden files and directories are ignored; classes are in the order of their sorted
+    names; the set is in colour if any image is.
 
     Args:
         path: the folder.
