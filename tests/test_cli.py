@@ -157,9 +157,10 @@ def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures:
     [
         (("--data", "nosuch"), ("'nosuch'", "mnist5k")),
         (("--data", "folder:/no/such/place"), ("/no/such/place", "not a directory")),
-        (("--lr", "-1"), ("learning_rate",)),
+        (("--lr", "-1"), ("--learning-rate is -1",)),
+        (("--batch-size", "0"), ("--batch-size is 0",)),
         (("--device", "cuda:99"), ("'cuda:99'", "auto")),
-        (("--iterations", "0"), ("iterations",)),
+        (("--iterations", "0"), ("--iterations is 0",)),
         (("--stem-channels", "100000000"), ("parameters",)),
     ],
 )

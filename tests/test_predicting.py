@@ -16,13 +16,13 @@ from capsnet import CapsNet, CapsNetConfig
 from capsnet.answers import AnswerFile
 from capsnet.augment import Standardize
 from capsnet.config import TrainConfig
-from capsnet.data import walking
+from capsnet.data import Examples, load, walking
 from capsnet.data.images import read_image
 from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError
 from capsnet.export import export_onnx
 from capsnet.models.base import find_pretrained
-from capsnet.predicting import BATCH_SIZE, Answer, image_files, predict_files, standardizes
+from capsnet.predicting import BATCH_SIZE, Answer, Reading, image_files, predict_files, standardizes
 from capsnet.runs import Run
 from capsnet.stem import cache
 
@@ -69,6 +69,12 @@ def predict(*arguments: object, processes: int = 1) -> subprocess.CompletedProce
         launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
     command = [*launch, "predict", "capsnet-mnist", *map(str, arguments), "--device", "cpu"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def read_shipped_digit() -> np.ndarray:
+    examples = load("mnist5k").test
+    assert isinstance(examples, Examples)
+    return examples.images[0, 0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +126,41 @@ def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Pat
     assert target.read_bytes() == b"mine\n"
 
 
+def test_black_on_white_is_noticed_and_can_be_turned_round(tmp_path: Path) -> None:
+    digit = read_shipped_digit()
+    for name, pixels in (("light.png", digit), ("dark.png", 255 - digit)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    light, dark, turned = (
+        predict(tmp_path / "light.png", "--json"),
+        predict(tmp_path / "dark.png", "--json"),
+        predict(tmp_path / "dark.png", "--invert", "--json"),
+    )
+    assert "--invert" in dark.stderr
+    assert "--invert" not in light.stderr + turned.stderr
+    one, other = json.loads(light.stdout), json.loads(turned.stdout)
+    assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-6))
+
+
+def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path) -> None:
+    model, files = CapsNet.from_pretrained("capsnet-mnist"), [pictures / "000.png"]
+    names = [f"class {number}" for number in range(10)]
+    (answer,) = predict_files(model, files, names, reading=Reading(all_scores=True))
+    assert list(answer.as_dict()["scores"]) == names
+    assert answer.score == max(answer.scores.values()) == answer.scores[answer.label]
+    (alone,) = predict_files(model, files, names)
+    assert "scores" not in alone.as_dict()
+    with AnswerFile(tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
+        pass
+    options = Reading(all_scores=True)
+    with pytest.raises(CapsnetError, match="other options"):
+        AnswerFile(
+            tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE, options
+        ).__enter__()
+    refused = predict(pictures / "000.png", "--scores")
+    assert refused.returncode == 2
+    assert "--json" in refused.stderr
+
+
 def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
     model, target = find_pretrained("capsnet-mnist"), tmp_path / "answers.jsonl"
     files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
@@ -161,7 +202,7 @@ def test_a_model_of_standardised_images_is_given_such_ones(tmp_path: Path, pictu
     images = torch.stack([read_image(file, (1, 28, 28)) for file in files]) / 255
     with torch.no_grad():
         expected = model.scores(Standardize()(images)).max(dim=1).values
-    told = [answer.score for answer in predict_files(model, files, names, standardize=True)]
+    told = [answer.score for answer in predict_files(model, files, names, reading=Reading(standardize=True))]
     torch.testing.assert_close(torch.tensor(told), expected)
     export_onnx(model, tmp_path / "model.onnx", standardize=True)
     (scores,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": images.numpy()})

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 
 from capsnet.errors import CapsnetError, shown
 from capsnet.files import cannot_write, hold, read_json, write_json
-from capsnet.predicting import Answer
+from capsnet.predicting import PLAIN, Answer, Reading
 
 
 class AnswerFile(AbstractContextManager["AnswerFile"]):
@@ -26,9 +26,12 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
         model: the folder of the saved model.
         inputs: files and folders that were asked about.
         batch_size: answers are kept by whole batches, so that what is computed again has the same bits.
+        reading: how the files are read, and how much is told of each.
     """
 
-    def __init__(self, path: Path, model: Path, inputs: Iterable[Path], batch_size: int) -> None:
+    def __init__(
+        self, path: Path, model: Path, inputs: Iterable[Path], batch_size: int, reading: Reading = PLAIN
+    ) -> None:
         self.path = path
         self.kept = 0
         """Answers that were there already."""
@@ -37,6 +40,7 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
             "model": hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest(),
             "inputs": [str(path.resolve()) for path in inputs],
             "batch_size": batch_size,
+            **{option: True for option in ("invert", "all_scores") if getattr(reading, option)},
         }
         self._lock: Any = None
         self._file: BinaryIO | None = None
@@ -50,8 +54,8 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
                 write_json(about, self._about)
             if not about.exists() or read_json(about) != self._about:
                 raise CapsnetError(
-                    f"{shown(self.path)} holds something else, or answers of another model or to other inputs; "
-                    "delete it, or choose another --out"
+                    f"{shown(self.path)} holds something else, or answers of another model, to other inputs or with "
+                    "other options; delete it, or choose another --out"
                 )
             self._file = self.path.open("r+b" if self.path.exists() else "x+b")
         except BaseException:

@@ -34,10 +34,29 @@ class Answer:
     """Strength of that class, 0…1: for a capsule network the length of its capsule."""
     error: str | None = None
     """Why there is neither."""
+    scores: dict[str, float] | None = None
+    """Strength of every class, if it was asked for: several things may be there."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {key: value for key, value in asdict(self).items() if key != "error" or value is not None}
+        optional = ("error", "scores")
+        return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become what a model was trained on, and what is kept of its answers."""
+
+    standardize: bool = False
+    """See `standardizes`."""
+    invert: bool = False
+    """Light and dark are turned round first."""
+    all_scores: bool = False
+    """Answers have the strength of every class."""
+
+
+#: As they are, and one class each.
+PLAIN = Reading()
 
 
 def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
@@ -62,13 +81,28 @@ def standardizes(model_name: str | Path) -> bool:
     return read_model_config(find_pretrained(model_name)).get("standardize") is True
 
 
+def looks_inverted(model_name: str | Path, model: Classifier, file: Path) -> bool:
+    """Whether a model of MNIST's light digits on black is given an image that is mostly light.
+
+    False where that cannot be told: the file is no image, or the model does not say what it was trained on.
+    """
+    training = read_model_config(find_pretrained(model_name)).get("training")
+    data = training.get("data") if isinstance(training, dict) else None
+    if not isinstance(data, str) or "mnist" not in data or data.startswith("folder:"):
+        return False
+    try:
+        return bool(read_image(file, model.config.image_shape).float().mean() > 127)
+    except CapsnetError:  # told in its place, with its answer
+        return False
+
+
 def predict_files(
     model: Classifier,
     files: Iterable[Path],
     names: Sequence[str],
     batch_size: int = BATCH_SIZE,
     *,
-    standardize: bool = False,
+    reading: Reading = PLAIN,
     keep_going: bool = False,
     team: Team | None = None,
 ) -> Iterator[Answer]:
@@ -81,7 +115,7 @@ def predict_files(
         files: see `image_files`.
         names: of the classes.
         batch_size: images at a time; in each process.
-        standardize: see `standardizes`.
+        reading: what is done with the pixels, and how much is told.
         keep_going: a file that cannot be read gets an answer that says so.
         team: processes that share the work; all of them must make this call, and the first gets the answers.
             None: this process does it.
@@ -93,7 +127,7 @@ def predict_files(
     waiting = iter(files)
     batches = iter(lambda: list(islice(waiting, batch_size)), [])
     share = alone if team is None else team.map
-    for answers in share(lambda batch: _classify(model, batch, names, standardize), batches):
+    for answers in share(lambda batch: _classify(model, batch, names, reading), batches):
         for answer in answers:
             if answer.error is not None and not keep_going:
                 raise CapsnetError(answer.error)
@@ -121,7 +155,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _classify(
-    model: Classifier, batch: Sequence[Path], names: Sequence[str], standardize: bool
+    model: Classifier, batch: Sequence[Path], names: Sequence[str], reading: Reading
 ) -> list[Answer]:
     device = next(model.parameters()).device
     pixels: list[torch.Tensor] = []
@@ -134,7 +168,9 @@ def _classify(
             errors.append(str(error))
     with torch.no_grad():
         images = torch.stack(pixels).to(device) / 255 if pixels else None
-        if images is not None and standardize:
+        if images is not None and reading.invert:
+            images = 1 - images
+        if images is not None and reading.standardize:
             images = Standardize()(images)
         rows = iter(() if images is None else model.scores(images).cpu())
     answers = []
@@ -150,5 +186,6 @@ def _classify(
             answers.append(Answer(shown(path), None, None, why))
             continue
         best = int(row.argmax())
-        answers.append(Answer(shown(path), names[best], float(row[best])))
+        scores = dict(zip(names, row.tolist(), strict=True)) if reading.all_scores else None
+        answers.append(Answer(shown(path), names[best], float(row[best]), scores=scores))
     return answers

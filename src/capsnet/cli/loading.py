@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from capsnet.console import out
 from capsnet.errors import CapsnetError, shown
@@ -13,6 +18,19 @@ if TYPE_CHECKING:
     from capsnet.data.folder import ImageFolder
     from capsnet.evaluation import Evaluation
     from capsnet.models import Classifier
+
+
+@contextmanager
+def options_by_name(context: typer.Context) -> Iterator[None]:
+    """Errors about a field of a configuration name the option that it came from."""
+    try:
+        yield
+    except CapsnetError as error:
+        field = re.match(r"(?:\w+Config: )?(\w+) is ", str(error))
+        if field is None or field[1] not in context.params:
+            raise
+        option = "--" + field[1].replace("_", "-")
+        raise CapsnetError(f"{option}{str(error)[field.end(1) :]}") from error
 
 
 def load_data(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from capsnet.data import Batch
     from capsnet.evaluation import Count
     from capsnet.models import Classifier
-    from capsnet.predicting import Answer
+    from capsnet.predicting import Answer, Reading
     from capsnet.team import Team
 
 
@@ -103,27 +104,48 @@ def predict(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Files that cannot be read become answers that say so.")
     ] = False,
+    invert: Annotated[
+        bool,
+        typer.Option("--invert", help="Turn light and dark round first: MNIST's digits are light on dark."),
+    ] = False,
+    all_scores: Annotated[
+        bool, typer.Option("--scores", help="In JSON, the length of every class: several may be there.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Say what is in images: file, class and length (the probability that it is there) for each, in order.
 
-    Images must look like those the model was trained on: MNIST's digits are light on dark.
-    Under torchrun the processes share the work.
+    Images must look like those the model was trained on. Under torchrun the processes share the work.
     """
     from capsnet.models import load_model
-    from capsnet.predicting import class_names, image_files, predict_files, standardizes
+    from capsnet.predicting import (
+        Reading,
+        class_names,
+        image_files,
+        looks_inverted,
+        predict_files,
+        standardizes,
+    )
     from capsnet.stepping import pick_device
     from capsnet.team import Team
 
     loaded = load_model(model, device=pick_device(device))
+    if all_scores and not as_json and target is None:
+        raise CapsnetError("--scores is for JSON: add --json, or --out FILE")
     names, files = class_names(model, loaded), image_files(images)
+    reading = Reading(standardizes(model), invert, all_scores)
     with Team() as team:
-        answers = predict_files(
-            loaded, files, names, standardize=standardizes(model), keep_going=keep_going, team=team
-        )
+        if team.leads:
+            first = next(files)
+            if not invert and looks_inverted(model, loaded, first):
+                err.print(
+                    f"note: {shown(first)} is light, and the model knows light digits on black: see --invert"
+                )
+            files = chain((first,), files)
+        answers = predict_files(loaded, files, names, reading=reading, keep_going=keep_going, team=team)
         if target is not None and team.leads:
-            _write_answers(target, model, images, files, answers)
+            _write_answers(target, model, images, files, answers, reading)
             return
         for answer in answers:  # there are none in a process that works for the first
             if as_json:
@@ -135,13 +157,18 @@ def predict(
 
 
 def _write_answers(
-    target: Path, model: str, images: list[Path], files: Iterator[Path], answers: Iterator[Answer]
+    target: Path,
+    model: str,
+    images: list[Path],
+    files: Iterator[Path],
+    answers: Iterator[Answer],
+    reading: Reading,
 ) -> None:
     from capsnet.answers import AnswerFile
     from capsnet.models.base import find_pretrained
     from capsnet.predicting import BATCH_SIZE
 
-    with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE) as file:
+    with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE, reading) as file:
         file.take_up(files)
         added = file.append(answers)
     out.print(f"{shown(target)}: {file.kept + added:,} answers, {added:,} of them new")

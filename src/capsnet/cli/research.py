@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from capsnet.cli.app import app
-from capsnet.cli.loading import absolute, check_side, load_data
+from capsnet.cli.loading import absolute, check_side, load_data, options_by_name
 from capsnet.cli.options import (
     DataDirOption,
     DataOption,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def compare(
+    context: typer.Context,
     data: DataOption = "mnist5k",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
@@ -73,7 +74,8 @@ def compare(
     changes: dict[str, Any] = {"image_size": image_size}
     if learning_rate is not None:
         changes["learning_rate"] = learning_rate
-    compared = run_comparison(replace(dataset, name=absolute(data)), options, Terminal(), **changes)
+    with options_by_name(context):
+        compared = run_comparison(replace(dataset, name=absolute(data)), options, Terminal(), **changes)
     page = write_comparison(compared, out_folder / compared.experiment.name / "README.md")
     if as_json:
         from capsnet.experiments.comparison import as_dict

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from capsnet.cli.app import app
-from capsnet.cli.loading import absolute, check_fit, check_side, load_data, write_the_report
+from capsnet.cli.loading import (
+    absolute,
+    check_fit,
+    check_side,
+    load_data,
+    options_by_name,
+    write_the_report,
+)
 from capsnet.cli.options import (
     DataDirOption,
     DataOption,
@@ -110,27 +117,28 @@ def train(
             model = build_model(resume, config.seed)
             check_fit(model, dataset)
         else:
-            config = TrainConfig(
-                data=absolute(data),
-                image_size=image_size,
-                epochs=epochs,
-                steps=steps,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                schedule=schedule.value,
-                shift=shift,
-                seed=seed,
-                precision=precision.value,
-                evaluate_every=evaluate_every,
-                save_seconds=save_seconds,
-                on_nonfinite=on_nonfinite.value,
-                deterministic=deterministic,
-            )
-            dataset = load_data(config.data, data_dir, config.image_size)
-            check_side(dataset, image_size)
-            model = _new_model(
-                dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
-            )
+            with options_by_name(context):
+                config = TrainConfig(
+                    data=absolute(data),
+                    image_size=image_size,
+                    epochs=epochs,
+                    steps=steps,
+                    batch_size=batch_size,
+                    learning_rate=learning_rate,
+                    schedule=schedule.value,
+                    shift=shift,
+                    seed=seed,
+                    precision=precision.value,
+                    evaluate_every=evaluate_every,
+                    save_seconds=save_seconds,
+                    on_nonfinite=on_nonfinite.value,
+                    deterministic=deterministic,
+                )
+                dataset = load_data(config.data, data_dir, config.image_size)
+                check_side(dataset, image_size)
+                model = _new_model(
+                    dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
+                )
             folder = out_folder or _next_folder(data)
             creates = is_main_process()
             about = (dataset.classes, bool(getattr(dataset.train, "standardize", False)))
