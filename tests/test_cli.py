@@ -143,6 +143,16 @@ def test_a_run_goes_on_as_it_was_started(capsnet: Command, finished: Path) -> No
     assert_one_line(capsnet("train", "--resume", finished, "--epochs", 3), "--epochs cannot be changed")
 
 
+def test_a_small_folder_is_trained_for_long_enough_if_nobody_says_how_long(
+    capsnet: Command, tmp_path: Path, pictures: Path
+) -> None:
+    arguments = ("train", "--data", f"folder:{pictures}", "--evaluate-every", 0, *FEW)
+    assert capsnet(*arguments, "--out", tmp_path / "run").code == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 500
+    assert capsnet(*arguments, "--epochs", 3, "--out", tmp_path / "short").code == 0
+    assert json.loads((tmp_path / "short" / "result.json").read_text())["steps"] == 3
+
+
 def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
     outcome = capsnet(
         "train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", "--steps", 2, "--no-fast", *FEW

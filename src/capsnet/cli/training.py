@@ -36,9 +36,13 @@ from capsnet.console import TrainingBar, err, out
 from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
+    from capsnet.config import TrainConfig
     from capsnet.data import Dataset
     from capsnet.models import Classifier
     from capsnet.runs import Run
+
+#: How long a training is if nobody says.
+EPOCHS, LEAST_STEPS = 10, 500
 
 
 @app.command()
@@ -51,7 +55,10 @@ def train(
         Path | None, typer.Option("--out", help="The run's folder. Default: runs/DATA-1, -2, …")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run from its last save.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training examples.")] = 10,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training examples. Default: 10, or as many as make 500 steps."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps instead.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples per step, over all processes.")] = 128,
     learning_rate: Annotated[
@@ -121,7 +128,7 @@ def train(
                 config = TrainConfig(
                     data=absolute(data),
                     image_size=image_size,
-                    epochs=epochs,
+                    epochs=EPOCHS if epochs is None else epochs,
                     steps=steps,
                     batch_size=batch_size,
                     learning_rate=learning_rate,
@@ -136,6 +143,8 @@ def train(
                 )
                 dataset = load_data(config.data, data_dir, config.image_size)
                 check_side(dataset, image_size)
+                if epochs is None and steps is None:
+                    config = replace(config, epochs=_epochs(config, dataset))
                 model = _new_model(
                     dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
                 )
@@ -156,6 +165,14 @@ def train(
     out.print(f"test error {evaluation}\nmodel      {shown(run.folder)}")
     if report:
         write_the_report(run.folder, dataset, model, evaluation)
+
+
+def _epochs(config: TrainConfig, dataset: Dataset) -> int:
+    """`EPOCHS`, or more where these would be over before a network has learned: an epoch of 40 images is one step."""
+    from capsnet.plan import Plan, augmented
+
+    steps = Plan.of(config, augmented(dataset.train, config)).steps_per_epoch
+    return max(EPOCHS, -(-LEAST_STEPS // steps))
 
 
 def _new_model(
