@@ -240,7 +240,7 @@ def test_compiles_without_a_writable_folder(monkeypatch: pytest.MonkeyPatch) -> 
     from numba import float32
     from numba.core import caching
 
-    from capsnet.routing import lanes
+    from capsnet import compiled
 
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
-    assert lanes.kernel(float32(float32))(lambda x: x + 1)(2) == 3
+    assert compiled.compiled(float32(float32))(lambda x: x + 1)(2) == 3

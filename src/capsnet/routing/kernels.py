@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numba import boolean, float32, int64, types
 
+from capsnet.compiled import compiled
 from capsnet.routing.lanes import (
     add_both,
     add_scaled,
     dot,
     dot_both,
     gather,
-    kernel,
     multiply,
     multiply_transposed,
     outer,
@@ -43,7 +43,7 @@ _ROWS = float32[:, ::1]
 _ANY = types.Array(float32, 3, "A")
 
 
-@kernel(
+@compiled(
     types.void(
         _ANY, _FLAT, int64, int64, _FLAT, _FLAT, boolean, boolean, boolean, int64[::1], int64, int64, _ROWS
     )
@@ -113,7 +113,7 @@ def sum_over_children(
             sum_for_one(u, sample, w, parents, dim, V, at, uniform, leaky, child_lo, child_hi, sums)
 
 
-@kernel(types.void(_ROWS, float32, _FLAT, _FLAT, _FLAT, _ANY, _ANY))
+@compiled(types.void(_ROWS, float32, _FLAT, _FLAT, _FLAT, _ANY, _ANY))
 def finish_iteration(partial: Any, coupling: float, bias: Any, V: Any, work: Any, s: Any, v: Any) -> None:
     """s = bias + coupling · Σ partial, v = squash(s), V += v.
 
@@ -144,7 +144,7 @@ def finish_iteration(partial: Any, coupling: float, bias: Any, V: Any, work: Any
             store(V, k, add(load(V, k), load(work, k)))
 
 
-@kernel(types.void(types.Array(float32, 4, "A"), _ANY, _ROWS, _ROWS, _ROWS, _FLAT))
+@compiled(types.void(types.Array(float32, 4, "A"), _ANY, _ROWS, _ROWS, _ROWS, _FLAT))
 def start_backward(s_all: Any, dv: Any, s: Any, V: Any, ds: Any, work: Any) -> None:
     """Bring s_all into lanes; V of every iteration, and ds of the last one.
 
@@ -175,7 +175,7 @@ def start_backward(s_all: Any, dv: Any, s: Any, V: Any, ds: Any, work: Any) -> N
             squash_backward(s[iterations - 1], k, work, k, dim, ds[iterations - 1], k)
 
 
-@kernel(types.void(_ROWS, _FLAT, _FLAT, _FLAT, int64))
+@compiled(types.void(_ROWS, _FLAT, _FLAT, _FLAT, int64))
 def finish_backward(partial: Any, G: Any, s: Any, ds: Any, dim: int) -> None:
     """G += Σ partial; ds = squash'(s)ᵀ G, of the iteration before. All in lanes; partial as in `finish_iteration`."""
     for first in range(0, G.size, dim * LANES):
@@ -187,7 +187,7 @@ def finish_backward(partial: Any, G: Any, s: Any, ds: Any, dim: int) -> None:
         squash_backward(s, first, G, first, dim, ds, first)
 
 
-@kernel(
+@compiled(
     types.void(_ANY, _FLAT, int64, int64, _ROWS, _ROWS, boolean, boolean, boolean, int64, int64, _ANY, _FLAT)
 )
 def input_gradients(

@@ -7,12 +7,11 @@ sample holds zeros. `at`, `x0`, `o0` … are the index in the flat array where t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from capsnet.compiled import compiled
 from capsnet.routing.simd import (
     LANES,
     TOTALS,
@@ -33,23 +32,7 @@ from capsnet.routing.simd import (
 
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.finfo(np.float32).tiny
 
-#: "contract" lets a·b + c be rounded once. Nothing here lets the compiler ignore NaN or reorder sums.
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-
-
-def kernel(*signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile for a signature, and keep the result on disk where Numba finds a folder that it may write."""
-
-    def compile_(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(*signature, cache=True, **OPTIONS)(function)
-        except RuntimeError:  # "cannot cache function: no locator available"
-            return njit(*signature, **OPTIONS)(function)
-
-    return compile_
-
-
-helper = kernel()
+helper = compiled()
 
 
 @helper

@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 from numba import boolean, float32, int64, types
 
-from capsnet.routing.lanes import kernel
+from capsnet.compiled import compiled
 from capsnet.routing.simd import LANES, broadcast, exp, fma, fma_number, load, number, splat, store, sub
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _FLAT, _ROWS = float32[::1], float32[:, ::1]
 
 
-@kernel()
+@compiled()
 def _from_lane(lanes: Any, at: int, out: Any) -> None:
     for n in range(out.size):
         out[n] = lanes[at + n * LANES]
 
 
-@kernel()
+@compiled()
 def _to_lane(numbers: Any, out: Any, at: int) -> None:
     for n in range(numbers.size):
         out[at + n * LANES] = numbers[n]
 
 
-@kernel()
+@compiled()
 def _multiply_row(w: Any, w0: int, x: Any, depth: int, width: int, fresh: bool, out: Any) -> None:
     """`multiply` where x and out hold numbers."""
     n = 0
@@ -54,7 +54,7 @@ def _multiply_row(w: Any, w0: int, x: Any, depth: int, width: int, fresh: bool, 
         n += 1
 
 
-@kernel()
+@compiled()
 def _exponentiate(logits: Any, parents: int, largest: Any, leaky: bool) -> Any:
     """Logits become e^(logit − largest), in place; returns 1 / their sum."""
     logits[parents] = _ZERO  # nobody's
@@ -66,7 +66,7 @@ def _exponentiate(logits: Any, parents: int, largest: Any, leaky: bool) -> Any:
     return _ONE / z
 
 
-@kernel()
+@compiled()
 def _agree(votes: Any, v: Any, parents: int, dim: int, leaky: bool, c: Any, s: Any) -> None:
     """s += Σ_j c_j û_j for one child, whose votes are given; c is room to work in."""
     full = parents - parents % 4
@@ -99,7 +99,7 @@ def _agree(votes: Any, v: Any, parents: int, dim: int, leaky: bool, c: Any, s: A
             n += 1
 
 
-@kernel()
+@compiled()
 def sum_for_one(
     u: Any,
     sample: int,
@@ -131,7 +131,7 @@ def sum_for_one(
     _to_lane(s, out, at)
 
 
-@kernel(types.void(float32[:, ::1], _FLAT, int64[::1], _ROWS, _ROWS))
+@compiled(types.void(float32[:, ::1], _FLAT, int64[::1], _ROWS, _ROWS))
 def first_of_one(u: Any, w: Any, bounds: Any, votes: Any, out: Any) -> None:
     """The first iteration of a sample that is alone: Σ_i û_ij, the votes kept.
 
@@ -151,7 +151,7 @@ def first_of_one(u: Any, w: Any, bounds: Any, votes: Any, out: Any) -> None:
         _to_lane(s, out[part], 0)
 
 
-@kernel(types.void(_ROWS, _FLAT, int64, int64, boolean, int64[::1], _ROWS))
+@compiled(types.void(_ROWS, _FLAT, int64, int64, boolean, int64[::1], _ROWS))
 def next_of_one(
     votes: Any,
     V: Any,

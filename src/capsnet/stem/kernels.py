@@ -6,26 +6,15 @@ differ only in matrices and strides. Both handle the tasks start … stop − 1,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
+
+from capsnet.compiled import compiled
 
 LANES = 64
 BLOCK = 64  # channels whose phases are adjacent in a plane's rows; a multiple of LANES
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    # "contract" alone: multiply-adds may fuse, but a NaN stays a NaN and the order of sums stays fixed
-    options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # nowhere to keep a cache: compile in every process
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
-
-
-@_jit
+@compiled()
 def _combine(matrix, transposed, rows, cols, src, dst, width):  # type: ignore[no-untyped-def]
     """dst[r] = Σ_c matrix[r, c] src[c], each entry `width` contiguous numbers; five terms per pass."""
     x, y = src[: cols * width].reshape(cols, width), dst[: rows * width].reshape(rows, width)
@@ -50,7 +39,7 @@ def _combine(matrix, transposed, rows, cols, src, dst, width):  # type: ignore[n
                     y[r, i] += m0 * x[c, i] + m1 * x[c1, i] + m2 * x[c2, i] + m3 * x[c3, i] + m4 * x[c4, i]
 
 
-@_jit
+@compiled()
 def _swap(src, dst, rows, cols):  # type: ignore[no-untyped-def]
     """Exchange the two outer axes of (rows, cols, LANES), so that the next `_combine` runs along the other."""
     x = src[: rows * cols * LANES].reshape(rows, cols, LANES)
@@ -61,7 +50,7 @@ def _swap(src, dst, rows, cols):  # type: ignore[no-untyped-def]
                 y[c, r, k] = x[r, c, k]
 
 
-@_jit
+@compiled()
 def _load(src, base, sizes, strides, s_channel, lanes, relu, mask, x):  # type: ignore[no-untyped-def]
     """One phase of LANES channels into x; with a ReLU, which also writes to `mask` where it let a value pass."""
     for i in range(sizes[0]):
@@ -82,7 +71,7 @@ def _load(src, base, sizes, strides, s_channel, lanes, relu, mask, x):  # type: 
                     x[to, k] = src[at + k * s_channel]
 
 
-@_jit
+@compiled()
 def _store(x, dst, base, sizes, strides, s_channel, lanes, relu, mask, shift):  # type: ignore[no-untyped-def]
     """The reverse of `_load`: with a ReLU, 0 where `mask` is 0, else plus the channel's shift."""
     for i in range(sizes[0]):
@@ -101,7 +90,7 @@ def _store(x, dst, base, sizes, strides, s_channel, lanes, relu, mask, shift):  
                     dst[to + k * s_channel] = x[at, k] + shift[k]
 
 
-@_jit
+@compiled()
 def _begins(layout, r, slot, where):  # type: ignore[no-untyped-def]
     """Where the numbers of plane r begin, and how far it is to the next plane. where: item, channel, channels."""
     item, channel, channels, _ = where
@@ -111,7 +100,7 @@ def _begins(layout, r, slot, where):  # type: ignore[no-untyped-def]
     return begin, layout[min(r + 1, len(layout) - 1), 0] - layout[r, 0]
 
 
-@_jit
+@compiled()
 def _spread(u, ops, slots, expand, layout, where, planes):  # type: ignore[no-untyped-def]
     """The coordinates of one task's points → its numbers in the planes."""
     lanes = where[3]
@@ -138,7 +127,7 @@ def _spread(u, ops, slots, expand, layout, where, planes):  # type: ignore[no-un
                     q[k] = re * (u[d0, k] + u[d3, k]) + im * (u[d2, k] - u[d1, k])
 
 
-@_jit
+@compiled()
 def _gather(u, ops, slots, expand, layout, where, planes):  # type: ignore[no-untyped-def]
     """The transpose of `_spread`."""
     lanes = where[3]
@@ -171,7 +160,7 @@ def _gather(u, ops, slots, expand, layout, where, planes):  # type: ignore[no-un
             u[d1, k], u[d2, k] = im - im2, im + im2
 
 
-@_jit
+@compiled()
 def analyse(src, place, mask, side, plan, planes, layout, start, stop):  # type: ignore[no-untyped-def]
     """Tensor → planes: evaluate at the points, and split complex values in three.
 
@@ -201,7 +190,7 @@ def analyse(src, place, mask, side, plan, planes, layout, start, stop):  # type:
         _spread(u, ops, slots[phase], expand, layout, (item, channel, channels, lanes), planes)
 
 
-@_jit
+@compiled()
 def synthesise(planes, layout, side, plan, dst, place, mask, bias, start, stop):  # type: ignore[no-untyped-def]
     """Planes → tensor: the transpose of `analyse`, then + bias[channel]; with a ReLU, 0 where `mask` is 0."""
     channels, s_item, s_channel, s_row, s_column, relu = place
@@ -224,7 +213,7 @@ def synthesise(planes, layout, side, plan, dst, place, mask, bias, start, stop):
         _store(x, dst, base, sizes, strides, s_channel, lanes, relu, mask, bias[channel : channel + lanes])
 
 
-@_jit
+@compiled()
 def gather_patches(images, kernel_y, kernel_x, stride_y, stride_x, patches):  # type: ignore[no-untyped-def]
     """(batch, channels, height, width) → for each output place in order, its patch and a 1."""
     channels, columns = images.shape[1], (images.shape[3] - kernel_x) // stride_x + 1
@@ -245,7 +234,7 @@ def gather_patches(images, kernel_y, kernel_x, stride_y, stride_x, patches):  # 
                 patch[channels * kernel_y * kernel_x] = 1
 
 
-@_jit
+@compiled()
 def differ(a, b, start, stop):  # type: ignore[no-untyped-def]
     """Whether words start … stop − 1 of two arrays differ anywhere. No early end: vector units would wait for it."""
     x, y, found = a[start:stop], b[start:stop], np.uint32(0)
