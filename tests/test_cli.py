@@ -370,6 +370,16 @@ def test_classes_of_other_names_are_not_compared_by_number(
     assert_one_line(outcome, "class 0 'evening'", "'bright'", "the same classes")
 
 
+def test_images_too_small_for_the_network_say_what_to_do(capsnet: Command, tmp_path: Path) -> None:
+    for name in "ab":
+        for number in range(4):
+            picture(tmp_path / "tiny" / name / f"{number}.png", bright=name == "a", size=12)
+    arguments = ("--data", f"folder:{tmp_path / 'tiny'}", "--out", tmp_path / "out")
+    assert_one_line(capsnet("train", *arguments), "12×12", "--image-size 28")
+    assert_one_line(capsnet("compare", *arguments), "12×12", "--image-size 28")
+    assert not (tmp_path / "out").exists()
+
+
 def test_photographs_need_a_size_in_words(capsnet: Command, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for number in range(2):

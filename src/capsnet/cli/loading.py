@@ -70,9 +70,22 @@ def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
 LARGEST_SIDE = 128
 
 
+#: Conv1 and the primary capsules, 9×9 each, need so many pixels.
+SMALLEST_SIDE = 17
+
+
 def check_side(dataset: Dataset, image_size: int | None) -> None:
-    """Refuse a folder of photographs whose size nobody chose: the network grows with it, to a billion parameters."""
+    """Refuse images that are too small for the network, and photographs whose size nobody chose.
+
+    The network grows with them, to a billion parameters.
+    """
     side = max(dataset.image_shape[1:])
+    if min(dataset.image_shape[1:]) < SMALLEST_SIDE:
+        _, height, width = dataset.image_shape
+        raise CapsnetError(
+            f"{dataset.name}: images of {height}×{width} are too small for two 9×9 convolutions; enlarge them, for "
+            "instance with --image-size 28"
+        )
     if dataset.name.startswith("folder:") and image_size is None and side > LARGEST_SIDE:
         _, height, width = dataset.image_shape
         raise CapsnetError(

@@ -121,7 +121,7 @@ def answer(found: Sequence[Judgement]) -> str:
         return f"No: {_listed(worse)} {makes} fewer errors than CapsNet, beyond chance {told}."
     if not open_:
         return f"Yes: CapsNet makes fewer errors than each of its controls, beyond chance {told}."
-    more = "more seeds or test images may tell" if several else "--seeds 5 may tell"
+    more = f"more {'' if several else '--'}seeds or test images may tell"
     if better:
         return f"In part: fewer errors than {_listed(better)}, undecided against {_listed(open_)}; {more}."
     return f"Undecided: no difference from {_listed(open_)} is beyond chance; {more}."
