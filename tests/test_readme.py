@@ -1,12 +1,13 @@
-"""What the README shows works as it stands there."""
+"""What the README and the guide to one's own images show works as it stands there."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/own-images.md"))
+EXAMPLES = re.findall(r"```python\n(.*?)```", README + GUIDE, flags=re.DOTALL)
 
 
 def test_there_is_an_example_and_it_is_short() -> None:
@@ -24,4 +25,4 @@ def test_what_the_readme_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", README)
     for link in links:
         if not link.startswith("http"):
-            assert (Path(__file__).parents[1] / link).exists(), link
+            assert (ROOT / link).exists(), link
