@@ -402,6 +402,16 @@ def test_how_many_images_a_folder_is_tested_on(capsnet: Command, finished: Path,
     assert "4 of 20 images" in done.err
 
 
+@pytest.mark.parametrize("command", [("compare",), ("reproduce", "table1"), ("bench",)])
+def test_what_one_process_does_is_not_done_by_several_at_once(
+    capsnet: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_one_line(capsnet(*command), f"capsnet {command[0]}", "without a launcher")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_compare_says_in_one_sentence_whether_capsules_help(
     capsnet: Command, tmp_path: Path, pictures: Path
 ) -> None:

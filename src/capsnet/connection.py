@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -10,6 +11,20 @@ from capsnet.errors import CapsnetError
 
 class ConnectionLost(CapsnetError):
     """Another process of the launch has ended, or cannot be reached any more."""
+
+
+def refuse_others(command: str, instead: str) -> None:
+    """For what one process does by itself: several that were launched together would write the same files.
+
+    Args:
+        command: what was asked for.
+        instead: what to do to use more of the machine.
+
+    Raises:
+        CapsnetError: this process is one of several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CapsnetError(f"`capsnet {command}` is for one process; start it without a launcher{instead}")
 
 
 @contextmanager

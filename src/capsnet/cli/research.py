@@ -19,6 +19,7 @@ from capsnet.cli.options import (
     Precision,
     Scale,
 )
+from capsnet.connection import refuse_others
 from capsnet.console import out
 from capsnet.errors import shown
 
@@ -59,6 +60,7 @@ def compare(
     from capsnet.experiments.watching import Terminal
     from capsnet.results import write_comparison
 
+    refuse_others("compare", "")
     options = Options(
         scale=scale.value,
         seeds=seeds,
@@ -144,6 +146,9 @@ def reproduce(
             line = f"[bold]{experiment.name:20}[/] {experiment.title}\n{'':20} {experiment.source}"
             out.print(line, markup=True)
         return
+    refuse_others(
+        "reproduce", "; on several GPUs, once for each with its own --variant and CUDA_VISIBLE_DEVICES"
+    )
     run_experiment(
         name,
         watch=Terminal(),
@@ -173,6 +178,7 @@ def bench(
     from capsnet.benchmark.table import print_table, write_csv
     from capsnet.stepping import pick_device
 
+    refuse_others("bench", "")
     where = pick_device(device)
     results = [measure(case, where, seconds) for case in CASES]
     if grow:
