@@ -19,6 +19,7 @@ from PIL import Image
 
 from capsnet import CapsNet, CapsNetConfig
 from capsnet.cli import main
+from capsnet.experiments.tuning import RATES
 
 FEW = ("--stem-channels", "4", "--primary-types", "1", "--no-report", "--device", "cpu")
 
@@ -431,7 +432,9 @@ def test_compare_says_in_one_sentence_whether_capsules_help(
     compared = json.loads(again.out)
     assert compared["answer"] == answer
     assert [len(model["test_errors"]) for model in compared["models"]] == [2] * 4
-    assert [model["n"] for model in compared["models"]] == [4] * 4
+    assert {model["n"] for model in compared["models"]} == {4}  # whatever their order, the same four
+    assert {model["learning_rate"] for model in compared["models"]} <= set(RATES)
+    assert again.err.count("choosing a learning rate") == 4 * len(RATES)
 
     picture(own / "bright" / "3.png", False)  # another image under the same name
     records = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json")}

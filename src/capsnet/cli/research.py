@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,7 +42,7 @@ def compare(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", "--lr", help="Peak, of all models. Default: the scale's."),
+        typer.Option("--learning-rate", "--lr", help="Peak, of all models. Default: chosen for each."),
     ] = None,
     precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
     device: DeviceOption = "auto",
@@ -73,11 +73,9 @@ def compare(
     )
     dataset = load_data(data, data_dir, image_size)
     check_side(dataset, image_size)
-    changes: dict[str, Any] = {"image_size": image_size}
-    if learning_rate is not None:
-        changes["learning_rate"] = learning_rate
+    dataset = replace(dataset, name=absolute(data))
     with options_by_name(context):
-        compared = run_comparison(replace(dataset, name=absolute(data)), options, Terminal(), **changes)
+        compared = run_comparison(dataset, options, Terminal(), learning_rate, image_size=image_size)
     page = write_comparison(compared, out_folder / compared.experiment.name / "README.md")
     if as_json:
         from capsnet.experiments.comparison import as_dict

@@ -10,6 +10,7 @@ statistics.py          intervals, p-values and their correction
 grouping.py            which records belong together, and which are of another recipe
 verdicts.py            what became of the claims
 comparison.py          the same for any data set, in one question: do capsules help?
+tuning.py              a learning rate for each model of a comparison
 
 `capsnet.results` makes tables and figures from the records.
 """

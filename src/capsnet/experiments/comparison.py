@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +11,19 @@ import torch
 
 from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
-from capsnet.errors import shown
+from capsnet.errors import CapsnetError, shown
 from capsnet.experiments.figures import by_variant, dots
 from capsnet.experiments.grouping import Group
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
-from capsnet.experiments.record import Record
+from capsnet.experiments.record import Record, record_path
 from capsnet.experiments.running import Options, run_experiment
 from capsnet.experiments.sizes import Steps, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
+from capsnet.experiments.tuning import RATES, tuned, with_rate
 from capsnet.experiments.verdicts import Judgement, judgements, over
-from capsnet.experiments.watching import Watch
+from capsnet.experiments.watching import Unwatched, Watch
 
-#: At the quick scale some minutes for each model on 2 cores with images of 28×28.
+#: At the quick scale some minutes for each model on 2 cores with images of 28×28, choosing included.
 STEPS = Steps(quick=1000, full=10_000)
 #: Three would rarely be enough: Student's factor is 4.3 for them, and 2.8 for five.
 SEEDS = 5
@@ -32,8 +33,23 @@ CONTROLS = {
     "cnn-average-pool": "CapsNet makes fewer errors than its convolutions averaged over the image",
 }
 
+ONE_RATE = (
+    "They share one learning rate, which may suit one of them better than another: see whether the answer stays the "
+    "same with others."
+)
+OWN_RATES = (
+    f"Each has the learning rate of {', '.join(f'{rate:g}' for rate in sorted(RATES))} at which it made the fewest "
+    "errors on a fifth of the training images, trained once on the others; then it is trained on all of them."
+)
 
-def compare(dataset: Dataset, options: Options, watch: Watch | None = None, **changes: Any) -> Group:
+
+def compare(
+    dataset: Dataset,
+    options: Options,
+    watch: Watch | None = None,
+    learning_rate: float | None = None,
+    **changes: Any,
+) -> Group:
     """Train CapsNet and its controls alike, with every seed, and keep a record of each run.
 
     A comparison that was stopped goes on when it is called again. Records are of these very images: where they have
@@ -43,7 +59,9 @@ def compare(dataset: Dataset, options: Options, watch: Watch | None = None, **ch
         dataset: what to train and test on.
         options: scale, seeds, folders and the like. Records lie in `options.out / short_name(dataset.name)`.
         watch: who watches.
-        changes: of the `TrainConfig` that all models share: learning_rate, image_size, …
+        learning_rate: of all models. None: of each its own, `tuned`; the scale's for images that are made as they are
+            asked for, such as overlapping digits.
+        changes: of the `TrainConfig` that all models share: image_size, …
 
     Returns:
         The records, for `capsnet.results.write_comparison`, `capsnet.experiments.verdicts.judgements` and `answer`.
@@ -52,15 +70,34 @@ def compare(dataset: Dataset, options: Options, watch: Watch | None = None, **ch
         CapsnetError: the network does not fit the images; or as `run_experiment`.
         StoppedExperiment: by a signal.
     """
+    if learning_rate is not None:
+        changes["learning_rate"] = learning_rate
     experiment = comparison(dataset, **changes)
+    _refuse_other_images(experiment, options)
+    if learning_rate is None and isinstance(dataset.train, Examples):
+        variants = experiment.variants(options.scale)
+        chosen = tuned(variants, dataset, options, watch or Unwatched())
+        rates = {variant.name: variant.training.learning_rate for variant in chosen}
+        experiment = comparison(dataset, rates, **changes)
     return Group(experiment, options.scale, run_experiment(experiment, options, watch))
 
 
-def comparison(dataset: Dataset, **changes: Any) -> Experiment:
+def _refuse_other_images(experiment: Experiment, options: Options) -> None:
+    """Before minutes are spent on choosing learning rates."""
+    for variant in experiment.variants(options.scale) if options.resume else ():
+        path = record_path(options.out, experiment.name, variant.name, options.scale, 0)
+        if path.exists() and Record.read(path).pixels != variant.pixels:
+            raise CapsnetError(
+                f"{path} holds the result of other images; choose another --out, or replace it with --no-resume"
+            )
+
+
+def comparison(dataset: Dataset, rates: Mapping[str, float] | None = None, **changes: Any) -> Experiment:
     """The recipe: one network at each scale, its three controls, and the three claims.
 
     Args:
         dataset: what to train and test on.
+        rates: each variant's learning rate, by its name, chosen by `tuned`. None: the same for all.
         changes: of the `TrainConfig` that all models share.
     """
     pixels = fingerprint(dataset)
@@ -72,7 +109,16 @@ def comparison(dataset: Dataset, **changes: Any) -> Experiment:
         like = capsnet(scale, image_shape=dataset.image_shape, classes=len(dataset.classes))
         ours = Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan)
         theirs = controls(like, plan, "sigmoid" if present > 1 else "softmax")
-        return [replace(variant, pixels=pixels) for variant in (ours, *theirs)]
+        alike = [replace(variant, pixels=pixels) for variant in (ours, *theirs)]
+        if rates is None:
+            return alike
+        return [
+            replace(
+                with_rate(v, rates[v.name]),
+                about=f"{v.about}; learning rate {rates[v.name]:g}, chosen for it",
+            )
+            for v in alike
+        ]
 
     name = short_name(dataset.name)
     error = "test error" if present == 1 else "error: not all of an image's classes found"
@@ -83,9 +129,8 @@ def comparison(dataset: Dataset, **changes: Any) -> Experiment:
         source="Nobody's: a question about these images",
         protocol=(
             "CapsNet and three controls of the same kernels and data, trained for the same number of steps with the "
-            "same batches, shifts and learning rate, and tested on the same images, which trained and chose nothing. "
-            "One learning rate for all may suit one of them better than another: see whether the answer stays the "
-            "same with others."
+            "same batches and shifts, and tested on the same images, which trained and chose nothing. "
+            + (ONE_RATE if rates is None else OWN_RATES)
         ),
         deviations={
             "smoke": ("a few steps; means nothing",),
@@ -178,6 +223,7 @@ def _model(name: str, runs: Sequence[Record]) -> dict[str, Any]:
         "parameters": runs[0].parameters,
         "multiply_adds": runs[0].multiply_adds,
         "steps": runs[0].steps,
+        "learning_rate": runs[0].training["learning_rate"],
         "n": runs[0].tests["test"].n,
         "test_errors": [run.tests["test"].error for run in runs],
         "mean": found.mean,

@@ -146,6 +146,7 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
         arrays={name: PackedArray.of(array) for name, array in findings.arrays.items()},
         code=code_fingerprint(),
         environment=result["environment"],
+        pixels=variant.pixels,
     )
 
 
