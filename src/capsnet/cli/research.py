@@ -55,6 +55,7 @@ def compare(
     """Do capsules help on these images? Train CapsNet and its controls alike, and judge the difference."""
     from dataclasses import replace
 
+    from capsnet.data import short_name
     from capsnet.experiments.comparison import compare as run_comparison
     from capsnet.experiments.running import Options
     from capsnet.experiments.watching import Terminal
@@ -65,7 +66,7 @@ def compare(
         scale=scale.value,
         seeds=seeds,
         out=out_folder,
-        work=out_folder / "runs",
+        work=out_folder / short_name(data) / "runs",
         device=device,
         steps=steps,
         precision=precision.value if precision else None,
@@ -96,14 +97,15 @@ def _print_comparison(compared: Group) -> None:
     from capsnet.results import shown_estimate
 
     measure = compared.experiment.measures[0]
-    table = Table("", f"{measure.title}, %", "parameters", "multiply-adds", box=None)
+    table = Table("", f"{measure.title}, %", "learning rate", "parameters", "multiply-adds", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, runs in by_variant(compared.records).items():
         error = estimate(runs, measure.key)
         assert error is not None
-        size = (f"{runs[0].parameters:,}", f"{runs[0].multiply_adds:,}")
-        table.add_row(name, shown_estimate(error, measure, interval=True), *size)
+        rate, size = runs[0].training["learning_rate"], (runs[0].parameters, runs[0].multiply_adds)
+        told = shown_estimate(error, measure, interval=True)
+        table.add_row(name, told, f"{rate:g}", *(f"{number:,}" for number in size))
     out.print(table)
     found = judgements(compared)
     for judgement in found:

@@ -12,6 +12,7 @@ import torch
 from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
 from capsnet.errors import CapsnetError, shown
+from capsnet.evaluation import batch_of
 from capsnet.experiments.figures import by_variant, dots
 from capsnet.experiments.grouping import Group
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
@@ -101,11 +102,11 @@ def comparison(dataset: Dataset, rates: Mapping[str, float] | None = None, **cha
         changes: of the `TrainConfig` that all models share.
     """
     pixels = fingerprint(dataset)
-    present = dataset.test.batch(torch.tensor([0])).labels.shape[1]
+    present = batch_of(dataset.test, range(1), torch.device("cpu")).labels.shape[1]
+    changes.setdefault("schedule", "one-cycle")
 
     def variants(scale: Scale) -> Sequence[Variant]:
-        usual: dict[str, Any] = {"schedule": "one-cycle"}
-        plan = training(scale, dataset.name, STEPS, **{**usual, **changes})
+        plan = training(scale, dataset.name, STEPS, **changes)
         like = capsnet(scale, image_shape=dataset.image_shape, classes=len(dataset.classes))
         ours = Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan)
         theirs = controls(like, plan, "sigmoid" if present > 1 else "softmax")
