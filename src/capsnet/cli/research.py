@@ -66,7 +66,7 @@ def compare(
         scale=scale.value,
         seeds=seeds,
         out=out_folder,
-        work=out_folder / short_name(data) / "runs",
+        work=out_folder / short_name(absolute(data)) / "runs",
         device=device,
         steps=steps,
         precision=precision.value if precision else None,
