@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -417,29 +417,47 @@ def test_compare_says_in_one_sentence_whether_capsules_help(
     capsnet: Command, tmp_path: Path, pictures: Path
 ) -> None:
     own = Path(copytree(pictures, tmp_path / "my pictures"))
+    out = tmp_path / "out"
     arguments = ("compare", "--data", f"folder:{own}", "--scale", "smoke", "--seeds", 2, "--device", "cpu")
-    arguments = (*arguments, "--out", tmp_path / "out")
-    first = capsnet(*arguments)
+    first = capsnet(*arguments, "--out", out)
     assert first.code == 0, first
-    assert "cnn-max-pool" in first.out
-    page = (tmp_path / "out" / "my-pictures" / "README.md").read_text()
+    assert first.err.count("choosing a learning rate") == 4 * len(RATES)
+    page = (out / "my-pictures" / "smoke.md").read_text()
     answer = first.out.splitlines()[-2]
     assert answer.split(":")[0] in ("Yes", "No", "In part", "Undecided")
     assert answer in page
 
-    again = capsnet(*arguments, "--json")
+    rmtree(out / "my-pictures" / "runs")  # what is known is in the records
+    again = capsnet(*arguments, "--out", out, "--json")
     assert again.err.count("its result is there already") == 4 * 2
+    assert "choosing" not in again.err
     compared = json.loads(again.out)
     assert compared["answer"] == answer
     assert [len(model["test_errors"]) for model in compared["models"]] == [2] * 4
-    assert {model["n"] for model in compared["models"]} == {4}  # whatever their order, the same four
-    assert {model["learning_rate"] for model in compared["models"]} <= set(RATES)
-    assert again.err.count("choosing a learning rate") == 4 * len(RATES)
+    assert {model["n"] for model in compared["models"]} == {4}
 
+    records = {path: path.read_bytes() for path in out.rglob("*.json")}
+    other_steps = capsnet(*arguments, "--out", out, "--steps", 3)
+    assert_one_line(other_steps, "other --steps", "--out", "--no-resume")
     picture(own / "bright" / "3.png", False)  # another image under the same name
-    records = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json")}
-    assert_one_line(capsnet(*arguments), "other images", "--out", "--no-resume")
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json")} == records
+    assert_one_line(capsnet(*arguments, "--out", out), "other images", "--out", "--no-resume")
+    assert {path: path.read_bytes() for path in out.rglob("*.json")} == records
+    anew = capsnet(*arguments, "--out", out, "--no-resume", "--lr", 0.002, "--json")
+    assert {model["learning_rate"] for model in json.loads(anew.out)["models"]} == {0.002}
+
+
+@pytest.mark.parametrize("place", [".", "results"])
+def test_a_comparison_is_not_put_among_the_images(
+    capsnet: Command, tmp_path: Path, pictures: Path, place: str
+) -> None:
+    own = Path(copytree(pictures, tmp_path / "own"))
+    (own / "README.md").write_text("mine")
+    before = sorted(own.rglob("*"))
+    outside = tmp_path if place == "." else own / place
+    refused = capsnet("compare", "--data", f"folder:{own}", "--scale", "smoke", "--out", outside)
+    assert_one_line(refused, "among the images", "--out")
+    assert sorted(own.rglob("*")) == before
+    assert (own / "README.md").read_text() == "mine"
 
 
 def test_the_shipped_models_own_training_digits_are_called_so(capsnet: Command) -> None:

@@ -11,7 +11,7 @@ import torch
 from capsnet.data import Dataset, Examples, load, short_name
 from capsnet.errors import CapsnetError, NotFinite
 from capsnet.experiments import Options, tuning
-from capsnet.experiments.comparison import CONTROLS, answer, comparison
+from capsnet.experiments.comparison import CONTROLS, answer, compare, comparison
 from capsnet.experiments.recipe import Measure, Variant
 from capsnet.experiments.statistics import Difference, Verdict
 from capsnet.experiments.tuning import RATES, inner_split, tuned
@@ -59,12 +59,12 @@ def test_the_answer_is_what_the_verdicts_allow(words: tuple[Verdict, ...], expec
 def test_one_seed_answers_for_itself_only() -> None:
     assert "other seeds may differ" in answer(judged(*["supported, in this one run"] * 3, seeds=1))
     assert "more seeds or test images" in answer(judged(*["undecided"] * 3))
-    assert answer([]).startswith("No answer")
+    assert answer(judged(*["supported"] * 3)[:2]).startswith("No answer"), "one control was not trained"
 
 
 @pytest.mark.quick
 def test_all_models_are_trained_alike() -> None:
-    variants = comparison(load("mnist5k"), learning_rate=0.002).variants("quick")
+    variants = comparison(load("mnist5k"), None, learning_rate=0.002).variants("quick")
     assert [variant.control for variant in variants] == [False, True, True, True]
     assert len({variant.training for variant in variants}) == 1
     assert variants[0].training.learning_rate == 0.002
@@ -96,6 +96,7 @@ def test_each_model_gets_the_rate_at_which_it_makes_the_fewest_errors(
     errors = {"r3": (0.3, 0.1, 0.2), "cnn-same-stem": (0.1, 0.1, 0.1), "cnn-max-pool": (inf, 0.3, 0.2)}
 
     def trained(variant: Variant, seed: int, data: Dataset, *_: Any, **__: Any) -> Any:
+        assert data.test.labels.tolist() == inner_split(dataset).test.labels.tolist(), "of training images"
         asked.append((variant.name, seed, len(data.train), variant.settings(0)))
         error = errors[variant.name][RATES.index(variant.training.learning_rate)]
         if error == inf:
@@ -103,7 +104,7 @@ def test_each_model_gets_the_rate_at_which_it_makes_the_fewest_errors(
         return SimpleNamespace(evaluation=SimpleNamespace(error=error))
 
     monkeypatch.setattr(tuning, "train_variant", trained)
-    variants = comparison(dataset).variants("quick")[:3]
+    variants = comparison(dataset, None).variants("quick")[:3]
     chosen = tuned(variants, dataset, Options(work=tmp_path), Unwatched())
     assert [variant.training.learning_rate for variant in chosen] == [RATES[1], RATES[0], RATES[2]]
     assert {(seed, count) for _, seed, count, _ in asked} == {(tuning.SEED, 3200)}
@@ -115,8 +116,26 @@ def test_each_model_gets_the_rate_at_which_it_makes_the_fewest_errors(
 
 
 @pytest.mark.quick
+def test_what_was_chosen_is_what_counts() -> None:
+    rates = dict(zip(("r3", *CONTROLS), (0.003, 0.0003, 0.001, 0.003), strict=True))
+    experiment = comparison(load("mnist5k"), None, rates)
+    for variant in experiment.variants("quick"):
+        assert variant.training.learning_rate == rates[variant.name]
+        assert f"learning rate {rates[variant.name]:g}, chosen for it" in variant.about
+    assert "0.0003, 0.001, 0.003" in experiment.protocol
+
+
+def test_one_training_image_in_each_class_is_too_few_to_choose_by(tmp_path: Path) -> None:
+    pixels = torch.zeros(4, 1, 20, 20, dtype=torch.uint8)
+    few, test = Examples(pixels[:2], torch.tensor([0, 1])), Examples(pixels, torch.tensor([0, 1, 0, 1]))
+    dataset = Dataset("few", few, test, ("a", "b"), (1, 20, 20), "Made up.")
+    with pytest.raises(CapsnetError, match="--learning-rate"):
+        compare(dataset, Options(scale="smoke", out=tmp_path, work=tmp_path / "runs"))
+
+
+@pytest.mark.quick
 def test_controls_of_overlapping_classes_say_of_each_whether_it_is_there() -> None:
-    controls: Any = [v.model for v in comparison(load("multimnist5k")).variants("quick") if v.control]
+    controls: Any = [v.model for v in comparison(load("multimnist5k"), None).variants("quick") if v.control]
     assert {control.output for control in controls} == {"sigmoid"}
 
 

@@ -22,7 +22,7 @@ from capsnet.data.walking import files_in
 from capsnet.errors import CapsnetError
 from capsnet.export import export_onnx
 from capsnet.models.base import find_pretrained
-from capsnet.predicting import BATCH_SIZE, Answer, Reading, image_files, predict_files, standardizes
+from capsnet.predicting import BATCH_SIZE, Answer, PredictOptions, image_files, predict_files, standardizes
 from capsnet.runs import Run
 from capsnet.stem import cache
 
@@ -144,14 +144,14 @@ def test_black_on_white_is_noticed_and_can_be_turned_round(tmp_path: Path) -> No
 def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path) -> None:
     model, files = CapsNet.from_pretrained("capsnet-mnist"), [pictures / "000.png"]
     names = [f"class {number}" for number in range(10)]
-    (answer,) = predict_files(model, files, names, reading=Reading(all_scores=True))
+    (answer,) = predict_files(model, files, names, options=PredictOptions(all_scores=True))
     assert list(answer.as_dict()["scores"]) == names
     assert answer.score == max(answer.scores.values()) == answer.scores[answer.label]
     (alone,) = predict_files(model, files, names)
     assert "scores" not in alone.as_dict()
     with AnswerFile(tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
         pass
-    options = Reading(all_scores=True)
+    options = PredictOptions(all_scores=True)
     with pytest.raises(CapsnetError, match="other options"):
         AnswerFile(
             tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE, options
@@ -202,7 +202,10 @@ def test_a_model_of_standardised_images_is_given_such_ones(tmp_path: Path, pictu
     images = torch.stack([read_image(file, (1, 28, 28)) for file in files]) / 255
     with torch.no_grad():
         expected = model.scores(Standardize()(images)).max(dim=1).values
-    told = [answer.score for answer in predict_files(model, files, names, reading=Reading(standardize=True))]
+    told = [
+        answer.score
+        for answer in predict_files(model, files, names, options=PredictOptions(standardize=True))
+    ]
     torch.testing.assert_close(torch.tensor(told), expected)
     export_onnx(model, tmp_path / "model.onnx", standardize=True)
     (scores,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": images.numpy()})

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 
 from capsnet.errors import CapsnetError, shown
 from capsnet.files import cannot_write, hold, read_json, write_json
-from capsnet.predicting import PLAIN, Answer, Reading
+from capsnet.predicting import PLAIN, Answer, PredictOptions
 
 
 class AnswerFile(AbstractContextManager["AnswerFile"]):
@@ -26,11 +26,16 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
         model: the folder of the saved model.
         inputs: files and folders that were asked about.
         batch_size: answers are kept by whole batches, so that what is computed again has the same bits.
-        reading: how the files are read, and how much is told of each.
+        options: how the files are read, and how much is told of each.
     """
 
     def __init__(
-        self, path: Path, model: Path, inputs: Iterable[Path], batch_size: int, reading: Reading = PLAIN
+        self,
+        path: Path,
+        model: Path,
+        inputs: Iterable[Path],
+        batch_size: int,
+        options: PredictOptions = PLAIN,
     ) -> None:
         self.path = path
         self.kept = 0
@@ -40,7 +45,7 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
             "model": hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest(),
             "inputs": [str(path.resolve()) for path in inputs],
             "batch_size": batch_size,
-            **{option: True for option in ("invert", "all_scores") if getattr(reading, option)},
+            **{option: True for option in ("invert", "all_scores") if getattr(options, option)},
         }
         self._lock: Any = None
         self._file: BinaryIO | None = None

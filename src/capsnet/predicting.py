@@ -44,8 +44,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How files become what a model was trained on, and what is kept of its answers."""
+class PredictOptions:
+    """How files become what a model was trained on, and what is told of each."""
 
     standardize: bool = False
     """See `standardizes`."""
@@ -56,7 +56,7 @@ class Reading:
 
 
 #: As they are, and one class each.
-PLAIN = Reading()
+PLAIN = PredictOptions()
 
 
 def class_names(model_name: str | Path, model: Classifier) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def looks_inverted(model_name: str | Path, model: Classifier, file: Path) -> boo
     """
     training = read_model_config(find_pretrained(model_name)).get("training")
     data = training.get("data") if isinstance(training, dict) else None
-    if not isinstance(data, str) or "mnist" not in data or data.startswith("folder:"):
+    if not isinstance(data, str) or "nist" not in data or data.startswith(("folder:", "fashion")):
         return False
     try:
         return bool(read_image(file, model.config.image_shape).float().mean() > 127)
@@ -102,7 +102,7 @@ def predict_files(
     names: Sequence[str],
     batch_size: int = BATCH_SIZE,
     *,
-    reading: Reading = PLAIN,
+    options: PredictOptions = PLAIN,
     keep_going: bool = False,
     team: Team | None = None,
 ) -> Iterator[Answer]:
@@ -115,7 +115,7 @@ def predict_files(
         files: see `image_files`.
         names: of the classes.
         batch_size: images at a time; in each process.
-        reading: what is done with the pixels, and how much is told.
+        options: what is done with the pixels, and how much is told.
         keep_going: a file that cannot be read gets an answer that says so.
         team: processes that share the work; all of them must make this call, and the first gets the answers.
             None: this process does it.
@@ -127,7 +127,7 @@ def predict_files(
     waiting = iter(files)
     batches = iter(lambda: list(islice(waiting, batch_size)), [])
     share = alone if team is None else team.map
-    for answers in share(lambda batch: _classify(model, batch, names, reading), batches):
+    for answers in share(lambda batch: _classify(model, batch, names, options), batches):
         for answer in answers:
             if answer.error is not None and not keep_going:
                 raise CapsnetError(answer.error)
@@ -155,7 +155,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _classify(
-    model: Classifier, batch: Sequence[Path], names: Sequence[str], reading: Reading
+    model: Classifier, batch: Sequence[Path], names: Sequence[str], options: PredictOptions
 ) -> list[Answer]:
     device = next(model.parameters()).device
     pixels: list[torch.Tensor] = []
@@ -168,9 +168,9 @@ def _classify(
             errors.append(str(error))
     with torch.no_grad():
         images = torch.stack(pixels).to(device) / 255 if pixels else None
-        if images is not None and reading.invert:
+        if images is not None and options.invert:
             images = 1 - images
-        if images is not None and reading.standardize:
+        if images is not None and options.standardize:
             images = Standardize()(images)
         rows = iter(() if images is None else model.scores(images).cpu())
     answers = []
@@ -186,6 +186,6 @@ def _classify(
             answers.append(Answer(shown(path), None, None, why))
             continue
         best = int(row.argmax())
-        scores = dict(zip(names, row.tolist(), strict=True)) if reading.all_scores else None
+        scores = dict(zip(names, row.tolist(), strict=True)) if options.all_scores else None
         answers.append(Answer(shown(path), names[best], float(row[best]), scores=scores))
     return answers

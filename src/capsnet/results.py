@@ -33,12 +33,11 @@ INTERVALS = """\
 **Intervals** are 95 % intervals, each by itself, not corrected for their number. Those of errors with several seeds are
 about other trainings and other images like these at once: Student's interval over seeds and that over test images are
 joined, their halves adding up as squares (MOVER; Zou and Donner 2008), so that it is never narrower than that over
-seeds; differences are paired by seed and by image. Measures that have no answers to count, such as R², have Student's
-interval over seeds. With one seed they are about other images
-and this one training, and say nothing about other seeds: over test images Wilson's, and for differences Wald's of the
-paired answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and
-toys are counted in their place, each weighing as many images as it has, so that the interval lies around the error that
-is told.
+seeds, and that of a mean error covers Wilson's; differences are paired by seed and by image. Measures that have no
+answers to count, such as R², have Student's interval over seeds. With one seed they are about other images and this one
+training, and say nothing about other seeds: over test images Wilson's, and for differences Wald's of the paired
+answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and toys are
+counted in their place, each weighing as many images as it has, so that the interval lies around the error that is told.
 
 **Verdicts** come from the two-sided p-value of no difference: of the test that belongs to the interval; with one seed
 and no toys, of McNemar's exact test over images. A claim is *supported* or *contradicted* if p
@@ -238,17 +237,16 @@ def _left_out(group: Group) -> list[str]:
 
 
 def _over_what(group: Group) -> str:
-    """Of runs on images that show a few things again and again: what their intervals are over."""
+    """Where test images show a few things again and again: what intervals are over."""
     shows = group.experiment.shows
-    runs = [own[0] for own in by_variant(group.records).values() if len(own) == 1]
-    tests = [(name, test, test.group_numbers()) for run in runs for name, test in run.tests.items()]
+    tests = [(name, test, test.group_numbers()) for run in group.records for name, test in run.tests.items()]
     if shows is None or not tests:
         return ""
     lines = [
-        f"With one seed over {len(set(numbers.tolist()))} {shows} in {test.n:,} images ({name})."
+        f"Over {len(set(numbers.tolist()))} {shows} in {test.n:,} images ({name})."
         if numbers is not None
-        else f"With one seed over {test.n:,} images ({name}) as if they were independent, so too narrow: the record "
-        f"does not say which of a few {shows} each of them shows."
+        else f"Over {test.n:,} images ({name}) as if they were independent, so too narrow: the record does not say "
+        f"which of a few {shows} each of them shows."
         for name, test, numbers in tests
     ]
     return " ".join(dict.fromkeys(lines))

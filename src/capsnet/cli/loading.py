@@ -43,7 +43,7 @@ def load_data(name: str, data_dir: Path | None, image_size: int | None) -> Datas
 def absolute(data: str) -> str:
     """A folder named relative to where the command was given must be found from elsewhere when resuming."""
     kind, colon, path = data.partition(":")
-    return f"folder:{Path(path).resolve()}" if kind == "folder" and colon else data
+    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" and colon else data
 
 
 def side(model: Classifier) -> int | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from capsnet.data import Batch
     from capsnet.evaluation import Count
     from capsnet.models import Classifier
-    from capsnet.predicting import Answer, Reading
+    from capsnet.predicting import Answer, PredictOptions
     from capsnet.team import Team
 
 
@@ -114,13 +114,13 @@ def predict(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is in images: file, class and length (the probability that it is there) for each, in order.
+    """Say what is in images: file, class and length (near 1: it is there) for each, in order.
 
     Images must look like those the model was trained on. Under torchrun the processes share the work.
     """
     from capsnet.models import load_model
     from capsnet.predicting import (
-        Reading,
+        PredictOptions,
         class_names,
         image_files,
         looks_inverted,
@@ -134,7 +134,7 @@ def predict(
     if all_scores and not as_json and target is None:
         raise CapsnetError("--scores is for JSON: add --json, or --out FILE")
     names, files = class_names(model, loaded), image_files(images)
-    reading = Reading(standardizes(model), invert, all_scores)
+    options = PredictOptions(standardizes(model), invert, all_scores)
     with Team() as team:
         if team.leads:
             first = next(files)
@@ -143,9 +143,9 @@ def predict(
                     f"note: {shown(first)} is light, and the model knows light digits on black: see --invert"
                 )
             files = chain((first,), files)
-        answers = predict_files(loaded, files, names, reading=reading, keep_going=keep_going, team=team)
+        answers = predict_files(loaded, files, names, options=options, keep_going=keep_going, team=team)
         if target is not None and team.leads:
-            _write_answers(target, model, images, files, answers, reading)
+            _write_answers(target, model, images, files, answers, options)
             return
         for answer in answers:  # there are none in a process that works for the first
             if as_json:
@@ -162,13 +162,13 @@ def _write_answers(
     images: list[Path],
     files: Iterator[Path],
     answers: Iterator[Answer],
-    reading: Reading,
+    options: PredictOptions,
 ) -> None:
     from capsnet.answers import AnswerFile
     from capsnet.models.base import find_pretrained
     from capsnet.predicting import BATCH_SIZE
 
-    with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE, reading) as file:
+    with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE, options) as file:
         file.take_up(files)
         added = file.append(answers)
     out.print(f"{shown(target)}: {file.kept + added:,} answers, {added:,} of them new")

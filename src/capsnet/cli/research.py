@@ -77,7 +77,7 @@ def compare(
     dataset = replace(dataset, name=absolute(data))
     with options_by_name(context):
         compared = run_comparison(dataset, options, Terminal(), learning_rate, image_size=image_size)
-    page = write_comparison(compared, out_folder / compared.experiment.name / "README.md")
+    page = write_comparison(compared, out_folder / compared.experiment.name / f"{scale.value}.md")
     if as_json:
         from capsnet.experiments.comparison import as_dict
 

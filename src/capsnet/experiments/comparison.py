@@ -5,24 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
 
 from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
-from capsnet.errors import CapsnetError, shown
+from capsnet.errors import CapsnetError, NotFinite, shown
 from capsnet.evaluation import batch_of
 from capsnet.experiments.figures import by_variant, dots
 from capsnet.experiments.grouping import Group
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
-from capsnet.experiments.record import Record, record_path
-from capsnet.experiments.running import Options, run_experiment
+from capsnet.experiments.record import Record
+from capsnet.experiments.running import Options, check_writable, chosen_variants, run_experiment
 from capsnet.experiments.sizes import Steps, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
 from capsnet.experiments.tuning import RATES, tuned, with_rate
 from capsnet.experiments.verdicts import Judgement, judgements, over
 from capsnet.experiments.watching import Unwatched, Watch
+from capsnet.files import read_json, write_json
+from capsnet.stepping import pick_device
 
 #: At the quick scale some minutes for each model on 2 cores with images of 28×28, choosing included.
 STEPS = Steps(quick=1000, full=10_000)
@@ -53,12 +57,13 @@ def compare(
 ) -> Group:
     """Train CapsNet and its controls alike, with every seed, and keep a record of each run.
 
-    A comparison that was stopped goes on when it is called again. Records are of these very images: where they have
-    changed, the old ones are not taken for answers about the new.
+    A comparison that was stopped goes on when it is called again. What was asked for, of which images, and the learning
+    rates that were chosen, are kept in PLAN-<scale>.json: results of other images or options are never mixed.
 
     Args:
         dataset: what to train and test on.
-        options: scale, seeds, folders and the like. Records lie in `options.out / short_name(dataset.name)`.
+        options: scale, seeds, folders and the like. Records lie in `options.out / short_name(dataset.name)`. With
+            resume=False what is there of this scale is thrown away first.
         watch: who watches.
         learning_rate: of all models. None: of each its own, `tuned`; the scale's for images that are made as they are
             asked for, such as overlapping digits.
@@ -68,40 +73,92 @@ def compare(
         The records, for `capsnet.results.write_comparison`, `capsnet.experiments.verdicts.judgements` and `answer`.
 
     Raises:
-        CapsnetError: the network does not fit the images; or as `run_experiment`.
+        CapsnetError: the network does not fit the images; results of other images or options are there; a folder that
+            cannot be written, or lies among the images; or as `run_experiment`.
         StoppedExperiment: by a signal.
     """
     if learning_rate is not None:
         changes["learning_rate"] = learning_rate
-    experiment = comparison(dataset, **changes)
-    _refuse_other_images(experiment, options)
-    if learning_rate is None and isinstance(dataset.train, Examples):
-        variants = experiment.variants(options.scale)
-        chosen = tuned(variants, dataset, options, watch or Unwatched())
-        rates = {variant.name: variant.training.learning_rate for variant in chosen}
-        experiment = comparison(dataset, rates, **changes)
-    return Group(experiment, options.scale, run_experiment(experiment, options, watch))
+    pixels = fingerprint(dataset)
+    experiment = comparison(dataset, pixels, **changes)
+    folder = options.out / experiment.name
+    variants = chosen_variants(experiment, options)
+    pick_device(options.device)
+    _refuse_among_images(folder, dataset)
+    check_writable(folder)
+    if not options.resume:
+        _forget(folder, options)
+        options = replace(options, resume=True)
+    asked = {
+        "pixels": pixels,
+        "steps": options.steps,
+        "precision": options.precision,
+        "learning_rate": learning_rate,
+        "image_size": changes.get("image_size"),
+    }
+    plan = folder / f"PLAN-{options.scale}.json"
+    if plan.exists():
+        _refuse_other(plan, asked)
+        rates = read_json(plan).get("rates")
+    else:
+        rates = None
+        if learning_rate is None and isinstance(dataset.train, Examples):
+            chosen = tuned(variants, dataset, options, watch or Unwatched())
+            rates = {variant.name: variant.training.learning_rate for variant in chosen}
+        write_json(plan, {"asked": asked, "rates": rates})
+    experiment = comparison(dataset, pixels, rates, **changes)
+    try:
+        records = run_experiment(experiment, options, watch)
+    except NotFinite as error:
+        raise NotFinite(
+            f"{error.args[0].partition(';')[0]}; compare all models at a smaller --learning-rate, in another --out"
+        ) from error
+    return Group(experiment, options.scale, records)
 
 
-def _refuse_other_images(experiment: Experiment, options: Options) -> None:
-    """Before minutes are spent on choosing learning rates."""
-    for variant in experiment.variants(options.scale) if options.resume else ():
-        path = record_path(options.out, experiment.name, variant.name, options.scale, 0)
-        if path.exists() and Record.read(path).pixels != variant.pixels:
+def _refuse_among_images(folder: Path, dataset: Dataset) -> None:
+    """Results in a folder of images would be taken for a class of them."""
+    if dataset.name.startswith("folder:"):
+        images = Path(dataset.name.removeprefix("folder:")).resolve()
+        if folder.resolve().is_relative_to(images):
             raise CapsnetError(
-                f"{path} holds the result of other images; choose another --out, or replace it with --no-resume"
+                f"{shown(folder)} lies among the images of {shown(images)}; choose another --out"
             )
 
 
-def comparison(dataset: Dataset, rates: Mapping[str, float] | None = None, **changes: Any) -> Experiment:
+def _forget(folder: Path, options: Options) -> None:
+    for file in (*folder.glob(f"*-{options.scale}-s*.json"), folder / f"PLAN-{options.scale}.json"):
+        file.unlink(missing_ok=True)
+    rmtree(options.work, ignore_errors=True)
+
+
+def _refuse_other(plan: Path, asked: Mapping[str, Any]) -> None:
+    before = read_json(plan).get("asked")
+    if before == asked:
+        return
+    names = {"pixels": "images", "learning_rate": "--learning-rate", "image_size": "--image-size"}
+    other = [
+        names.get(key, f"--{key}")
+        for key in asked
+        if not isinstance(before, dict) or before.get(key) != asked[key]
+    ]
+    raise CapsnetError(
+        f"{shown(plan.parent)} holds a comparison with other {_listed(other)}; choose another --out, or replace it "
+        "with --no-resume"
+    )
+
+
+def comparison(
+    dataset: Dataset, pixels: str | None, rates: Mapping[str, float] | None = None, **changes: Any
+) -> Experiment:
     """The recipe: one network at each scale, its three controls, and the three claims.
 
     Args:
         dataset: what to train and test on.
+        pixels: its `fingerprint`.
         rates: each variant's learning rate, by its name, chosen by `tuned`. None: the same for all.
         changes: of the `TrainConfig` that all models share.
     """
-    pixels = fingerprint(dataset)
     present = batch_of(dataset.test, range(1), torch.device("cpu")).labels.shape[1]
     changes.setdefault("schedule", "one-cycle")
 
@@ -111,15 +168,7 @@ def comparison(dataset: Dataset, rates: Mapping[str, float] | None = None, **cha
         ours = Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan)
         theirs = controls(like, plan, "sigmoid" if present > 1 else "softmax")
         alike = [replace(variant, pixels=pixels) for variant in (ours, *theirs)]
-        if rates is None:
-            return alike
-        return [
-            replace(
-                with_rate(v, rates[v.name]),
-                about=f"{v.about}; learning rate {rates[v.name]:g}, chosen for it",
-            )
-            for v in alike
-        ]
+        return [_at_own_rate(variant, (rates or {}).get(variant.name)) for variant in alike]
 
     name = short_name(dataset.name)
     error = "test error" if present == 1 else "error: not all of an image's classes found"
@@ -148,13 +197,19 @@ def comparison(dataset: Dataset, rates: Mapping[str, float] | None = None, **cha
     )
 
 
+def _at_own_rate(variant: Variant, rate: float | None) -> Variant:
+    if rate is None:
+        return variant
+    return replace(with_rate(variant, rate), about=f"{variant.about}; learning rate {rate:g}, chosen for it")
+
+
 def answer(found: Sequence[Judgement]) -> str:
     """One sentence: whether capsules help, as far as these runs can tell.
 
     Args:
         found: the comparison's `judgements`.
     """
-    if not found:
+    if len(found) < len(CONTROLS):
         return "No answer: not all models have been trained."
     better, worse, open_ = (
         [judgement.against for judgement in found if judgement.word.startswith(word)]
@@ -203,7 +258,7 @@ def as_dict(compared: Group) -> dict[str, Any]:
                 "against": judgement.against,
                 "difference": judgement.difference.mean,
                 "interval_95": [judgement.difference.low, judgement.difference.high],
-                "over": over(judgement.difference),
+                "over": over(judgement.difference, judgement.shows),
                 "p": judgement.p,
                 "p_holm": judgement.corrected,
                 "verdict": judgement.word,

@@ -142,8 +142,6 @@ class Record:
     code: str
     """SHA-256 of the package's Python files (first 12 digits), beside the commit in `environment`."""
     environment: dict[str, Any]
-    pixels: str | None = None
-    """The variant's fingerprint of its images."""
     format: int = 1
 
     def value(self, measure: str) -> float | None:

@@ -71,7 +71,7 @@ def run_experiment(experiment: Experiment, options: Options, watch: Watch | None
     todo = [(variant, seed) for seed in seeds for variant in variants]
     pick_device(options.device)
     found = {(variant.name, seed): _existing(experiment, variant, seed, options) for variant, seed in todo}
-    _check_writable(options.out)
+    check_writable(options.out)
     loaded = _Loader(experiment, options)
     for variant, seed in todo:
         if found[variant.name, seed] is None:
@@ -146,7 +146,6 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
         arrays={name: PackedArray.of(array) for name, array in findings.arrays.items()},
         code=code_fingerprint(),
         environment=result["environment"],
-        pixels=variant.pixels,
     )
 
 
@@ -194,13 +193,18 @@ def _existing(experiment: Experiment, variant: Variant, seed: int, options: Opti
     record = Record.read(path)
     if record.settings != variant.settings(seed):
         raise CapsnetError(
-            f"{path} holds the result of other settings ({record.steps:,} steps) or other images; choose another "
-            "--out, or replace it with --no-resume"
+            f"{path} holds the result of other settings ({record.steps:,} steps); choose another --out, or "
+            "replace it with --no-resume"
         )
     return record
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
+    """Make a folder for results, or refuse it.
+
+    Raises:
+        CapsnetError: nothing can be written there.
+    """
     probe = out / ".writable"
     try:
         out.mkdir(parents=True, exist_ok=True)

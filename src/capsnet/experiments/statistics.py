@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from capsnet.evaluation import wilson_interval
 from capsnet.experiments.record import Answers, Record
 
 #: z of a two-sided 95 % interval.
@@ -73,9 +74,9 @@ def crossed_interval(values: ArrayLike, groups: NDArray[Any] | None = None) -> t
 def estimate(records: Sequence[Record], measure: str) -> Estimate | None:
     """Mean of a measure over the seeds of one variant; None if no run has it.
 
-    The interval of an error is over seeds and test set, `crossed_interval`; of a metric over seeds, Student's. Of a
-    single run it is over its test set: `cluster_interval` over what the images show where several show the same, else
-    Wilson's over the images.
+    The interval of an error is over seeds and test set, `crossed_interval`, and covers Wilson's of the mean error,
+    which is sound for few; of a metric it is over seeds, Student's. Of a single run it is over its test set:
+    `cluster_interval` over what the images show where several show the same, else Wilson's over the images.
     """
     found = [(record, value) for record in records if (value := record.value(measure)) is not None]
     if not found:
@@ -86,6 +87,10 @@ def estimate(records: Sequence[Record], measure: str) -> Estimate | None:
         if tests is None:
             return Estimate(mean(values), *t_interval(values), len(values), stdev(values), None)
         low, high = crossed_interval(tests.wrong, tests.groups)
+        if tests.groups is None:  # of few errors nothing varies: not less than is told of one run
+            n = tests.wrong.shape[1]
+            least, most = wilson_interval(round(n * mean(values)), n)
+            low, high = min(low, least), max(high, most)
         return Estimate(mean(values), max(0.0, low), min(1.0, high), len(values), stdev(values), tests.unit)
     tested = found[0][0].tests.get(measure)
     if tests is None or tested is None:

@@ -26,9 +26,11 @@ from capsnet.training import Enough, Interrupted, Progress, Silent, train
 class StoppedExperiment(Interrupted):
     """The process was asked to end; the run's state is saved."""
 
-    def __init__(self, number: int, run: Run) -> None:
+    def __init__(self, number: int, run: Run, resume: bool) -> None:
         super().__init__(number, run)
-        self.args = ("interrupted; the same command goes on from here",)
+        self.args = (
+            f"interrupted; the same command{'' if resume else ' without --no-resume'} goes on from here",
+        )
 
 
 class EqualAccuracy(Enough):
@@ -162,7 +164,7 @@ def train_variant(
             evaluation = reached.evaluation
             run.finish(model, _result(reached, model, config))
         except Interrupted as interruption:
-            raise StoppedExperiment(interruption.number, run) from interruption
+            raise StoppedExperiment(interruption.number, run, resume) from interruption
     return Trial(model.eval(), run, evaluation)
 
 

@@ -43,6 +43,11 @@ def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch
         StoppedExperiment: by a signal; calling again goes on.
     """
     inner = inner_split(dataset)
+    if not len(inner.test):
+        raise CapsnetError(
+            f"{dataset.name}: a learning rate cannot be chosen with one training image in each class; add images, or "
+            "name one for all models with --learning-rate"
+        )
     chosen = []
     for number, variant in enumerate(variants):
         errors = {}
