@@ -27,6 +27,7 @@ from capsnet.experiments.multimnist import digit_errors, errors_by_overlap
 from capsnet.experiments.recipe import Stop, Variant
 from capsnet.experiments.record import Answers, PackedArray, read_records, record_path
 from capsnet.experiments.routing_iterations import slope
+from capsnet.experiments.separation import like_answers
 from capsnet.experiments.training_runs import StoppedExperiment, prepared, train_variant, with_options
 from capsnet.experiments.viewpoint import split
 from capsnet.explain import MEASURES
@@ -427,6 +428,12 @@ def test_digits_found_and_errors_by_overlap_on_hand_worked_pairs() -> None:
 
 
 @pytest.mark.quick
+def test_a_digit_that_was_found_has_its_answers_colour() -> None:
+    labels = np.array([[7, 0], [2, 8], [4, 1], [6, 4], [5, 3]], np.uint8)
+    answers = np.array([[0, 7], [2, 8], [1, 6], [6, 9], [9, 8]], np.uint8)
+    assert like_answers(labels, answers).tolist() == [[1, 0], [0, 1], [1, 0], [0, 1], [0, 1]]
+
+
 def test_a_record_keeps_every_answer_and_array(tmp_path: Path) -> None:
     wrong = torch.rand(101, generator=torch.Generator().manual_seed(0)) < 0.3
     scores = torch.tensor([[0.0, 1.0]]).repeat(101, 1)

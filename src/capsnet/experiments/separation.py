@@ -60,6 +60,11 @@ def separation_figure(name: str, record: Record) -> Picture:
     drawings = record.array("drawings")
     absent, absent_drawings = record.array("absent"), record.array("absent_drawings")
     nothing = [""] * len(inputs)
+    order = like_answers(labels, answers)
+    true, true_drawings = (
+        np.stack([rows[places] for rows, places in zip(found, order, strict=True)]) if len(found) else found
+        for found in (labels, record.array("true_drawings"))
+    )
     rows: list[tuple[str, list[NDArray[Any]], list[str]]] = [
         ("input", list(inputs), [f"{a} and {b}" for a, b in labels]),
         ("drawn", [coloured(pair) for pair in drawings], [f"says {a}, {b}" for a, b in answers]),
@@ -70,7 +75,7 @@ def separation_figure(name: str, record: Record) -> Picture:
             [shared_out(image, pair) for image, pair in zip(inputs, drawings, strict=True)],
             nothing,
         ),
-        ("the true digits", [coloured(pair) for pair in record.array("true_drawings")], nothing),
+        ("the true digits", [coloured(pair) for pair in true_drawings], [f"{a}, {b}" for a, b in true]),
         ("a digit not there", list(absent_drawings), [f"as {a}" for a in absent]),
     ]
     columns = max(1, len(inputs))
@@ -92,9 +97,16 @@ def separation_figure(name: str, record: Record) -> Picture:
         f"The first {RIGHT} test pairs that {record.variant} answers right and the first {WRONG} that it answers "
         "wrong (✗). Drawn: both answers decoded alone, one in red and one in green. Shared out: the input's lit pixels "
         "in the colour of the capsule that draws them brightest, yellow where both do. The true digits: the capsules "
-        "of the digits that are there. A digit not there: a capsule that is neither there nor an answer.",
+        "of the digits that are there, one that was found in its answer's colour. A digit not there: a capsule that is "
+        "neither there nor an answer.",
         wide=True,
     )
+
+
+def like_answers(labels: NDArray[np.uint8], answers: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The order of each pair of labels (n, 2) in which one that was found stands where the answers (n, 2) have it."""
+    crossed = (labels == answers[:, ::-1]).any(axis=1)
+    return np.where(crossed[:, None], [1, 0], [0, 1])
 
 
 def coloured(pair: NDArray[Any]) -> NDArray[np.uint8]:
