@@ -132,6 +132,9 @@ def test_train_then_evaluate_then_predict(capsnet: Command, finished: Path, pict
     ]
     assert {line["label"] for line in lines} <= {"bright", "dark"}
     assert all(0 <= line["score"] < 1 for line in lines)
+    told = json.loads(capsnet("predict", finished, pictures / "dark" / "1.png", "--scores", "--json").out)
+    assert told["scores"].keys() == {"bright", "dark"}
+    assert told["score"] == max(told["scores"].values())
 
 
 def test_resuming_a_finished_run_says_so(capsnet: Command, finished: Path) -> None:
