@@ -152,7 +152,7 @@ EXPERIMENT = Experiment(
         ),
         "full": ("affnist-synth in place of affNIST, unless its files are given",),
     },
-    cost={"quick": "about 95 minutes on one core", "full": "about 30 minutes on one data-centre GPU"},
+    cost={"quick": "about 35 minutes on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(

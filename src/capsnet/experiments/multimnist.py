@@ -136,7 +136,7 @@ EXPERIMENT = Experiment(
         "quick": (*NARROW, NARROW_BASELINE, "batches of 64"),
         "full": ("the test pairs are our own; the paper's are not published",),
     },
-    cost={"quick": "about 60 minutes on 2 cores", "full": "hours on one data-centre GPU; see --steps"},
+    cost={"quick": "about 35 minutes on 2 cores", "full": "hours on one data-centre GPU; see --steps"},
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(

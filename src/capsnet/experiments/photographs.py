@@ -99,7 +99,7 @@ CIFAR10 = Experiment(
         ),
         "full": ("the number of steps is ours; the paper does not give it",),
     },
-    cost={"quick": "about 20 minutes on 2 cores", "full": "hours on one data-centre GPU; see --steps"},
+    cost={"quick": "about 15 minutes on 2 cores", "full": "hours on one data-centre GPU; see --steps"},
     seeds={"smoke": 2, "quick": 2, "full": 7},
     variants=cifar10_variants,
     measures=(Measure("test", "test error, single models", published={"leaky-r3": "10.6 (ensemble of 7)"}),),
