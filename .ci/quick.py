@@ -18,7 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the tests read beside the package itself.
-NEEDED = ("tests", "torture", "pyproject.toml", "README.md", "constraints.txt", "constraints-oldest.txt")
+NEEDED = (
+    "tests",
+    "torture",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "constraints.txt",
+    "constraints-oldest.txt",
+)
 #: Variables that would let the checkout, or another environment, in.
 STRANGE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
