@@ -11,6 +11,7 @@ import torch
 from capsnet.data import Dataset, Examples, load, short_name
 from capsnet.errors import CapsnetError, NotFinite
 from capsnet.experiments import Options, tuning
+from capsnet.experiments import comparison as comparing
 from capsnet.experiments.comparison import CONTROLS, answer, compare, comparison
 from capsnet.experiments.recipe import Measure, Variant
 from capsnet.experiments.statistics import Difference, Verdict
@@ -123,6 +124,21 @@ def test_what_was_chosen_is_what_counts() -> None:
         assert variant.training.learning_rate == rates[variant.name]
         assert f"learning rate {rates[variant.name]:g}, chosen for it" in variant.about
     assert "0.0003, 0.001, 0.003" in experiment.protocol
+
+
+def test_to_begin_anew_throws_away_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = (tmp_path / "reproduce" / "run" / "x", tmp_path / "mnist5k" / "runs" / "full" / "x")
+    gone = tmp_path / "mnist5k" / "runs" / "smoke" / "x"
+    for file in (*kept, gone):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    asked: list[Options] = []
+    monkeypatch.setattr(comparing, "run_experiment", lambda _, options, __: asked.append(options) or [])
+    options = Options(scale="smoke", out=tmp_path, work=tmp_path / "reproduce", resume=False)
+    compare(load("mnist5k"), options, learning_rate=0.001)
+    assert all(file.exists() for file in kept)
+    assert not gone.exists()
+    assert (asked[0].resume, asked[0].work) == (True, tmp_path / "mnist5k" / "runs" / "smoke")
 
 
 def test_one_training_image_in_each_class_is_too_few_to_choose_by(tmp_path: Path) -> None:

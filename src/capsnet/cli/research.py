@@ -36,7 +36,7 @@ def compare(
     scale: Annotated[
         Scale, typer.Option(help="quick: narrow networks, 2 cores. full: the published width, a GPU.")
     ] = Scale.quick,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each model.")] = 5,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each model. Default: 5.")] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of each. Default: 1,000, full 10,000.")
     ] = None,
@@ -55,7 +55,6 @@ def compare(
     """Do capsules help on these images? Train CapsNet and its controls alike, and judge the difference."""
     from dataclasses import replace
 
-    from capsnet.data import short_name
     from capsnet.experiments.comparison import compare as run_comparison
     from capsnet.experiments.running import Options
     from capsnet.experiments.watching import Terminal
@@ -66,7 +65,6 @@ def compare(
         scale=scale.value,
         seeds=seeds,
         out=out_folder,
-        work=out_folder / short_name(absolute(data)) / "runs",
         device=device,
         steps=steps,
         precision=precision.value if precision else None,

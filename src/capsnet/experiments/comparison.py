@@ -62,8 +62,9 @@ def compare(
 
     Args:
         dataset: what to train and test on.
-        options: scale, seeds, folders and the like. Records lie in `options.out / short_name(dataset.name)`. With
-            resume=False what is there of this scale is thrown away first.
+        options: scale, seeds, folder and the like. All lies in `options.out / short_name(dataset.name)`, the trainings
+            too, in runs/<scale>; `options.work` is not used. With resume=False what is there of this scale is thrown
+            away first.
         watch: who watches.
         learning_rate: of all models. None: of each its own, `tuned`; the scale's for images that are made as they are
             asked for, such as overlapping digits.
@@ -87,8 +88,8 @@ def compare(
     _refuse_among_images(folder, dataset)
     check_writable(folder)
     if not options.resume:
-        _forget(folder, options)
-        options = replace(options, resume=True)
+        _forget(folder, options.scale)
+    options = replace(options, work=folder / "runs" / options.scale, resume=True)
     asked = {
         "pixels": pixels,
         "steps": options.steps,
@@ -126,10 +127,10 @@ def _refuse_among_images(folder: Path, dataset: Dataset) -> None:
             )
 
 
-def _forget(folder: Path, options: Options) -> None:
-    for file in (*folder.glob(f"*-{options.scale}-s*.json"), folder / f"PLAN-{options.scale}.json"):
+def _forget(folder: Path, scale: Scale) -> None:
+    for file in (*folder.glob(f"*-{scale}-s*.json"), folder / f"PLAN-{scale}.json"):
         file.unlink(missing_ok=True)
-    rmtree(options.work, ignore_errors=True)
+    rmtree(folder / "runs" / scale, ignore_errors=True)
 
 
 def _refuse_other(plan: Path, asked: Mapping[str, Any]) -> None:

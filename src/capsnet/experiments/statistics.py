@@ -121,7 +121,7 @@ class Difference:
 def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure: str) -> Difference | None:
     """Ours minus theirs, paired by seed, and by test image where a measure is an error.
 
-    With two or more common seeds: `crossed_interval` of the differences of answers, and its t test; of metrics
+    With two or more common seeds: `crossed_interval` of the differences of answers, and the p it ends at; of metrics
     Student's interval and t test of the differences over seeds. With one, and a test set: those of the difference of
     answers to the same images, which say nothing about other seeds. Over groups of images where they are known, as
     `cluster_interval`; else Wald's interval for McNemar's table and McNemar's exact test, which sees only the answers
