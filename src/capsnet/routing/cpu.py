@@ -61,7 +61,7 @@ def forward(
         _numpy(weight).reshape(-1),
         _numpy(u.new_empty(0) if bias is None else bias).reshape(-1),
     )
-    bounds, tasks = _divide(u, weight)
+    bounds, tasks = _divide(len(u), weight)
     v = torch.empty((len(u), parents, dim), **_FLOATS)
     s_all = torch.empty((iterations, *v.shape), **_FLOATS)
     v_, s_ = v.numpy(), s_all.numpy()
@@ -70,14 +70,14 @@ def forward(
         return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
     for group in _groups(len(u)):
         partial = _in_lanes(u_[group], v, _PARTS)
-        V, work = _in_lanes(u_[group], v, 2)
+        V, (work,) = _in_lanes(u_[group], v, 1), _in_lanes(u_[group], v, 1)
         V[:] = 0
         for t in range(iterations):
             uniform = t == 0
-            fixed = (u_[group], w, parents, dim, V, V, uniform, leaky, False, bounds)
+            fixed = (u_[group], w, parents, dim, V, uniform, leaky, bounds)
             parallel.for_each(kernels.sum_over_children, ((*fixed, *parts, partial) for parts in tasks))
             coupling = 1 / (parents + leaky) if uniform else 1.0
-            kernels.finish_iteration(partial, coupling, b, V, work, s_[t, group], v_[group])
+            kernels.finish_iteration(partial, coupling, b, V[0], work, s_[t, group], v_[group])
     return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
 
 
@@ -119,23 +119,26 @@ def backward(
     du, dweight = torch.empty(u.shape, **_FLOATS), torch.empty(weight.shape, **_FLOATS)
     du_, dw = du.numpy(), dweight.numpy().reshape(-1)
     dbias = torch.zeros(parents * dim, **_FLOATS)
-    bounds, tasks = _divide(u, weight)
+    bounds, tasks = _divide(
+        -(-len(u) // _LANES) * _LANES, weight
+    )  # a sample that is alone costs a block's time
     for group in _groups(len(u)):
         x = u_[group]
-        s, V, ds = (_in_lanes(x, dv, iterations) for _ in range(3))
+        s, directions = _in_lanes(x, dv, iterations), _in_lanes(x, dv, 2 * iterations)
         G, work = _in_lanes(x, dv, 2)
-        kernels.start_backward(s_[:, group], dv_[group], s, V, ds, work)
+        ds = directions[1::2]
+        kernels.start_backward(s_[:, group], dv_[group], s, directions, work)
         if gradient == "all":
             G[:] = 0
             partial = _in_lanes(x, dv, _PARTS)
             for t in range(iterations - 1, 0, -1):
-                fixed = (x, w, parents, dim, V[t], ds[t], False, leaky, True, bounds)
+                fixed = (x, w, parents, dim, directions[2 * t : 2 * t + 2], False, leaky, bounds)
                 parallel.for_each(kernels.sum_over_children, ((*fixed, *parts, partial) for parts in tasks))
                 kernels.finish_backward(partial, G, s[t - 1], ds[t - 1], dim)
         else:
             ds[:-1] = 0
         overwrite = group.start == 0
-        options = (x, w, parents, dim, V, ds, leaky, gradient == "all", overwrite)
+        options = (x, w, parents, dim, directions, leaky, gradient == "all", overwrite)
         children = ((bounds[lo], bounds[hi]) for lo, hi in tasks)
         parallel.for_each(kernels.input_gradients, ((*options, *some, du_[group], dw) for some in children))
         dbias += torch.from_numpy(ds).reshape(-1, parents * dim, _LANES).sum((0, 2))
@@ -182,10 +185,10 @@ def _groups(samples: int) -> list[slice]:
     return [slice(at, min(at + _SAMPLES, samples)) for at in range(0, samples, _SAMPLES)]
 
 
-def _divide(u: Batched, weight: Weight) -> tuple[Any, list[tuple[int, int]]]:
+def _divide(samples: int, weight: Weight) -> tuple[Any, list[tuple[int, int]]]:
     """The children's parts, the same for any batch and number of threads; and which of them make up a task."""
     bounds = np.arange(_PARTS + 1) * len(weight) // _PARTS
-    tasks = min(_PARTS, max(1, len(u) * weight.numel() // _TASK))
+    tasks = min(_PARTS, max(1, samples * weight.numel() // _TASK))
     return bounds, list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
 
 

@@ -14,19 +14,19 @@ from numba import boolean, float32, int64, types
 
 from capsnet.compiled import compiled
 from capsnet.routing.lanes import (
-    add_both,
     add_scaled,
-    dot,
-    dot_both,
     gather,
     multiply,
     multiply_transposed,
     outer,
+    room,
     scatter,
     softmax,
     squash,
     squash_backward,
     through_softmax,
+    vote,
+    vote_gradients,
 )
 from capsnet.routing.simd import LANES, add, broadcast, load, mul, splat, store
 from capsnet.routing.single import first_of_one, next_of_one, sum_for_one
@@ -35,6 +35,10 @@ __all__ = ["first_of_one", "next_of_one"]  # with those below: what `capsnet.rou
 
 #: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
 _TOGETHER, _TOGETHER_LAST = 32, 8
+#: Children that are voted for together share what is read of a block's directions and sums. Up to so many, while
+#: so many vectors hold their votes, and in the last pass their votes' gradients of all samples.
+_SHARING, _VOTES = 8, 3200
+_SHARING_LAST, _GRADIENTS = 4, 6400
 #: Up to so many samples are faster one by one than in a block that is mostly empty.
 _FEW = 4
 
@@ -43,21 +47,15 @@ _ROWS = float32[:, ::1]
 _ANY = types.Array(float32, 3, "A")
 
 
-@compiled(
-    types.void(
-        _ANY, _FLAT, int64, int64, _FLAT, _FLAT, boolean, boolean, boolean, int64[::1], int64, int64, _ROWS
-    )
-)
+@compiled(types.void(_ANY, _FLAT, int64, int64, _ROWS, boolean, boolean, int64[::1], int64, int64, _ROWS))
 def sum_over_children(
     u: Any,
     w: Any,
     parents: int,
     dim: int,
-    V: Any,
-    ds: Any,
+    directions: Any,
     uniform: bool,
     leaky: bool,
-    backward: bool,
     bounds: Any,
     part_lo: int,
     part_hi: int,
@@ -68,22 +66,22 @@ def sum_over_children(
     Args:
         u, w: children (batch, in_caps, in_dim), and W as flat numbers.
         parents, dim: out_caps, out_dim.
-        V, ds: in lanes; V is not read where uniform, ds only where backward.
-        uniform: the first iteration, all couplings equal; they are left out of the sum.
+        directions: (1 or 2, numbers in lanes): V, and for the backward sum ds.
+        uniform: the first iteration, all couplings equal; they are left out of the sum, directions are not read.
         leaky: see `capsnet.routing.route`.
-        backward: which of the two sums.
         bounds: part n has the children bounds[n] … bounds[n + 1] − 1.
         part_lo, part_hi: the first part to sum, and the first that is left out.
         out: (parts, numbers in lanes); these parts are overwritten.
     """
     batch, _, in_dim = u.shape
-    width = parents * dim
+    rows, width, sizes = len(directions), parents * dim, (in_dim, parents, dim)
     in_blocks = batch  # the first samples, which travel together
-    if not backward and batch % LANES <= _FEW:
+    if rows == 1 and batch % LANES <= _FEW:
         in_blocks -= batch % LANES
-    x = np.empty(_TOGETHER * in_dim * LANES, np.float32)
-    votes = np.empty(width * LANES, np.float32)
-    c, db = np.empty(parents * LANES, np.float32), np.empty(parents * LANES, np.float32)
+    row = parents * LANES
+    sharing = max(1, min(_SHARING, _VOTES // width))
+    x, votes = room(_TOGETHER * in_dim * LANES), room(sharing * width * LANES)
+    factors = room(sharing * rows * row)
     for part in range(part_lo, part_hi):
         child_lo, child_hi, sums = bounds[part], bounds[part + 1], out[part]
         for k in range(sums.size):
@@ -96,20 +94,17 @@ def sum_over_children(
                 if uniform:
                     multiply(w, i0 * in_dim * width, x, 0, (i1 - i0) * in_dim, width, False, sums, at)
                     continue
-                for i in range(i0, i1):
-                    x0 = (i - i0) * in_dim * LANES
-                    multiply(w, i * in_dim * width, x, x0, in_dim, width, True, votes, 0)
-                    if backward:
-                        dot_both(votes, V, ds, at, parents, dim, c, db)
-                        softmax(c, parents, leaky)
-                        through_softmax(c, db, parents)
-                        add_scaled(db, votes, 0, parents, dim, sums, at)
-                    else:
-                        dot(votes, V, at, parents, dim, c)
-                        softmax(c, parents, leaky)
-                        add_scaled(c, votes, 0, parents, dim, sums, at)
+                for i in range(i0, i1, sharing):
+                    children = min(sharing, i1 - i)
+                    w0, x0 = i * in_dim * width, (i - i0) * in_dim * LANES
+                    vote(w, w0, x, x0, children, sizes, votes, directions, 0, rows, at, factors)
+                    for f in range(0, children * rows * row, rows * row):
+                        softmax(factors, f, parents, leaky)
+                        if rows == 2:
+                            through_softmax(factors, f, factors, f + row, parents)
+                    add_scaled(factors, (rows - 1) * row, rows * row, votes, children, parents, dim, sums, at)
         for sample in range(in_blocks, batch):
-            at = in_blocks * width + sample - in_blocks
+            at, V = in_blocks * width + sample - in_blocks, directions[0]
             sum_for_one(u, sample, w, parents, dim, V, at, uniform, leaky, child_lo, child_hi, sums)
 
 
@@ -144,14 +139,16 @@ def finish_iteration(partial: Any, coupling: float, bias: Any, V: Any, work: Any
             store(V, k, add(load(V, k), load(work, k)))
 
 
-@compiled(types.void(types.Array(float32, 4, "A"), _ANY, _ROWS, _ROWS, _ROWS, _FLAT))
-def start_backward(s_all: Any, dv: Any, s: Any, V: Any, ds: Any, work: Any) -> None:
+@compiled(types.void(types.Array(float32, 4, "A"), _ANY, _ROWS, _ROWS, _FLAT))
+def start_backward(s_all: Any, dv: Any, s: Any, directions: Any, work: Any) -> None:
     """Bring s_all into lanes; V of every iteration, and ds of the last one.
 
     Args:
         s_all: (iterations, batch, out_caps, out_dim).
         dv: (batch, out_caps, out_dim).
-        s, V, ds: (iterations, numbers in lanes), overwritten; of ds the last iteration only.
+        s: (iterations, numbers in lanes), overwritten.
+        directions: (2 · iterations, numbers in lanes): V of iteration t in row 2t, overwritten; ds in row 2t + 1,
+            of the last iteration only.
         work: numbers in lanes, overwritten.
     """
     iterations, batch, parents, dim = s_all.shape
@@ -160,19 +157,20 @@ def start_backward(s_all: Any, dv: Any, s: Any, V: Any, ds: Any, work: Any) -> N
         at = b0 * width
         gather(dv, b0, 0, parents, work, at)
         for t in range(iterations):
+            V = directions[2 * t]
             gather(s_all[t], b0, 0, parents, s[t], at)
             for k in range(at, at + width * LANES, LANES):
                 if t == 0:
-                    store(V[0], k, splat(np.float32(0)))
+                    store(V, k, splat(np.float32(0)))
                 else:
-                    store(V[t], k, load(s[t - 1], k))
+                    store(V, k, load(s[t - 1], k))
             if t > 0:
                 for j in range(parents):
-                    squash(V[t], at + j * dim * LANES, dim)
+                    squash(V, at + j * dim * LANES, dim)
                 for k in range(at, at + width * LANES, LANES):
-                    store(V[t], k, add(load(V[t], k), load(V[t - 1], k)))
+                    store(V, k, add(load(V, k), load(directions[2 * t - 2], k)))
         for k in range(at, at + width * LANES, dim * LANES):
-            squash_backward(s[iterations - 1], k, work, k, dim, ds[iterations - 1], k)
+            squash_backward(s[iterations - 1], k, work, k, dim, directions[2 * iterations - 1], k)
 
 
 @compiled(types.void(_ROWS, _FLAT, _FLAT, _FLAT, int64))
@@ -187,16 +185,13 @@ def finish_backward(partial: Any, G: Any, s: Any, ds: Any, dim: int) -> None:
         squash_backward(s, first, G, first, dim, ds, first)
 
 
-@compiled(
-    types.void(_ANY, _FLAT, int64, int64, _ROWS, _ROWS, boolean, boolean, boolean, int64, int64, _ANY, _FLAT)
-)
+@compiled(types.void(_ANY, _FLAT, int64, int64, _ROWS, boolean, boolean, boolean, int64, int64, _ANY, _FLAT))
 def input_gradients(
     u: Any,
     w: Any,
     parents: int,
     dim: int,
-    V: Any,
-    ds: Any,
+    directions: Any,
     leaky: bool,
     through_couplings: bool,
     fresh: bool,
@@ -209,43 +204,49 @@ def input_gradients(
 
     Args:
         u, w, parents, dim, leaky, child_lo, child_hi: as in `sum_over_children`.
-        V, ds: (iterations, numbers in lanes); ds is 0 where no gradient flows through an iteration.
+        directions: as in `start_backward`; ds is 0 where no gradient flows through an iteration.
         through_couplings: all iterations; otherwise the last one alone, its couplings constant.
         fresh: overwrite dw; otherwise add to it.
         du: (batch, in_caps, in_dim), overwritten.
         dw: flat, like w.
     """
     batch, _, in_dim = u.shape
-    iterations, width = V.shape[0], parents * dim
+    rows, width, sizes = len(directions), parents * dim, (in_dim, parents, dim)
     blocks = (batch + LANES - 1) // LANES
-    in_block = (
-        _TOGETHER_LAST * in_dim + 1
-    ) * LANES  # + 1: a power of two puts all blocks in one set of the cache
-    x, dx = np.empty(blocks * in_block, np.float32), np.empty(blocks * in_block, np.float32)
-    votes, dvotes = np.empty(width * LANES, np.float32), np.empty(blocks * width * LANES, np.float32)
-    c, db = np.empty(parents * LANES, np.float32), np.empty(parents * LANES, np.float32)
-    first = 1 if through_couplings else max(1, iterations - 1)
+    sharing = max(1, min(_SHARING_LAST, _GRADIENTS // (blocks * width)))
+    # One vector more than needed: a multiple of 4 KiB puts all blocks in one set of the first-level cache.
+    in_block, out_block = (_TOGETHER_LAST * in_dim + 1) * LANES, (sharing * width + 1) * LANES
+    x, dx = room(blocks * in_block + 7 * LANES), room(blocks * in_block)
+    votes, dvotes = room(sharing * width * LANES), room(blocks * out_block)
+    row = parents * LANES
+    factors = room(sharing * rows * row)
     uniform = np.float32(1 / (parents + leaky))
+    first = 1 if through_couplings else max(1, rows // 2 - 1)
     for i0 in range(child_lo, child_hi, _TOGETHER_LAST):
         i1 = min(child_hi, i0 + _TOGETHER_LAST)
         for b in range(blocks):
             gather(u, b * LANES, i0, i1, x, b * in_block)
-        for i in range(i0, i1):
-            w0, at = i * in_dim * width, (i - i0) * in_dim * LANES
+        for i in range(i0, i1, sharing):
+            children = min(sharing, i1 - i)
+            at, w0 = (i - i0) * in_dim * LANES, i * in_dim * width
             for b in range(blocks):
-                p = b * width * LANES
-                multiply(w, w0, x, b * in_block + at, in_dim, width, True, votes, 0)
-                for k in range(p, p + width * LANES, LANES):
-                    store(dvotes, k, mul(load(ds[0], k), splat(uniform)))
-                for t in range(first, iterations):
-                    dot_both(votes, V[t], ds[t], p, parents, dim, c, db)
-                    softmax(c, parents, leaky)
-                    if through_couplings:
-                        through_softmax(c, db, parents)
-                        add_both(c, ds[t], db, V[t], p, parents, dim, dvotes)
-                    else:
-                        add_scaled(c, ds[t], p, parents, dim, dvotes, p)
-                multiply_transposed(w, w0, dvotes, p, in_dim, width, dx, b * in_block + at)
-            outer(x, at, in_block, dvotes, blocks, in_dim, width, fresh, votes, dw, w0)
+                p, x0, y0 = b * width * LANES, b * in_block + at, b * out_block
+                vote(w, w0, x, x0, children, sizes, votes, directions, 2 * first, rows, p, factors)
+                for n in range(children):
+                    for t in range(2 * first, rows, 2):
+                        f = (n * rows + t) * row
+                        softmax(factors, f, parents, leaky)
+                        if through_couplings:
+                            through_softmax(factors, f, factors, f + row, parents)
+                        else:
+                            for k in range(f + row, f + 2 * row):
+                                factors[k] = 0
+                vote_gradients(factors, directions, uniform, first, p, children, parents, dim, dvotes, y0)
+                for n in range(children):
+                    wn, xn, yn = w0 + n * in_dim * width, x0 + n * in_dim * LANES, y0 + n * width * LANES
+                    multiply_transposed(w, wn, dvotes, yn, in_dim, width, dx, xn)
+            for n in range(children):
+                wn, xn, yn = w0 + n * in_dim * width, at + n * in_dim * LANES, n * width * LANES
+                outer(x, xn, in_block, dvotes, yn, out_block, blocks, in_dim, width, fresh, votes, dw, wn)
         for b in range(blocks):
             scatter(dx, b * in_block, b * LANES, i0, i1, du)

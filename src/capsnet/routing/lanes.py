@@ -20,14 +20,20 @@ from capsnet.routing.simd import (
     div,
     exp,
     fma,
+    fma_along,
+    fma_numbers,
+    fma_vectors,
     load,
+    load_eight,
     maximum,
     mul,
     splat,
     sqrt,
     store,
+    store_eight,
     sub,
     totals,
+    transpose,
 )
 
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.finfo(np.float32).tiny
@@ -36,31 +42,56 @@ helper = compiled()
 
 
 @helper
+def room(size: int) -> Any:
+    """Room for numbers; vectors start with a line of the cache, since one that lies in two takes two accesses."""
+    numbers = np.empty(size + LANES, np.float32)
+    first = -(numbers.ctypes.data // 4) % LANES
+    return numbers[first : first + size]
+
+
+@helper
+def _zeros() -> Any:
+    z = splat(_ZERO)
+    return z, z, z, z, z, z, z, z
+
+
+@helper
 def gather(u: Any, b0: int, i0: int, i1: int, out: Any, at: int) -> None:
     """u[b0 : b0 + 16, i0 : i1] in lanes: (children · in_dim, 16) from out[at]."""
-    in_dim = u.shape[2]
-    here = min(LANES, u.shape[0] - b0)
+    in_dim, here, size = u.shape[2], min(LANES, u.shape[0] - b0), (i1 - i0) * u.shape[2]
+    done = 0
+    if here == LANES and _are_rows(u):
+        done = size - size % LANES
+        row = u.strides[0] // 4
+        for k in range(0, done, LANES):
+            transpose(u, b0 * row + i0 * in_dim + k, row, out, at + k * LANES, LANES)
     for lane in range(here):
-        k = at + lane
-        for i in range(i0, i1):
-            for c in range(in_dim):
-                out[k] = u[b0 + lane, i, c]
-                k += LANES
+        for k in range(done, size):
+            out[at + k * LANES + lane] = u[b0 + lane, i0 + k // in_dim, k % in_dim]
     for lane in range(here, LANES):
-        for k in range((i1 - i0) * in_dim):
+        for k in range(size):
             out[at + k * LANES + lane] = 0
 
 
 @helper
 def scatter(lanes: Any, at: int, b0: int, i0: int, i1: int, out: Any) -> None:
     """The inverse of `gather`."""
-    in_dim = out.shape[2]
-    for lane in range(min(LANES, out.shape[0] - b0)):
-        k = at + lane
-        for i in range(i0, i1):
-            for c in range(in_dim):
-                out[b0 + lane, i, c] = lanes[k]
-                k += LANES
+    in_dim, here, size = out.shape[2], min(LANES, out.shape[0] - b0), (i1 - i0) * out.shape[2]
+    done = 0
+    if here == LANES and _are_rows(out):
+        done = size - size % LANES
+        row = out.strides[0] // 4
+        for k in range(0, done, LANES):
+            transpose(lanes, at + k * LANES, LANES, out, b0 * row + i0 * in_dim + k, row)
+    for lane in range(here):
+        for k in range(done, size):
+            out[b0 + lane, i0 + k // in_dim, k % in_dim] = lanes[at + k * LANES + lane]
+
+
+@helper
+def _are_rows(u: Any) -> Any:
+    """Whether a sample's numbers lie one after the other."""
+    return u.strides[2] == 4 and u.strides[1] == 4 * u.shape[2]
 
 
 @helper
@@ -75,37 +106,17 @@ def multiply(
     n = 0
     while n + 8 <= width:
         o = o0 + n * LANES
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(_ZERO)
-        if not fresh:
-            s0, s1 = load(out, o), load(out, o + LANES)
-            s2, s3 = load(out, o + 2 * LANES), load(out, o + 3 * LANES)
-            s4, s5 = load(out, o + 4 * LANES), load(out, o + 5 * LANES)
-            s6, s7 = load(out, o + 6 * LANES), load(out, o + 7 * LANES)
-        p = w0 + n
+        sums = _zeros() if fresh else load_eight(out, o)
         for k in range(depth):
-            v = load(x, x0 + k * LANES)
-            s0, s1 = fma(broadcast(w, p), v, s0), fma(broadcast(w, p + 1), v, s1)
-            s2, s3 = fma(broadcast(w, p + 2), v, s2), fma(broadcast(w, p + 3), v, s3)
-            s4, s5 = fma(broadcast(w, p + 4), v, s4), fma(broadcast(w, p + 5), v, s5)
-            s6, s7 = fma(broadcast(w, p + 6), v, s6), fma(broadcast(w, p + 7), v, s7)
-            p += width
-        store(out, o, s0)
-        store(out, o + LANES, s1)
-        store(out, o + 2 * LANES, s2)
-        store(out, o + 3 * LANES, s3)
-        store(out, o + 4 * LANES, s4)
-        store(out, o + 5 * LANES, s5)
-        store(out, o + 6 * LANES, s6)
-        store(out, o + 7 * LANES, s7)
+            sums = fma_numbers(w, w0 + k * width + n, 1, load(x, x0 + k * LANES), sums)
+        store_eight(out, o, sums)
         n += 8
     while n < width:
         o = o0 + n * LANES
-        s0 = splat(_ZERO) if fresh else load(out, o)
-        p = w0 + n
+        s = splat(_ZERO) if fresh else load(out, o)
         for k in range(depth):
-            s0 = fma(broadcast(w, p), load(x, x0 + k * LANES), s0)
-            p += width
-        store(out, o, s0)
+            s = fma(broadcast(w, w0 + k * width + n), load(x, x0 + k * LANES), s)
+        store(out, o, s)
         n += 1
 
 
@@ -114,31 +125,16 @@ def multiply_transposed(w: Any, w0: int, x: Any, x0: int, depth: int, width: int
     """out[k] = Σ_n w[k, n] · x[n], n < width, k < depth; as `multiply`."""
     k = 0
     while k + 8 <= depth:
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(_ZERO)
-        p = w0 + k * width
-        p3, p6 = p + 3 * width, p + 6 * width
+        sums = _zeros()
         for n in range(width):
-            v = load(x, x0 + n * LANES)
-            s0, s1 = fma(broadcast(w, p), v, s0), fma(broadcast(w, p + width), v, s1)
-            s2, s3 = fma(broadcast(w, p + 2 * width), v, s2), fma(broadcast(w, p3), v, s3)
-            s4, s5 = fma(broadcast(w, p3 + width), v, s4), fma(broadcast(w, p3 + 2 * width), v, s5)
-            s6, s7 = fma(broadcast(w, p6), v, s6), fma(broadcast(w, p6 + width), v, s7)
-            p, p3, p6 = p + 1, p3 + 1, p6 + 1
-        o = o0 + k * LANES
-        store(out, o, s0)
-        store(out, o + LANES, s1)
-        store(out, o + 2 * LANES, s2)
-        store(out, o + 3 * LANES, s3)
-        store(out, o + 4 * LANES, s4)
-        store(out, o + 5 * LANES, s5)
-        store(out, o + 6 * LANES, s6)
-        store(out, o + 7 * LANES, s7)
+            sums = fma_numbers(w, w0 + k * width + n, width, load(x, x0 + n * LANES), sums)
+        store_eight(out, o0 + k * LANES, sums)
         k += 8
     while k < depth:
-        s0 = splat(_ZERO)
+        s = splat(_ZERO)
         for n in range(width):
-            s0 = fma(broadcast(w, w0 + k * width + n), load(x, x0 + n * LANES), s0)
-        store(out, o0 + k * LANES, s0)
+            s = fma(broadcast(w, w0 + k * width + n), load(x, x0 + n * LANES), s)
+        store(out, o0 + k * LANES, s)
         k += 1
 
 
@@ -148,6 +144,8 @@ def outer(
     x0: int,
     x_block: int,
     y: Any,
+    y0: int,
+    y_block: int,
     blocks: int,
     depth: int,
     width: int,
@@ -158,106 +156,164 @@ def outer(
 ) -> None:
     """out[k, n] = Σ over samples of x[k] · y[n], or += where not fresh; out holds numbers.
 
-    Block b of x starts at x0 + b · x_block, block b of y at b · width · 16. `sums` is room for width vectors.
+    Block b of x starts at x0 + b · x_block, of y at y0 + b · y_block. `sums` is room for width vectors.
+    Rows of x are taken by eight: up to seven vectors behind the last one are read, and their sums not used.
     """
     for k0 in range(0, depth, 8):
-        here = min(8, depth - k0)
-        # Where fewer than eight rows are left, the others repeat the last: the same cost, and no second loop.
-        p0 = x0 + k0 * LANES
-        p1, p2, p3 = (
-            p0 + min(1, here - 1) * LANES,
-            p0 + min(2, here - 1) * LANES,
-            p0 + min(3, here - 1) * LANES,
-        )
-        p4, p5, p6 = (
-            p0 + min(4, here - 1) * LANES,
-            p0 + min(5, here - 1) * LANES,
-            p0 + min(6, here - 1) * LANES,
-        )
-        p7 = p0 + (here - 1) * LANES
         for n in range(width):
-            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(_ZERO)
-            q, p = n * LANES, 0
-            for _ in range(blocks):
-                v = load(y, q)
-                s0, s1 = fma(load(x, p0 + p), v, s0), fma(load(x, p1 + p), v, s1)
-                s2, s3 = fma(load(x, p2 + p), v, s2), fma(load(x, p3 + p), v, s3)
-                s4, s5 = fma(load(x, p4 + p), v, s4), fma(load(x, p5 + p), v, s5)
-                s6, s7 = fma(load(x, p6 + p), v, s6), fma(load(x, p7 + p), v, s7)
-                q, p = q + width * LANES, p + x_block
-            store(sums, n * LANES, totals((s0, s1, s2, s3, s4, s5, s6, s7)))
-        for k in range(here):
-            o = o0 + (k0 + k) * width
+            rows = _zeros()
+            for b in range(blocks):
+                v = load(y, y0 + b * y_block + n * LANES)
+                rows = fma_vectors(x, x0 + k0 * LANES + b * x_block, v, rows)
+            store(sums, n * LANES, totals(rows))
+        for k in range(min(8, depth - k0)):
+            o, lane = o0 + (k0 + k) * width, TOTALS[k]
             for n in range(width):
-                out[o + n] = (
-                    sums[n * LANES + TOTALS[k]] if fresh else out[o + n] + sums[n * LANES + TOTALS[k]]
-                )
+                total = sums[n * LANES + lane]
+                out[o + n] = total if fresh else out[o + n] + total
 
 
 @helper
-def dot(votes: Any, x: Any, x0: int, parents: int, dim: int, out: Any) -> None:
-    """out[j] = û_j · x_j."""
+def vote(
+    w: Any,
+    w0: int,
+    x: Any,
+    x0: int,
+    children: int,
+    sizes: Any,
+    votes: Any,
+    directions: Any,
+    first: int,
+    last: int,
+    at: int,
+    out: Any,
+) -> None:
+    """The votes û_j = W_j · x of some children, and out[t, j] = û_j · directions[t, j], t = first … last − 1.
+
+    `sizes` are in_dim, out_caps, out_dim. Child n has its W, x, votes and out behind those of the one before, out
+    with room for all directions. Votes are compared while they are still in registers.
+    """
+    depth, parents, dim = sizes
+    width, rows, row = parents * dim, len(directions), directions.shape[1]
+    by_eight = dim % 8 == 0
+    if not by_eight:
+        for child in range(children):
+            x1, votes1 = x0 + child * depth * LANES, child * width * LANES
+            multiply(w, w0 + child * depth * width, x, x1, depth, width, True, votes, votes1)
     for j in range(parents):
-        s = splat(_ZERO)
-        for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
-            s = fma(load(votes, k), load(x, x0 + k), s)
-        store(out, j * LANES, s)
+        for child in range(children):
+            w1, x1, votes1 = w0 + child * depth * width, x0 + child * depth * LANES, child * width * LANES
+            o = (child * rows * parents + j) * LANES
+            for t in range(first, last):
+                s = splat(_ZERO)
+                if not by_eight:
+                    for n in range(j * dim, (j + 1) * dim):
+                        s = fma(
+                            load(votes, votes1 + n * LANES), load(directions, t * row + at + n * LANES), s
+                        )
+                store(out, o + t * parents * LANES, s)
+            if by_eight:
+                for n in range(j * dim, (j + 1) * dim, 8):
+                    made = _zeros()
+                    for k in range(depth):
+                        made = fma_numbers(w, w1 + k * width + n, 1, load(x, x1 + k * LANES), made)
+                    store_eight(votes, votes1 + n * LANES, made)
+                    for t in range(first, last):
+                        o_t = o + t * parents * LANES
+                        store(out, o_t, fma_along(made, directions, t * row + at + n * LANES, load(out, o_t)))
 
 
 @helper
-def dot_both(votes: Any, x: Any, y: Any, at: int, parents: int, dim: int, out_x: Any, out_y: Any) -> None:
-    """`dot` with x and with y."""
-    for j in range(parents):
-        sx = sy = splat(_ZERO)
-        for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
-            vote = load(votes, k)
-            sx, sy = fma(vote, load(x, at + k), sx), fma(vote, load(y, at + k), sy)
-        store(out_x, j * LANES, sx)
-        store(out_y, j * LANES, sy)
-
-
-@helper
-def softmax(logits: Any, parents: int, leaky: bool) -> None:
-    """In place; see `softmax_over_parents`. Shifted by the largest logit, so that nothing overflows."""
-    largest = splat(_ZERO) if leaky else load(logits, 0)
-    for j in range(parents):
-        largest = maximum(load(logits, j * LANES), largest)
+def softmax(logits: Any, at: int, parents: int, leaky: bool) -> None:
+    """In place, from `at`; see `softmax_over_parents`. Shifted by the largest logit, so that nothing overflows."""
+    end = at + parents * LANES
+    largest = splat(_ZERO) if leaky else load(logits, at)
+    for k in range(at, end, LANES):
+        largest = maximum(load(logits, k), largest)
     z = exp(sub(splat(_ZERO), largest)) if leaky else splat(_ZERO)
-    for j in range(parents):
-        e = exp(sub(load(logits, j * LANES), largest))
+    for k in range(at, end, LANES):
+        e = exp(sub(load(logits, k), largest))
         z = add(z, e)
-        store(logits, j * LANES, e)
+        store(logits, k, e)
     share = div(splat(_ONE), z)
-    for j in range(parents):
-        store(logits, j * LANES, mul(load(logits, j * LANES), share))
+    for k in range(at, end, LANES):
+        store(logits, k, mul(load(logits, k), share))
 
 
 @helper
-def through_softmax(c: Any, dc: Any, parents: int) -> None:
+def through_softmax(c: Any, c0: int, dc: Any, dc0: int, parents: int) -> None:
     """dc becomes the gradient of the logits, c ⊙ (dc − Σ_j c dc)."""
     mean = splat(_ZERO)
-    for j in range(parents):
-        mean = fma(load(c, j * LANES), load(dc, j * LANES), mean)
     for k in range(0, parents * LANES, LANES):
-        store(dc, k, mul(load(c, k), sub(load(dc, k), mean)))
+        mean = fma(load(c, c0 + k), load(dc, dc0 + k), mean)
+    for k in range(0, parents * LANES, LANES):
+        store(dc, dc0 + k, mul(load(c, c0 + k), sub(load(dc, dc0 + k), mean)))
 
 
 @helper
-def add_scaled(factors: Any, x: Any, x0: int, parents: int, dim: int, out: Any, o0: int) -> None:
-    """out[j, d] += factors[j] · x[j, d]."""
+def add_scaled(
+    factors: Any, f0: int, f_child: int, votes: Any, children: int, parents: int, dim: int, out: Any, o0: int
+) -> None:
+    """out[j] += Σ_i factors_i[j] û_ij; child i has its factors at f0 + i · f_child, its votes at i · width."""
+    width = parents * dim
     for j in range(parents):
-        f = load(factors, j * LANES)
-        for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
-            store(out, o0 + k, fma(f, load(x, x0 + k), load(out, o0 + k)))
+        n, end = j * dim, (j + 1) * dim
+        while n + 8 <= end:
+            sums = load_eight(out, o0 + n * LANES)
+            for i in range(children):
+                f = load(factors, f0 + i * f_child + j * LANES)
+                sums = fma_vectors(votes, (i * width + n) * LANES, f, sums)
+            store_eight(out, o0 + n * LANES, sums)
+            n += 8
+        while n < end:
+            s = load(out, o0 + n * LANES)
+            for i in range(children):
+                s = fma(load(factors, f0 + i * f_child + j * LANES), load(votes, (i * width + n) * LANES), s)
+            store(out, o0 + n * LANES, s)
+            n += 1
 
 
 @helper
-def add_both(a: Any, x: Any, b: Any, y: Any, at: int, parents: int, dim: int, out: Any) -> None:
-    """out[j, d] += a[j] · x[j, d] + b[j] · y[j, d]; x, y and out start at `at`."""
+def vote_gradients(
+    factors: Any,
+    directions: Any,
+    uniform: Any,
+    first: int,
+    at: int,
+    children: int,
+    parents: int,
+    dim: int,
+    out: Any,
+    o0: int,
+) -> None:
+    """dû = uniform · ds⁰ + Σ_t c^t ds^t + db^t V^t, t ≥ first, of some children.
+
+    Row 2t of `directions` is V^t, of `factors` c^t; row 2t + 1 is ds^t, and db^t. Child n has its factors and out
+    behind those of the one before.
+    """
+    width, rows, row = parents * dim, len(directions), directions.shape[1]
     for j in range(parents):
-        f, g = load(a, j * LANES), load(b, j * LANES)
-        for k in range(at + j * dim * LANES, at + (j + 1) * dim * LANES, LANES):
-            store(out, k, fma(g, load(y, k), fma(f, load(x, k), load(out, k))))
+        for child in range(children):
+            f0, o = (child * rows * parents + j) * LANES, o0 + child * width * LANES
+            n, end = j * dim * LANES, (j + 1) * dim * LANES
+            while n + 8 * LANES <= end:
+                k = at + n
+                sums = fma_vectors(directions, row + k, splat(uniform), _zeros())
+                for t in range(2 * first, rows, 2):
+                    c = load(factors, f0 + t * parents * LANES)
+                    db = load(factors, f0 + (t + 1) * parents * LANES)
+                    sums = fma_vectors(directions, (t + 1) * row + k, c, sums)
+                    sums = fma_vectors(directions, t * row + k, db, sums)
+                store_eight(out, o + n, sums)
+                n += 8 * LANES
+            while n < end:
+                k = at + n
+                s = mul(load(directions, row + k), splat(uniform))
+                for t in range(2 * first, rows, 2):
+                    s = fma(load(factors, f0 + t * parents * LANES), load(directions, (t + 1) * row + k), s)
+                    s = fma(load(factors, f0 + (t + 1) * parents * LANES), load(directions, t * row + k), s)
+                store(out, o + n, s)
+                n += LANES
 
 
 @helper

@@ -36,6 +36,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 vector = _VectorType()
+_EIGHT = types.UniTuple(vector, 8)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -151,6 +152,73 @@ def sqrt(typing_context: Any, a: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def load_eight(typing_context: Any, array: Any, at: Any) -> Any:
+    """Eight vectors, the first at array[at]."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        vectors = _eight_at(context, builder, signature.args[0], args[0], args[1])
+        return context.make_tuple(builder, signature.return_type, vectors)
+
+    return _EIGHT(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_eight(typing_context: Any, array: Any, at: Any, vectors: Any) -> Any:
+    """The inverse of `load_eight`."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        start = _address(context, builder, signature, args, _VECTOR)
+        for n, value in enumerate(cgutils.unpack_tuple(builder, args[2])):
+            builder.store(value, builder.gep(start, [_int(n)]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _EIGHT), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma_numbers(typing_context: Any, array: Any, at: Any, step: Any, v: Any, sums: Any) -> Any:
+    """array[at + n·step] · v + sums[n], n < 8; the numbers of the array 16 times each."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        address, results = _address(context, builder, signature, args, _FLOAT), []
+        for sum_ in cgutils.unpack_tuple(builder, args[4]):
+            results.append(
+                _call(builder, "fmuladd", _splat(builder, builder.load(address, align=4)), args[3], sum_)
+            )
+            address = builder.gep(address, [args[2]])
+        return context.make_tuple(builder, signature.return_type, results)
+
+    return _EIGHT(array, types.intp, types.intp, vector, _EIGHT), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma_vectors(typing_context: Any, array: Any, at: Any, v: Any, sums: Any) -> Any:
+    """x[n] · v + sums[n], n < 8, where x are the eight vectors at array[at]."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        vectors = _eight_at(context, builder, signature.args[0], args[0], args[1])
+        sums = cgutils.unpack_tuple(builder, args[3])
+        results = [_call(builder, "fmuladd", x, args[2], s) for x, s in zip(vectors, sums, strict=True)]
+        return context.make_tuple(builder, signature.return_type, results)
+
+    return _EIGHT(array, types.intp, vector, _EIGHT), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma_along(typing_context: Any, vectors: Any, array: Any, at: Any, sum_: Any) -> Any:
+    """sum_ + Σ_n vectors[n] · x[n], one after the other, where x are the eight vectors at array[at]."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        xs = _eight_at(context, builder, signature.args[1], args[1], args[2])
+        total = args[3]
+        for a, x in zip(cgutils.unpack_tuple(builder, args[0]), xs, strict=True):
+            total = _call(builder, "fmuladd", a, x, total)
+        return total
+
+    return vector(_EIGHT, array, types.intp, vector), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def totals(typing_context: Any, vectors: Any) -> Any:
     """The sums of the numbers of each of eight vectors, in the lanes `TOTALS`; always in the same order.
 
@@ -174,11 +242,42 @@ def totals(typing_context: Any, vectors: Any) -> Any:
         odd = builder.shuffle_vector(parts[0], parts[0], _ints([lane | 1 for lane in range(LANES)]))
         return builder.fadd(parts[0], odd)
 
-    return vector(types.UniTuple(vector, 8)), generate
+    return vector(_EIGHT), generate
 
 
 #: Where `totals` leaves the eight sums.
 TOTALS = (0, 4, 8, 12, 2, 6, 10, 14)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transpose(typing_context: Any, x: Any, x0: Any, x_row: Any, out: Any, o0: Any, out_row: Any) -> Any:
+    """out[c, r] = x[r, c] of 16 × 16 numbers; row r of x starts at x[x0 + r · x_row], of out at out[o0 + r · out_row].
+
+    Each of four rounds swaps what two rows `distance` apart have in each other's half of 2 · distance lanes.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        source = _address(context, builder, signature, args, _FLOAT)
+        rows = []
+        for _ in range(LANES):
+            rows.append(builder.load(builder.bitcast(source, _VECTOR.as_pointer()), align=4))
+            source = builder.gep(source, [args[2]])
+        for distance in (8, 4, 2, 1):
+            keep = [lane if lane & distance == 0 else LANES + lane - distance for lane in range(LANES)]
+            swap = [lane + distance if lane & distance == 0 else LANES + lane for lane in range(LANES)]
+            for r in range(LANES):
+                if r & distance == 0:
+                    a, b = rows[r], rows[r + distance]
+                    rows[r] = builder.shuffle_vector(a, b, _ints(keep))
+                    rows[r + distance] = builder.shuffle_vector(a, b, _ints(swap))
+        target = cgutils.create_struct_proxy(signature.args[3])(context, builder, args[3]).data
+        target = builder.gep(target, [args[4]])
+        for row in rows:
+            builder.store(row, builder.bitcast(target, _VECTOR.as_pointer()), align=4)
+            target = builder.gep(target, [args[5]])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, out, types.intp, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -223,6 +322,12 @@ def _address(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, kin
     return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
 
 
+def _eight_at(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, at: Any) -> list[Any]:
+    start = cgutils.create_struct_proxy(kind)(context, builder, array).data
+    start = builder.bitcast(builder.gep(start, [at]), _VECTOR.as_pointer())
+    return [builder.load(builder.gep(start, [_int(n)]), align=4) for n in range(8)]
+
+
 def _splat(builder: ir.IRBuilder, number: Any) -> Any:
     undefined = ir.Constant(_VECTOR, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_INT, 0))
@@ -241,6 +346,10 @@ def _constant(number: float) -> ir.Constant:
     from numpy import float32
 
     return ir.Constant(_VECTOR, [float(float32(number))] * LANES)  # LLVM wants a float32's exact value
+
+
+def _int(number: int) -> ir.Constant:
+    return ir.Constant(_INT, number)
 
 
 def _ints(numbers: Any) -> ir.Constant:
