@@ -15,6 +15,7 @@ from numba import boolean, float32, int64, types
 from capsnet.compiled import compiled
 from capsnet.routing.lanes import (
     add_scaled,
+    fetch,
     gather,
     multiply,
     multiply_transposed,
@@ -78,6 +79,7 @@ def sum_over_children(
     in_blocks = batch  # the first samples, which travel together
     if rows == 1 and batch % LANES <= _FEW:
         in_blocks -= batch % LANES
+    blocks = (in_blocks + LANES - 1) // LANES
     row = parents * LANES
     sharing = max(1, min(_SHARING, _VOTES // width))
     x, votes = room(_TOGETHER * in_dim * LANES), room(sharing * width * LANES)
@@ -91,6 +93,7 @@ def sum_over_children(
             for b0 in range(0, in_blocks, LANES):
                 at = b0 * width
                 gather(u, b0, i0, i1, x, 0)
+                fetch(w, i1 * in_dim * width, _TOGETHER * in_dim * width, b0 // LANES, blocks)
                 if uniform:
                     multiply(w, i0 * in_dim * width, x, 0, (i1 - i0) * in_dim, width, False, sums, at)
                     continue
@@ -231,6 +234,7 @@ def input_gradients(
             at, w0 = (i - i0) * in_dim * LANES, i * in_dim * width
             for b in range(blocks):
                 p, x0, y0 = b * width * LANES, b * in_block + at, b * out_block
+                fetch(w, w0 + children * in_dim * width, sharing * in_dim * width, b, blocks)
                 vote(w, w0, x, x0, children, sizes, votes, directions, 2 * first, rows, p, factors)
                 for n in range(children):
                     for t in range(2 * first, rows, 2):

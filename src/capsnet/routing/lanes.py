@@ -27,6 +27,7 @@ from capsnet.routing.simd import (
     load_eight,
     maximum,
     mul,
+    prefetch,
     splat,
     sqrt,
     store,
@@ -92,6 +93,13 @@ def scatter(lanes: Any, at: int, b0: int, i0: int, i1: int, out: Any) -> None:
 def _are_rows(u: Any) -> Any:
     """Whether a sample's numbers lie one after the other."""
     return u.strides[2] == 4 and u.strides[1] == 4 * u.shape[2]
+
+
+@helper
+def fetch(w: Any, first: int, size: int, part: int, parts: int) -> None:
+    """Bring one of `parts` parts of the `size` numbers from `first` nearer, for children whose turn is next."""
+    for k in range(first + part * size // parts, min(w.size, first + (part + 1) * size // parts), LANES):
+        prefetch(w, k)
 
 
 @helper

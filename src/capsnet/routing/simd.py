@@ -81,6 +81,20 @@ def store(typing_context: Any, array: Any, at: Any, value: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
+    """Begin to bring the cache line of array[at] into the second-level cache."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, signature, args, ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [address, _int(0), _int(2), _int(1)])  # to read, rather soon, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def splat(typing_context: Any, number: Any) -> Any:
     """One float32, 16 times."""
     return vector(types.float32), lambda context, builder, signature, args: _splat(builder, args[0])
