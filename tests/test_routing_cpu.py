@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -215,6 +216,40 @@ before = peak(); step(); print(peak() - before)
     votes = 64 * 600 * 20 * 16 * 4
     gradients = (64 * 600 * 8 + 600 * 8 * 20 * 16) * 4  # until they are added to .grad
     assert int(done.stdout) - gradients < votes / 5
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="this is about AVX2")
+def test_the_same_bits_without_avx512(tmp_path: Path) -> None:
+    """Fewer registers of half the size: other groups of sums, in the same order."""
+    code = """
+import sys, torch
+from test_routing_cpu import gradients_of_some
+torch.save(gradients_of_some(), sys.argv[1])
+from capsnet.routing import simd
+print(simd.GROUP)
+"""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(SOURCE), str(Path(__file__).parent)]),
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2,+f16c,+popcnt",
+    }
+    file = tmp_path / "gradients.pt"
+    command = [sys.executable, "-c", code, str(file)]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout == "4\n"
+    for ours, older in zip(gradients_of_some(), torch.load(file), strict=True):
+        assert torch.equal(ours, older)
+
+
+def gradients_of_some() -> list[Tensor]:
+    """v, du, dW and the bias' gradient of problems with and without whole groups of numbers."""
+    tensors = []
+    for sizes in [(37, 50, 8, 10, 16), (21, 18, 6, 4, 5), (5, 9, 13, 3, 12)]:
+        dv = torch.randn(sizes[0], *sizes[3:], generator=torch.Generator().manual_seed(1))
+        tensors += results(problem(*sizes), dv, "cpu", torch.float32, iterations=3)
+    return tensors
 
 
 def test_compiles_once_and_says_so(tmp_path: Path) -> None:

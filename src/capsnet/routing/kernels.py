@@ -29,7 +29,7 @@ from capsnet.routing.lanes import (
     vote,
     vote_gradients,
 )
-from capsnet.routing.simd import LANES, add, broadcast, load, mul, splat, store
+from capsnet.routing.simd import GROUP, LANES, add, broadcast, load, mul, splat, store
 from capsnet.routing.single import first_of_one, next_of_one, sum_for_one
 
 __all__ = ["first_of_one", "next_of_one"]  # with those below: what `capsnet.routing.cpu` calls
@@ -219,7 +219,7 @@ def input_gradients(
     sharing = max(1, min(_SHARING_LAST, _GRADIENTS // (blocks * width)))
     # One vector more than needed: a multiple of 4 KiB puts all blocks in one set of the first-level cache.
     in_block, out_block = (_TOGETHER_LAST * in_dim + 1) * LANES, (sharing * width + 1) * LANES
-    x, dx = room(blocks * in_block + 7 * LANES), room(blocks * in_block)
+    x, dx = room(blocks * in_block + GROUP * LANES), room(blocks * in_block)
     votes, dvotes = room(sharing * width * LANES), room(blocks * out_block)
     row = parents * LANES
     factors = room(sharing * rows * row)

@@ -13,6 +13,7 @@ import numpy as np
 
 from capsnet.compiled import compiled
 from capsnet.routing.simd import (
+    GROUP,
     LANES,
     TOTALS,
     add,
@@ -24,14 +25,14 @@ from capsnet.routing.simd import (
     fma_numbers,
     fma_vectors,
     load,
-    load_eight,
+    load_group,
     maximum,
     mul,
     prefetch,
     splat,
     sqrt,
     store,
-    store_eight,
+    store_group,
     sub,
     totals,
     transpose,
@@ -53,7 +54,7 @@ def room(size: int) -> Any:
 @helper
 def _zeros() -> Any:
     z = splat(_ZERO)
-    return z, z, z, z, z, z, z, z
+    return (z, z, z, z, z, z, z, z)[:GROUP]
 
 
 @helper
@@ -108,17 +109,16 @@ def multiply(
 ) -> None:
     """out[n] = Σ_k w[k, n] · x[k], n < width, k < depth, or out[n] += … where not fresh.
 
-    W (depth, width) holds numbers, x and out vectors. Eight sums at a time stay in registers: enough to hide
-    the latency of a multiplication, few enough for AVX2's 16 registers to hold them without W.
+    W (depth, width) holds numbers, x and out vectors. A group of sums at a time stays in registers.
     """
     n = 0
-    while n + 8 <= width:
+    while n + GROUP <= width:
         o = o0 + n * LANES
-        sums = _zeros() if fresh else load_eight(out, o)
+        sums = _zeros() if fresh else load_group(out, o)
         for k in range(depth):
             sums = fma_numbers(w, w0 + k * width + n, 1, load(x, x0 + k * LANES), sums)
-        store_eight(out, o, sums)
-        n += 8
+        store_group(out, o, sums)
+        n += GROUP
     while n < width:
         o = o0 + n * LANES
         s = splat(_ZERO) if fresh else load(out, o)
@@ -132,12 +132,12 @@ def multiply(
 def multiply_transposed(w: Any, w0: int, x: Any, x0: int, depth: int, width: int, out: Any, o0: int) -> None:
     """out[k] = Σ_n w[k, n] · x[n], n < width, k < depth; as `multiply`."""
     k = 0
-    while k + 8 <= depth:
+    while k + GROUP <= depth:
         sums = _zeros()
         for n in range(width):
             sums = fma_numbers(w, w0 + k * width + n, width, load(x, x0 + n * LANES), sums)
-        store_eight(out, o0 + k * LANES, sums)
-        k += 8
+        store_group(out, o0 + k * LANES, sums)
+        k += GROUP
     while k < depth:
         s = splat(_ZERO)
         for n in range(width):
@@ -165,16 +165,16 @@ def outer(
     """out[k, n] = Σ over samples of x[k] · y[n], or += where not fresh; out holds numbers.
 
     Block b of x starts at x0 + b · x_block, of y at y0 + b · y_block. `sums` is room for width vectors.
-    Rows of x are taken by eight: up to seven vectors behind the last one are read, and their sums not used.
+    Rows of x are taken in groups: vectors behind the last one are read, almost a group, and their sums not used.
     """
-    for k0 in range(0, depth, 8):
+    for k0 in range(0, depth, GROUP):
         for n in range(width):
             rows = _zeros()
             for b in range(blocks):
                 v = load(y, y0 + b * y_block + n * LANES)
                 rows = fma_vectors(x, x0 + k0 * LANES + b * x_block, v, rows)
             store(sums, n * LANES, totals(rows))
-        for k in range(min(8, depth - k0)):
+        for k in range(min(GROUP, depth - k0)):
             o, lane = o0 + (k0 + k) * width, TOTALS[k]
             for n in range(width):
                 total = sums[n * LANES + lane]
@@ -199,36 +199,47 @@ def vote(
     """The votes û_j = W_j · x of some children, and out[t, j] = û_j · directions[t, j], t = first … last − 1.
 
     `sizes` are in_dim, out_caps, out_dim. Child n has its W, x, votes and out behind those of the one before, out
-    with room for all directions. Votes are compared while they are still in registers.
+    with room for all directions. Votes are compared while they are still in registers, where parents have whole
+    groups of numbers.
     """
     depth, parents, dim = sizes
     width, rows, row = parents * dim, len(directions), directions.shape[1]
-    by_eight = dim % 8 == 0
-    if not by_eight:
-        for child in range(children):
-            x1, votes1 = x0 + child * depth * LANES, child * width * LANES
-            multiply(w, w0 + child * depth * width, x, x1, depth, width, True, votes, votes1)
-    for j in range(parents):
-        for child in range(children):
-            w1, x1, votes1 = w0 + child * depth * width, x0 + child * depth * LANES, child * width * LANES
-            o = (child * rows * parents + j) * LANES
+    w_child, x_child, votes_child, out_child = (
+        depth * width,
+        depth * LANES,
+        width * LANES,
+        rows * parents * LANES,
+    )
+    if dim % GROUP != 0:
+        for i in range(children):
+            multiply(w, w0 + i * w_child, x, x0 + i * x_child, depth, width, True, votes, i * votes_child)
             for t in range(first, last):
-                s = splat(_ZERO)
-                if not by_eight:
-                    for n in range(j * dim, (j + 1) * dim):
-                        s = fma(
-                            load(votes, votes1 + n * LANES), load(directions, t * row + at + n * LANES), s
-                        )
-                store(out, o + t * parents * LANES, s)
-            if by_eight:
-                for n in range(j * dim, (j + 1) * dim, 8):
-                    made = _zeros()
-                    for k in range(depth):
-                        made = fma_numbers(w, w1 + k * width + n, 1, load(x, x1 + k * LANES), made)
-                    store_eight(votes, votes1 + n * LANES, made)
-                    for t in range(first, last):
-                        o_t = o + t * parents * LANES
-                        store(out, o_t, fma_along(made, directions, t * row + at + n * LANES, load(out, o_t)))
+                o = i * out_child + t * parents * LANES
+                _dot(votes, i * votes_child, directions, t * row + at, parents, dim, out, o)
+        return
+    for j in range(parents):
+        for i in range(children):
+            w_i, x_i, o = w0 + i * w_child, x0 + i * x_child, i * out_child + j * LANES
+            for t in range(first, last):
+                store(out, o + t * parents * LANES, splat(_ZERO))
+            for n in range(j * dim, (j + 1) * dim, GROUP):
+                made = _zeros()
+                for k in range(depth):
+                    made = fma_numbers(w, w_i + k * width + n, 1, load(x, x_i + k * LANES), made)
+                store_group(votes, i * votes_child + n * LANES, made)
+                for t in range(first, last):
+                    o_t = o + t * parents * LANES
+                    store(out, o_t, fma_along(made, directions, t * row + at + n * LANES, load(out, o_t)))
+
+
+@helper
+def _dot(votes: Any, votes0: int, x: Any, x0: int, parents: int, dim: int, out: Any, o0: int) -> None:
+    """out[j] = û_j · x_j."""
+    for j in range(parents):
+        s = splat(_ZERO)
+        for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
+            s = fma(load(votes, votes0 + k), load(x, x0 + k), s)
+        store(out, o0 + j * LANES, s)
 
 
 @helper
@@ -266,13 +277,13 @@ def add_scaled(
     width = parents * dim
     for j in range(parents):
         n, end = j * dim, (j + 1) * dim
-        while n + 8 <= end:
-            sums = load_eight(out, o0 + n * LANES)
+        while n + GROUP <= end:
+            sums = load_group(out, o0 + n * LANES)
             for i in range(children):
                 f = load(factors, f0 + i * f_child + j * LANES)
                 sums = fma_vectors(votes, (i * width + n) * LANES, f, sums)
-            store_eight(out, o0 + n * LANES, sums)
-            n += 8
+            store_group(out, o0 + n * LANES, sums)
+            n += GROUP
         while n < end:
             s = load(out, o0 + n * LANES)
             for i in range(children):
@@ -304,7 +315,7 @@ def vote_gradients(
         for child in range(children):
             f0, o = (child * rows * parents + j) * LANES, o0 + child * width * LANES
             n, end = j * dim * LANES, (j + 1) * dim * LANES
-            while n + 8 * LANES <= end:
+            while n + GROUP * LANES <= end:
                 k = at + n
                 sums = fma_vectors(directions, row + k, splat(uniform), _zeros())
                 for t in range(2 * first, rows, 2):
@@ -312,8 +323,8 @@ def vote_gradients(
                     db = load(factors, f0 + (t + 1) * parents * LANES)
                     sums = fma_vectors(directions, (t + 1) * row + k, c, sums)
                     sums = fma_vectors(directions, t * row + k, db, sums)
-                store_eight(out, o + n, sums)
-                n += 8 * LANES
+                store_group(out, o + n, sums)
+                n += GROUP * LANES
             while n < end:
                 k = at + n
                 s = mul(load(directions, row + k), splat(uniform))

@@ -13,12 +13,16 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
 """Samples that a vector holds."""
+
+GROUP = 8 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features().flatten()) else 4
+"""Sums that stay in registers: enough to hide the latency of a multiplication, few enough to leave some free."""
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
@@ -36,7 +40,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 vector = _VectorType()
-_EIGHT = types.UniTuple(vector, 8)
+_GROUP = types.UniTuple(vector, GROUP)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -166,19 +170,19 @@ def sqrt(typing_context: Any, a: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def load_eight(typing_context: Any, array: Any, at: Any) -> Any:
-    """Eight vectors, the first at array[at]."""
+def load_group(typing_context: Any, array: Any, at: Any) -> Any:
+    """As many vectors as a group has, the first at array[at]."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        vectors = _eight_at(context, builder, signature.args[0], args[0], args[1])
+        vectors = _group_at(context, builder, signature.args[0], args[0], args[1])
         return context.make_tuple(builder, signature.return_type, vectors)
 
-    return _EIGHT(array, types.intp), generate
+    return _GROUP(array, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def store_eight(typing_context: Any, array: Any, at: Any, vectors: Any) -> Any:
-    """The inverse of `load_eight`."""
+def store_group(typing_context: Any, array: Any, at: Any, vectors: Any) -> Any:
+    """The inverse of `load_group`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         start = _address(context, builder, signature, args, _VECTOR)
@@ -186,12 +190,12 @@ def store_eight(typing_context: Any, array: Any, at: Any, vectors: Any) -> Any:
             builder.store(value, builder.gep(start, [_int(n)]), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, _EIGHT), generate
+    return types.void(array, types.intp, _GROUP), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fma_numbers(typing_context: Any, array: Any, at: Any, step: Any, v: Any, sums: Any) -> Any:
-    """array[at + n·step] · v + sums[n], n < 8; the numbers of the array 16 times each."""
+    """array[at + n·step] · v + sums[n] for a group of sums; the numbers of the array 16 times each."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         address, results = _address(context, builder, signature, args, _FLOAT), []
@@ -202,65 +206,62 @@ def fma_numbers(typing_context: Any, array: Any, at: Any, step: Any, v: Any, sum
             address = builder.gep(address, [args[2]])
         return context.make_tuple(builder, signature.return_type, results)
 
-    return _EIGHT(array, types.intp, types.intp, vector, _EIGHT), generate
+    return _GROUP(array, types.intp, types.intp, vector, _GROUP), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fma_vectors(typing_context: Any, array: Any, at: Any, v: Any, sums: Any) -> Any:
-    """x[n] · v + sums[n], n < 8, where x are the eight vectors at array[at]."""
+    """x[n] · v + sums[n] for a group of sums, where x is the group at array[at]."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        vectors = _eight_at(context, builder, signature.args[0], args[0], args[1])
+        vectors = _group_at(context, builder, signature.args[0], args[0], args[1])
         sums = cgutils.unpack_tuple(builder, args[3])
         results = [_call(builder, "fmuladd", x, args[2], s) for x, s in zip(vectors, sums, strict=True)]
         return context.make_tuple(builder, signature.return_type, results)
 
-    return _EIGHT(array, types.intp, vector, _EIGHT), generate
+    return _GROUP(array, types.intp, vector, _GROUP), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fma_along(typing_context: Any, vectors: Any, array: Any, at: Any, sum_: Any) -> Any:
-    """sum_ + Σ_n vectors[n] · x[n], one after the other, where x are the eight vectors at array[at]."""
+    """sum_ + Σ_n vectors[n] · x[n], one after the other, where x is the group at array[at]."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        xs = _eight_at(context, builder, signature.args[1], args[1], args[2])
+        xs = _group_at(context, builder, signature.args[1], args[1], args[2])
         total = args[3]
         for a, x in zip(cgutils.unpack_tuple(builder, args[0]), xs, strict=True):
             total = _call(builder, "fmuladd", a, x, total)
         return total
 
-    return vector(_EIGHT, array, types.intp, vector), generate
+    return vector(_GROUP, array, types.intp, vector), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def totals(typing_context: Any, vectors: Any) -> Any:
-    """The sums of the numbers of each of eight vectors, in the lanes `TOTALS`; always in the same order.
+    """The sums of the numbers of each of a group's vectors, in the lanes `TOTALS`; always in the same order.
 
-    Three rounds put the halves of two vectors into one, so that one addition serves both.
+    A round puts the halves of two vectors into one, so that one addition serves both, while there are two.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         parts = cgutils.unpack_tuple(builder, args[0])
-        for half, low in (
-            (8, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]),
-            (4, [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]),
-            (2, [0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29]),
-        ):
+        for half in (8, 4, 2, 1):
+            low = [lane if lane & half == 0 else LANES + lane - half for lane in range(LANES)]
             high = [lane + half for lane in low]
+            pairs = list(zip(parts[::2], parts[1::2], strict=False)) or [(parts[0], parts[0])]
             parts = [
                 builder.fadd(
                     builder.shuffle_vector(a, b, _ints(low)), builder.shuffle_vector(a, b, _ints(high))
                 )
-                for a, b in zip(parts[::2], parts[1::2], strict=True)
+                for a, b in pairs
             ]
-        odd = builder.shuffle_vector(parts[0], parts[0], _ints([lane | 1 for lane in range(LANES)]))
-        return builder.fadd(parts[0], odd)
+        return parts[0]
 
-    return vector(_EIGHT), generate
+    return vector(_GROUP), generate
 
 
-#: Where `totals` leaves the eight sums.
-TOTALS = (0, 4, 8, 12, 2, 6, 10, 14)
+#: Where `totals` leaves the sums of a group.
+TOTALS = (0, 8, 4, 12, 2, 10, 6, 14)[:GROUP]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -336,10 +337,10 @@ def _address(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, kin
     return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
 
 
-def _eight_at(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, at: Any) -> list[Any]:
+def _group_at(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, at: Any) -> list[Any]:
     start = cgutils.create_struct_proxy(kind)(context, builder, array).data
     start = builder.bitcast(builder.gep(start, [at]), _VECTOR.as_pointer())
-    return [builder.load(builder.gep(start, [_int(n)]), align=4) for n in range(8)]
+    return [builder.load(builder.gep(start, [_int(n)]), align=4) for n in range(GROUP)]
 
 
 def _splat(builder: ir.IRBuilder, number: Any) -> Any:
