@@ -59,16 +59,18 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
 
         Raises:
             ValueError: `count` is no number of classes; or as `check_images`.
-            NotFinite: a score is NaN or infinite, because an image or a weight is.
+            NotFinite: a number of an image is NaN or infinite, or a score, because a weight is.
         """
         scores = self.scores(images)
         if not 1 <= count <= scores.shape[1]:
             raise ValueError(f"predict: {count} of {scores.shape[1]} classes")
-        # argmax would call NaN the largest, and answer with its class.
-        if not torch.compiler.is_compiling() and (broken := int((~scores.isfinite()).any(dim=1).sum())):
-            raise NotFinite(
-                f"predict: the scores of {broken} of {len(scores)} images are not finite; check the images for NaN"
-            )
+        if not torch.compiler.is_compiling():
+            # argmax would call NaN the largest, and answer with its class; ReLU makes 0 of −∞.
+            finite = scores.isfinite().all(dim=1) & images.isfinite().flatten(1).all(dim=1)
+            if broken := int((~finite).sum()):
+                raise NotFinite(
+                    f"predict: {broken} of {len(scores)} images, or their scores, are not finite; look for NaN there"
+                )
         return scores.argmax(dim=1) if count == 1 else scores.topk(count, dim=1).indices
 
     def check_images(self, images: object) -> None:
