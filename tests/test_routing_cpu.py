@@ -91,6 +91,7 @@ def test_any_size_and_option(
         (3, 1152, 8, 10, 16),  # the paper's
         (2, 12, 8, 1000, 16),  # many parents
         (270, 20, 8, 5, 16),  # more samples than are routed at a time
+        (257, 20, 8, 5, 16),  # one more
     ],
     ids=str,
 )
@@ -246,7 +247,7 @@ print(simd.GROUP)
 def gradients_of_some() -> list[Tensor]:
     """v, du, dW and the bias' gradient of problems with and without whole groups of numbers."""
     tensors = []
-    for sizes in [(37, 50, 8, 10, 16), (21, 18, 6, 4, 5), (5, 9, 13, 3, 12)]:
+    for sizes in [(37, 50, 8, 10, 16), (21, 18, 6, 4, 5), (5, 9, 13, 3, 12), (1, 40, 7, 5, 18)]:
         dv = torch.randn(sizes[0], *sizes[3:], generator=torch.Generator().manual_seed(1))
         tensors += results(problem(*sizes), dv, "cpu", torch.float32, iterations=3)
     return tensors

@@ -7,7 +7,6 @@ do not depend on the other samples in its batch, to the last bit.
 
 from __future__ import annotations
 
-import math
 import sys
 from functools import cache
 from itertools import pairwise
@@ -56,48 +55,19 @@ def forward(
         return chunked.forward(u, weight, bias, iterations, leaky)
     kernels = _kernels()
     _, _, parents, dim = weight.shape
-    u_, w, b = (
-        _numpy(u),
-        _numpy(weight).reshape(-1),
-        _numpy(u.new_empty(0) if bias is None else bias).reshape(-1),
-    )
-    bounds, tasks = _divide(len(u), weight)
+    u_, b = _numpy(u), _numpy(u.new_empty(0) if bias is None else bias).reshape(-1)
     v = torch.empty((len(u), parents, dim), **_FLOATS)
     s_all = torch.empty((iterations, *v.shape), **_FLOATS)
     v_, s_ = v.numpy(), s_all.numpy()
-    if len(u) == 1 and u.shape[1] * v.numel() <= _KEPT_VOTES:
-        _forward_one(u_, w, b, bounds, leaky, s_, v_)
-        return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
     for group in _groups(len(u)):
-        partial = _in_lanes(u_[group], v, _PARTS)
-        V, (work,) = _in_lanes(u_[group], v, 1), _in_lanes(u_[group], v, 1)
+        passes = _passes(u_[group], _numpy(weight), leaky)
+        V, (work,) = (_in_lanes(1, len(u_[group]), parents * dim) for _ in range(2))
         V[:] = 0
         for t in range(iterations):
-            uniform = t == 0
-            fixed = (u_[group], w, parents, dim, V, uniform, leaky, bounds)
-            parallel.for_each(kernels.sum_over_children, ((*fixed, *parts, partial) for parts in tasks))
-            coupling = 1 / (parents + leaky) if uniform else 1.0
-            kernels.finish_iteration(partial, coupling, b, V[0], work, s_[t, group], v_[group])
+            sums = passes.sum(V, uniform=t == 0)
+            coupling = 1 / (parents + leaky) if t == 0 else 1.0
+            kernels.finish_iteration(sums, coupling, b, V[0], work, s_[t, group], v_[group])
     return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
-
-
-def _forward_one(u: Any, w: Any, bias: Any, bounds: Any, leaky: bool, s_all: Any, v: Any) -> None:
-    """`forward` of a single sample whose votes stay in the cache; see `single`. Overwrites s_all and v.
-
-    On one thread: waking another takes as long as half the work.
-    """
-    kernels = _kernels()
-    _, parents, dim = v.shape
-    votes = torch.empty((u.shape[1], parents * dim), **_FLOATS).numpy()
-    partial = torch.zeros((_PARTS, parents * dim * _LANES), **_FLOATS).numpy()
-    V, work = _in_lanes(u, v, 2)
-    V[:] = 0
-    children = np.ascontiguousarray(u[0])
-    kernels.first_of_one(children, w, bounds, votes, partial)
-    kernels.finish_iteration(partial, 1 / (parents + leaky), bias, V, work, s_all[0], v)
-    for s in s_all[1:]:
-        kernels.next_of_one(votes, V, parents, dim, leaky, bounds, partial)
-        kernels.finish_iteration(partial, 1.0, bias, V, work, s, v)
 
 
 def backward(
@@ -115,35 +85,118 @@ def backward(
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     kernels = _kernels()
     _, _, parents, dim = weight.shape
-    u_, w, s_, dv_ = _numpy(u), _numpy(weight).reshape(-1), _numpy(s_all), _numpy(dv)
+    u_, s_, dv_ = _numpy(u), _numpy(s_all), _numpy(dv)
     du, dweight = torch.empty(u.shape, **_FLOATS), torch.empty(weight.shape, **_FLOATS)
     du_, dw = du.numpy(), dweight.numpy().reshape(-1)
     dbias = torch.zeros(parents * dim, **_FLOATS)
-    bounds, tasks = _divide(
-        -(-len(u) // _LANES) * _LANES, weight
-    )  # a sample that is alone costs a block's time
     for group in _groups(len(u)):
-        x = u_[group]
-        s, directions = _in_lanes(x, dv, iterations), _in_lanes(x, dv, 2 * iterations)
-        G, work = _in_lanes(x, dv, 2)
+        passes = _passes(u_[group], _numpy(weight), leaky)
+        size = len(u_[group]), parents * dim
+        s, directions = _in_lanes(iterations, *size), _in_lanes(2 * iterations, *size)
+        G, work = _in_lanes(2, *size)
         ds = directions[1::2]
         kernels.start_backward(s_[:, group], dv_[group], s, directions, work)
         if gradient == "all":
             G[:] = 0
-            partial = _in_lanes(x, dv, _PARTS)
             for t in range(iterations - 1, 0, -1):
-                fixed = (x, w, parents, dim, directions[2 * t : 2 * t + 2], False, leaky, bounds)
-                parallel.for_each(kernels.sum_over_children, ((*fixed, *parts, partial) for parts in tasks))
-                kernels.finish_backward(partial, G, s[t - 1], ds[t - 1], dim)
+                sums = passes.sum(directions[2 * t : 2 * t + 2])
+                kernels.finish_backward(sums, G, s[t - 1], ds[t - 1], dim)
         else:
             ds[:-1] = 0
-        overwrite = group.start == 0
-        options = (x, w, parents, dim, directions, leaky, gradient == "all", overwrite)
-        children = ((bounds[lo], bounds[hi]) for lo, hi in tasks)
-        parallel.for_each(kernels.input_gradients, ((*options, *some, du_[group], dw) for some in children))
+        passes.input_gradients(directions, gradient == "all", group.start == 0, du_[group], dw)
         dbias += torch.from_numpy(ds).reshape(-1, parents * dim, _LANES).sum((0, 2))
     db = None if bias is None else dbias.reshape(bias.shape).to(bias.dtype)
     return du.to(u.dtype), dweight.to(weight.dtype), db
+
+
+class _Blocks:
+    """Passes over the children of some samples, sixteen of which travel together."""
+
+    def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
+        self.u, self.w, self.leaky = u, weight.reshape(-1), leaky
+        self.sizes = weight.shape[2:]
+        #: The children's parts: the same for any batch and number of threads.
+        self.bounds = np.arange(_PARTS + 1) * len(weight) // _PARTS
+        self.sums = _in_lanes(_PARTS, len(u), weight[0, 0].size)
+
+    def sum(self, directions: Any, uniform: bool = False) -> Any:
+        """See `capsnet.routing.kernels.sum_over_children`; the sums of each part."""
+        samples = len(self.u) if len(directions) == 1 else self._in_full_blocks()
+        fixed = (self.u, self.w, *self.sizes, directions, uniform, self.leaky, self.bounds)
+        tasks = ((*fixed, *parts, self.sums) for parts in self._tasks(samples))
+        parallel.for_each(_kernels().sum_over_children, tasks)
+        return self.sums
+
+    def input_gradients(
+        self, directions: Any, through_couplings: bool, fresh: bool, du: Any, dw: Any
+    ) -> None:
+        """See `capsnet.routing.kernels.input_gradients`."""
+        fixed = (self.u, self.w, *self.sizes, directions, self.leaky, through_couplings, fresh)
+        tasks = (
+            (*fixed, self.bounds[lo], self.bounds[hi], du, dw)
+            for lo, hi in self._tasks(self._in_full_blocks())
+        )
+        parallel.for_each(_kernels().input_gradients, tasks)
+
+    def _in_full_blocks(self) -> int:
+        return -(-len(self.u) // _LANES) * _LANES
+
+    def _tasks(self, samples: int) -> list[tuple[int, int]]:
+        """First and last part of each task."""
+        tasks = min(_PARTS, max(1, samples * self.w.size // _TASK))
+        return list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
+
+
+class _Single(_Blocks):
+    """Passes over the children of a sample that is alone, whose votes are kept; see `capsnet.routing.single`.
+
+    Sums on one thread: waking another takes as long as half the work.
+    """
+
+    def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
+        super().__init__(u, weight, leaky)
+        self.child = np.ascontiguousarray(u[0])
+        self.votes = torch.empty((len(weight), weight[0, 0].size), **_FLOATS).numpy()
+        self.has_votes = False
+        self.sums[:] = 0  # the lanes of no sample
+
+    def sum(self, directions: Any, uniform: bool = False) -> Any:
+        """See `_Blocks`."""
+        if uniform:
+            _kernels().first_of_one(self.child, self.w, self.bounds, self.votes, self.sums)
+            self.has_votes = True
+        else:
+            self._vote()
+            _kernels().next_of_one(self.votes, directions, *self.sizes, self.leaky, self.bounds, self.sums)
+        return self.sums
+
+    def input_gradients(
+        self, directions: Any, through_couplings: bool, fresh: bool, du: Any, dw: Any
+    ) -> None:
+        """See `_Blocks`."""
+        self._vote()
+        fixed = (
+            self.child,
+            self.w,
+            self.votes,
+            *self.sizes,
+            directions,
+            self.leaky,
+            through_couplings,
+            fresh,
+        )
+        tasks = ((*fixed, self.bounds[lo], self.bounds[hi], du[0], dw) for lo, hi in self._tasks(_LANES))
+        parallel.for_each(_kernels().gradients_of_one, tasks)
+
+    def _vote(self) -> None:
+        if not self.has_votes:
+            _kernels().votes_of_one(self.child, self.w, self.votes)
+            self.has_votes = True
+
+
+def _passes(u: Any, weight: Any, leaky: bool) -> _Blocks:
+    keeps_votes = len(u) == 1 and len(weight) * weight[0, 0].size <= _KEPT_VOTES
+    return (_Single if keeps_votes else _Blocks)(u, weight, leaky)
 
 
 @cache
@@ -185,14 +238,6 @@ def _groups(samples: int) -> list[slice]:
     return [slice(at, min(at + _SAMPLES, samples)) for at in range(0, samples, _SAMPLES)]
 
 
-def _divide(samples: int, weight: Weight) -> tuple[Any, list[tuple[int, int]]]:
-    """The children's parts, the same for any batch and number of threads; and which of them make up a task."""
-    bounds = np.arange(_PARTS + 1) * len(weight) // _PARTS
-    tasks = min(_PARTS, max(1, samples * weight.numel() // _TASK))
-    return bounds, list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
-
-
-def _in_lanes(x: Any, parents: Parents | Any, copies: int) -> Any:
-    """Uninitialised room for `copies` times the parents' numbers of the samples x, in lanes."""
-    lanes = -(-len(x) // _LANES) * _LANES
-    return torch.empty((copies, lanes * math.prod(parents.shape[1:])), **_FLOATS).numpy()
+def _in_lanes(copies: int, samples: int, numbers: int) -> Any:
+    """Uninitialised room for `copies` times so many numbers of each of the samples, in lanes."""
+    return torch.empty((copies, -(-samples // _LANES) * _LANES * numbers), **_FLOATS).numpy()

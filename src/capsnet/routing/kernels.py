@@ -30,9 +30,10 @@ from capsnet.routing.lanes import (
     vote_gradients,
 )
 from capsnet.routing.simd import GROUP, LANES, add, broadcast, load, mul, splat, store
-from capsnet.routing.single import first_of_one, next_of_one, sum_for_one
+from capsnet.routing.single import first_of_one, gradients_of_one, next_of_one, sum_for_one, votes_of_one
 
-__all__ = ["first_of_one", "next_of_one"]  # with those below: what `capsnet.routing.cpu` calls
+#: With those below: what `capsnet.routing.cpu` calls.
+__all__ = ["first_of_one", "gradients_of_one", "next_of_one", "votes_of_one"]
 
 #: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
 _TOGETHER, _TOGETHER_LAST = 32, 8

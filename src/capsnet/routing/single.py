@@ -1,11 +1,11 @@
-"""The forward reduction for a single sample, whose block would leave 15 lanes empty: lanes are columns of W here.
+"""Routing of a single sample, whose block would leave 15 lanes empty: lanes are columns of W here.
 
-Every number comes from the same operations in the same order as in a lane of `kernels.sum_over_children`, so a
-sample has the same bits whether it is routed alone or in a batch.
+Every number comes from the same operations in the same order as in a lane of `kernels`, so a sample has the same
+bits whether it is routed alone or in a batch.
 
 A sample that is alone does little arithmetic on each number of W, and most of its time goes into fetching W. Its
-votes are a small part of W's size, so where they fit in the second-level cache W is read only once (`first_of_one`,
-`next_of_one`).
+votes are a small part of W's size, so where they fit in the second-level cache they are kept, and W is read only once
+forward (`first_of_one`, `next_of_one`) and twice backward (`votes_of_one`, `next_of_one`, `gradients_of_one`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,20 @@ import numpy as np
 from numba import boolean, float32, int64, types
 
 from capsnet.compiled import compiled
-from capsnet.routing.simd import LANES, broadcast, exp, fma, fma_number, load, number, splat, store, sub
+from capsnet.routing.simd import (
+    LANES,
+    add,
+    broadcast,
+    exp,
+    fma,
+    fma_number,
+    load,
+    mul,
+    number,
+    splat,
+    store,
+    sub,
+)
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _FLAT, _ROWS = float32[::1], float32[:, ::1]
@@ -55,47 +68,96 @@ def _multiply_row(w: Any, w0: int, x: Any, depth: int, width: int, fresh: bool, 
 
 
 @compiled()
-def _exponentiate(logits: Any, parents: int, largest: Any, leaky: bool) -> Any:
-    """Logits become e^(logit − largest), in place; returns 1 / their sum."""
+def _multiply_transposed_row(w: Any, w0: int, x: Any, depth: int, width: int, out: Any) -> None:
+    """`multiply_transposed` where x and out hold numbers."""
+    full = depth - depth % 4
+    for k in range(0, full, 4):  # four sums at a time: each waits for its last addition
+        s0, s1, s2, s3 = _ZERO, _ZERO, _ZERO, _ZERO
+        p = w0 + k * width
+        for n in range(width):
+            s0 = fma_number(number(w, p + n), number(x, n), s0)
+            s1 = fma_number(number(w, p + width + n), number(x, n), s1)
+            s2 = fma_number(number(w, p + 2 * width + n), number(x, n), s2)
+            s3 = fma_number(number(w, p + 3 * width + n), number(x, n), s3)
+        out[k], out[k + 1], out[k + 2], out[k + 3] = s0, s1, s2, s3
+    for k in range(full, depth):
+        s0 = _ZERO
+        for n in range(width):
+            s0 = fma_number(number(w, w0 + k * width + n), number(x, n), s0)
+        out[k] = s0
+
+
+@compiled()
+def _outer_row(x: Any, y: Any, fresh: bool, out: Any, o0: int) -> None:
+    """out[k, n] = x[k] · y[n], or += where not fresh."""
+    for k in range(x.size):
+        n, o = 0, o0 + k * y.size
+        while n + LANES <= y.size:
+            product = mul(splat(x[k]), load(y, n))
+            store(out, o + n, product if fresh else add(load(out, o + n), product))
+            n += LANES
+        while n < y.size:
+            out[o + n] = x[k] * y[n] if fresh else out[o + n] + x[k] * y[n]
+            n += 1
+
+
+@compiled()
+def _dot_row(votes: Any, x: Any, parents: int, dim: int, out: Any) -> None:
+    """out[j] = û_j · x_j for one child."""
+    full = parents - parents % 4
+    for j in range(0, full, 4):  # four sums at a time: each waits for its last addition
+        s0, s1, s2, s3 = _ZERO, _ZERO, _ZERO, _ZERO
+        for n in range(j * dim, (j + 1) * dim):
+            n1, n2, n3 = n + dim, n + 2 * dim, n + 3 * dim
+            s0 = fma_number(number(votes, n), number(x, n), s0)
+            s1 = fma_number(number(votes, n1), number(x, n1), s1)
+            s2 = fma_number(number(votes, n2), number(x, n2), s2)
+            s3 = fma_number(number(votes, n3), number(x, n3), s3)
+        out[j], out[j + 1], out[j + 2], out[j + 3] = s0, s1, s2, s3
+    for j in range(full, parents):
+        s0 = _ZERO
+        for n in range(j * dim, (j + 1) * dim):
+            s0 = fma_number(number(votes, n), number(x, n), s0)
+        out[j] = s0
+
+
+@compiled()
+def _softmax_row(logits: Any, parents: int, leaky: bool) -> None:
+    """In place; with room for 16 numbers more."""
+    largest = _ZERO if leaky else logits[0]
+    for j in range(parents):
+        largest = max(largest, logits[j])
     logits[parents] = _ZERO  # nobody's
     for j in range(0, parents + 1, LANES):
         store(logits, j, exp(sub(load(logits, j), splat(largest))))
     z = logits[parents] if leaky else _ZERO
     for j in range(parents):
         z += logits[j]
-    return _ONE / z
+    share = _ONE / z
+    for j in range(parents):
+        logits[j] *= share
 
 
 @compiled()
-def _agree(votes: Any, v: Any, parents: int, dim: int, leaky: bool, c: Any, s: Any) -> None:
-    """s += Σ_j c_j û_j for one child, whose votes are given; c is room to work in."""
-    full = parents - parents % 4
-    for j in range(0, full, 4):  # four sums at a time: each waits for its last addition
-        l0, l1, l2, l3 = _ZERO, _ZERO, _ZERO, _ZERO
-        for n in range(j * dim, (j + 1) * dim):
-            n1, n2, n3 = n + dim, n + 2 * dim, n + 3 * dim
-            l0 = fma_number(number(votes, n), number(v, n), l0)
-            l1 = fma_number(number(votes, n1), number(v, n1), l1)
-            l2 = fma_number(number(votes, n2), number(v, n2), l2)
-            l3 = fma_number(number(votes, n3), number(v, n3), l3)
-        c[j], c[j + 1], c[j + 2], c[j + 3] = l0, l1, l2, l3
-    for j in range(full, parents):
-        logit = _ZERO
-        for n in range(j * dim, (j + 1) * dim):
-            logit = fma_number(number(votes, n), number(v, n), logit)
-        c[j] = logit
-    largest = _ZERO if leaky else c[0]
+def _through_softmax_row(c: Any, dc: Any, parents: int) -> None:
+    """dc becomes the gradient of the logits, c ⊙ (dc − Σ_j c dc)."""
+    mean = _ZERO
     for j in range(parents):
-        largest = max(largest, c[j])
-    share = _exponentiate(c, parents, largest, leaky)
+        mean = fma_number(c[j], dc[j], mean)
     for j in range(parents):
-        coupling = c[j] * share
+        dc[j] = c[j] * (dc[j] - mean)
+
+
+@compiled()
+def _add_scaled_row(factors: Any, x: Any, parents: int, dim: int, out: Any) -> None:
+    """out[j] += factors[j] · x[j]."""
+    for j in range(parents):
         n, end = j * dim, (j + 1) * dim
         while n + LANES <= end:
-            store(s, n, fma(splat(coupling), load(votes, n), load(s, n)))
+            store(out, n, fma(splat(factors[j]), load(x, n), load(out, n)))
             n += LANES
         while n < end:
-            s[n] = fma_number(coupling, votes[n], s[n])
+            out[n] = fma_number(factors[j], x[n], out[n])
             n += 1
 
 
@@ -127,7 +189,9 @@ def sum_for_one(
             _multiply_row(w, i * in_dim * width, x, in_dim, width, False, s)
             continue
         _multiply_row(w, i * in_dim * width, x, in_dim, width, True, votes)
-        _agree(votes, v, parents, dim, leaky, c, s)
+        _dot_row(votes, v, parents, dim, c)
+        _softmax_row(c, parents, leaky)
+        _add_scaled_row(c, votes, parents, dim, s)
     _to_lane(s, out, at)
 
 
@@ -151,22 +215,96 @@ def first_of_one(u: Any, w: Any, bounds: Any, votes: Any, out: Any) -> None:
         _to_lane(s, out[part], 0)
 
 
-@compiled(types.void(_ROWS, _FLAT, int64, int64, boolean, int64[::1], _ROWS))
+@compiled(types.void(_ROWS, _ROWS, int64, int64, boolean, int64[::1], _ROWS))
 def next_of_one(
     votes: Any,
-    V: Any,
+    directions: Any,
     parents: int,
     dim: int,
     leaky: bool,
     bounds: Any,
     out: Any,
 ) -> None:
-    """A later iteration of a sample that is alone: Σ_i c_ij û_ij from the votes that `first_of_one` kept."""
-    width = parents * dim
-    s, v, c = np.empty(width, np.float32), np.empty(width, np.float32), np.zeros(parents + LANES, np.float32)
-    _from_lane(V, 0, v)
+    """A later iteration of a sample that is alone, Σ_i c_ij û_ij or backward Σ_i db_ij û_ij, from its kept votes.
+
+    `directions` as in `capsnet.routing.kernels.sum_over_children`.
+    """
+    width, rows = parents * dim, len(directions)
+    s, x = np.empty(width, np.float32), np.empty((rows, width), np.float32)
+    factors = np.zeros((rows, parents + LANES), np.float32)
+    for t in range(rows):
+        _from_lane(directions[t], 0, x[t])
     for part in range(len(out)):
         s[:] = _ZERO
         for i in range(bounds[part], bounds[part + 1]):
-            _agree(votes[i], v, parents, dim, leaky, c, s)
+            for t in range(rows):
+                _dot_row(votes[i], x[t], parents, dim, factors[t])
+            _softmax_row(factors[0], parents, leaky)
+            if rows == 2:
+                _through_softmax_row(factors[0], factors[1], parents)
+            _add_scaled_row(factors[rows - 1], votes[i], parents, dim, s)
         _to_lane(s, out[part], 0)
+
+
+@compiled(types.void(float32[:, ::1], _FLAT, _ROWS))
+def votes_of_one(u: Any, w: Any, votes: Any) -> None:
+    """The votes of a sample that is alone; u and votes as in `first_of_one`."""
+    in_dim, width = u.shape[1], votes.shape[1]
+    for i in range(len(votes)):
+        _multiply_row(w, i * in_dim * width, u[i], in_dim, width, True, votes[i])
+
+
+@compiled(
+    types.void(
+        float32[:, ::1],
+        _FLAT,
+        _ROWS,
+        int64,
+        int64,
+        _ROWS,
+        boolean,
+        boolean,
+        boolean,
+        int64,
+        int64,
+        _ROWS,
+        _FLAT,
+    )
+)
+def gradients_of_one(
+    u: Any,
+    w: Any,
+    votes: Any,
+    parents: int,
+    dim: int,
+    directions: Any,
+    leaky: bool,
+    through_couplings: bool,
+    fresh: bool,
+    child_lo: int,
+    child_hi: int,
+    du: Any,
+    dw: Any,
+) -> None:
+    """`capsnet.routing.kernels.input_gradients` of a sample that is alone; u, votes and du are its rows."""
+    in_dim, width, rows = u.shape[1], parents * dim, len(directions)
+    x, dvotes = np.empty((rows, width), np.float32), np.empty(width, np.float32)
+    c, db = np.zeros(parents + LANES, np.float32), np.zeros(parents + LANES, np.float32)
+    for t in range(rows):
+        _from_lane(directions[t], 0, x[t])
+    uniform = np.float32(1 / (parents + leaky))
+    first = 1 if through_couplings else max(1, rows // 2 - 1)
+    for i in range(child_lo, child_hi):
+        for n in range(width):
+            dvotes[n] = x[1, n] * uniform
+        for t in range(2 * first, rows, 2):
+            _dot_row(votes[i], x[t], parents, dim, c)
+            _softmax_row(c, parents, leaky)
+            _add_scaled_row(c, x[t + 1], parents, dim, dvotes)
+            if through_couplings:
+                _dot_row(votes[i], x[t + 1], parents, dim, db)
+                _through_softmax_row(c, db, parents)
+                _add_scaled_row(db, x[t], parents, dim, dvotes)
+        w0 = i * in_dim * width
+        _multiply_transposed_row(w, w0, dvotes, in_dim, width, du[i])
+        _outer_row(u[i], dvotes, fresh, dw, w0)
