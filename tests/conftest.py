@@ -25,6 +25,18 @@ if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of cap
         config.addinivalue_line("filterwarnings", "ignore:Do not use the .random. module inside strategies")
 
 
+def forget_old_kernels() -> None:
+    """Numba compiles anew when a kernel's own file has changed, but not when one has whose functions it calls."""
+    for folder in ("routing", "stem"):
+        sources = Path(__file__).parents[1] / "src" / "capsnet" / folder
+        newest = max((file.stat().st_mtime for file in sources.glob("*.py")), default=0.0)
+        for file in sources.glob("__pycache__/*.nb[ci]"):
+            if file.stat().st_mtime < newest:
+                file.unlink()
+
+
+forget_old_kernels()
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 #: Directory of the unpacked files → what the unpacking script beside the packed ones calls the set.
 PACKED = {"mnist": "mnist", "smallnorb48": "smallnorb", "cifar-10-batches-bin": "cifar10"}

@@ -61,12 +61,12 @@ def forward(
     v_, s_ = v.numpy(), s_all.numpy()
     for group in _groups(len(u)):
         passes = _passes(u_[group], _numpy(weight), leaky)
-        V, (work,) = (_in_lanes(1, len(u_[group]), parents * dim) for _ in range(2))
+        V, work = _in_lanes(2, len(u_[group]), parents * dim)
         V[:] = 0
         for t in range(iterations):
-            sums = passes.sum(V, uniform=t == 0)
+            sums = passes.sum(V[None], uniform=t == 0)
             coupling = 1 / (parents + leaky) if t == 0 else 1.0
-            kernels.finish_iteration(sums, coupling, b, V[0], work, s_[t, group], v_[group])
+            kernels.finish_iteration(sums, coupling, b, V, work, s_[t, group], v_[group])
     return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
 
 

@@ -1,8 +1,8 @@
 """Numba kernels of the CPU backend (`capsnet.routing.cpu`). Importing this compiles them, or loads them from disk.
 
-For each child and 16 samples the votes û fit in the first-level cache. They are computed from u and W_i, used,
-and overwritten by the next child's. Blocks of samples are the inner loop, so that they share W_i. `chunked.py`
-is the same algorithm in plain PyTorch. See `lanes.py` for "in lanes".
+The votes û of a few children and 16 samples fit in the cache. They are computed from u and W, used, and overwritten
+by those of the next children. Blocks of samples are an inner loop, so that they share W. `chunked.py` is the same
+algorithm in plain PyTorch. See `lanes.py` for "in lanes".
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = ["first_of_one", "gradients_of_one", "next_of_one", "votes_of_one"]
 
 #: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
 _TOGETHER, _TOGETHER_LAST = 32, 8
-#: Children that are voted for together share what is read of a block's directions and sums. Up to so many, while
-#: so many vectors hold their votes, and in the last pass their votes' gradients of all samples.
+#: Children that are voted for together, since they share what is read of a block's directions and sums: so many,
+#: but no more than have so many vectors of votes; in the last pass, of gradients of their votes over all blocks.
 _SHARING, _VOTES = 8, 3200
 _SHARING_LAST, _GRADIENTS = 4, 6400
 #: Up to so many samples are faster one by one than in a block that is mostly empty.

@@ -40,6 +40,9 @@ from capsnet.routing.simd import (
 
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.finfo(np.float32).tiny
 
+#: Numbers that are fetched ahead at most: 256 KiB.
+_AHEAD = 2**16
+
 helper = compiled()
 
 
@@ -98,9 +101,13 @@ def _are_rows(u: Any) -> Any:
 
 @helper
 def fetch(w: Any, first: int, size: int, part: int, parts: int) -> None:
-    """Bring one of `parts` parts of the `size` numbers from `first` nearer, for children whose turn is next."""
-    for k in range(first + part * size // parts, min(w.size, first + (part + 1) * size // parts), LANES):
-        prefetch(w, k)
+    """Bring one of `parts` parts of the `size` numbers from `first` nearer: W of the children whose turn is next.
+
+    Where that is much, it would push out of the cache what is needed before. Stops at the end of W.
+    """
+    if size <= _AHEAD:
+        for k in range(first + part * size // parts, min(w.size, first + (part + 1) * size // parts), LANES):
+            prefetch(w, k)
 
 
 @helper
@@ -200,8 +207,10 @@ def vote(
 
     `sizes` are in_dim, out_caps, out_dim. Child n has its W, x, votes and out behind those of the one before, out
     with room for all directions. Votes are compared while they are still in registers, where parents have whole
-    groups of numbers.
+    groups of numbers; where there is nothing to compare with, none are made.
     """
+    if first == last:
+        return
     depth, parents, dim = sizes
     width, rows, row = parents * dim, len(directions), directions.shape[1]
     w_child, x_child, votes_child, out_child = (

@@ -1,10 +1,10 @@
 """A vector of 16 float32 inside Numba functions: one register on AVX-512, two on AVX2, four on NEON.
 
 Numba leaves vectorising to the compiler, which cannot know that arrays do not overlap and keeps small arrays in
-memory. With an explicit vector type the kernels say which numbers stay in registers. Everything is one LLVM
-instruction per function, so any machine that LLVM knows will do.
+memory. With an explicit vector type the kernels say which numbers stay in registers. Everything is LLVM's own
+instructions on vectors, so any machine that LLVM knows will do.
 
-The vectors live in flat float32 arrays; `at` is the index of a vector's first number.
+Vectors live in float32 arrays of any shape; `at` counts numbers in memory from the array's first.
 """
 # ruff: noqa: ARG001, ARG005  Numba passes the typing context, the signature and more
 
@@ -13,15 +13,17 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
+
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2]  # of the CPU that Numba compiles for
 
 LANES = 16
 """Samples that a vector holds."""
 
-GROUP = 8 if "+avx512f" in (config.CPU_FEATURES or get_host_cpu_features().flatten()) else 4
+GROUP = 8 if "+avx512f," in _FEATURES else 4
 """Sums that stay in registers: enough to hide the latency of a multiplication, few enough to leave some free."""
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
@@ -86,7 +88,7 @@ def store(typing_context: Any, array: Any, at: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
-    """Begin to bring the cache line of array[at] into the second-level cache."""
+    """Begin to bring the cache line of array[at] nearer, on x86 into the second-level cache."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         address = _address(context, builder, signature, args, ir.IntType(8))
