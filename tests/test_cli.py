@@ -353,7 +353,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     outcome = capsnet(
         "train", "--data", f"folder:{pictures}", "--out", tmp_path / "file" / "run", "--steps", 1, *FEW
     )
-    assert_one_line(outcome, "cannot write", "--out")
+    assert_one_line(outcome, "cannot write", "a file is where a folder should be")
 
 
 def test_a_folder_that_is_taken_is_not_overwritten(capsnet: Command, finished: Path, pictures: Path) -> None:
@@ -425,12 +425,12 @@ def test_compare_says_in_one_sentence_whether_capsules_help(
     first = capsnet(*arguments, "--out", out)
     assert first.code == 0, first
     assert first.err.count("choosing a learning rate") == 4 * len(RATES)
-    page = (out / "my-pictures" / "smoke.md").read_text()
+    page = (out / "compare-my-pictures" / "smoke.md").read_text()
     answer = first.out.splitlines()[-2]
     assert answer.split(":")[0] in ("Yes", "No", "In part", "Undecided")
     assert answer in page
 
-    rmtree(out / "my-pictures" / "runs")  # what is known is in the records
+    rmtree(out / "compare-my-pictures" / "runs")  # what is known is in the records
     again = capsnet(*arguments, "--out", out, "--json")
     assert again.err.count("its result is there already") == 4 * 2
     assert "choosing" not in again.err
@@ -447,20 +447,62 @@ def test_compare_says_in_one_sentence_whether_capsules_help(
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == records
     anew = capsnet(*arguments, "--out", out, "--no-resume", "--lr", 0.002, "--json")
     assert {model["learning_rate"] for model in json.loads(anew.out)["models"]} == {0.002}
+    table = capsnet("report", "--results", out, "--target", tmp_path / "page.md")
+    assert_one_line(table, "`capsnet compare` only", "compare-my-pictures/SCALE.md")
 
 
-@pytest.mark.parametrize("place", [".", "results"])
-def test_a_comparison_is_not_put_among_the_images(
-    capsnet: Command, tmp_path: Path, pictures: Path, place: str
-) -> None:
+def test_a_comparison_is_not_put_among_the_images(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
     own = Path(copytree(pictures, tmp_path / "own"))
     (own / "README.md").write_text("mine")
     before = sorted(own.rglob("*"))
-    outside = tmp_path if place == "." else own / place
-    refused = capsnet("compare", "--data", f"folder:{own}", "--scale", "smoke", "--out", outside)
+    refused = capsnet("compare", "--data", f"folder:{own}", "--scale", "smoke", "--out", own / "results")
     assert_one_line(refused, "among the images", "--out")
     assert sorted(own.rglob("*")) == before
     assert (own / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "--data", "mnst"), "did you mean 'mnist'?"),
+        (("train", "--data", "folder:"), "name a folder"),
+        (("train", "--data-dir", "nowhere"), "--data-dir: nowhere is not a directory"),
+        (("train", "--shift", "28"), "at most 27"),
+        (("train", "--epochs", "1", "--steps", "2"), "give one of them"),
+        (("reproduce", "tabel1"), "did you mean 'table1'?"),
+        (("evaluate", "capsnet-mnst"), "did you mean 'capsnet-mnist'?"),
+        (("bench", "--csv", "."), "it is a folder; name a file"),
+        (("bench", "--csv", "nowhere/rows.csv"), "there is no folder nowhere"),
+        (("export", "cnn-mnist", "."), "it is a folder; name a file"),
+        (("export", "cnn-mnist", "nowhere/model.onnx"), "there is no folder nowhere"),
+    ],
+)
+def test_a_slip_is_told_before_any_work(capsnet: Command, arguments: tuple[str, ...], said: str) -> None:
+    assert_one_line(capsnet(*arguments), said)
+
+
+def test_a_model_is_its_folder(capsnet: Command, finished: Path) -> None:
+    assert_one_line(capsnet("evaluate", finished / "model.safetensors"), f"lies in: {finished}")
+
+
+def test_a_run_is_not_reported_on_classes_of_other_names(
+    capsnet: Command, tmp_path: Path, pictures: Path
+) -> None:
+    own, run = Path(copytree(pictures, tmp_path / "own")), tmp_path / "run"
+    trained = capsnet("train", "--data", f"folder:{own}", "--out", run, "--steps", 1, *FEW)
+    assert trained.code == 0, trained
+    (own / "bright").rename(own / "zebra")
+    (run / "result.json").rename(run / "elsewhere.json")
+    for again in (("evaluate", run), ("train", "--resume", run)):
+        assert_one_line(capsnet(*again), "class 0 'dark'", "'bright'")
+    (run / "elsewhere.json").rename(run / "result.json")
+    assert_one_line(capsnet("report", run), "class 0 'dark'", "'bright'")
+
+
+def test_many_small_epochs_do_not_flood_the_screen(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
+    done = capsnet("train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", *FEW)
+    assert done.code == 0, done
+    assert done.err.count("test error") == 20
 
 
 def test_the_shipped_models_own_training_digits_are_called_so(capsnet: Command) -> None:

@@ -127,8 +127,8 @@ def test_what_was_chosen_is_what_counts() -> None:
 
 
 def test_to_begin_anew_throws_away_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = (tmp_path / "reproduce" / "run" / "x", tmp_path / "mnist5k" / "runs" / "full" / "x")
-    gone = tmp_path / "mnist5k" / "runs" / "smoke" / "x"
+    kept = (tmp_path / "reproduce" / "run" / "x", tmp_path / "compare-mnist5k" / "runs" / "full" / "x")
+    gone = tmp_path / "compare-mnist5k" / "runs" / "smoke" / "x"
     for file in (*kept, gone):
         file.parent.mkdir(parents=True)
         file.touch()
@@ -138,7 +138,7 @@ def test_to_begin_anew_throws_away_nothing_else(tmp_path: Path, monkeypatch: pyt
     compare(load("mnist5k"), options, learning_rate=0.001)
     assert all(file.exists() for file in kept)
     assert not gone.exists()
-    assert (asked[0].resume, asked[0].work) == (True, tmp_path / "mnist5k" / "runs" / "smoke")
+    assert (asked[0].resume, asked[0].work) == (True, tmp_path / "compare-mnist5k" / "runs" / "smoke")
 
 
 def test_one_training_image_in_each_class_is_too_few_to_choose_by(tmp_path: Path) -> None:

@@ -97,6 +97,26 @@ def test_processes_share_the_work_and_say_the_same(pictures: Path, tmp_path: Pat
     assert (tmp_path / "answers.jsonl").read_bytes() == answers
 
 
+def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path: Path) -> None:
+    target, model = tmp_path / "answers.jsonl", find_pretrained("capsnet-mnist")
+    inverted = PredictOptions(invert=True)
+    with AnswerFile(target, model, [pictures], BATCH_SIZE):
+        pass
+    with (
+        pytest.raises(CapsnetError, match="delete it"),
+        AnswerFile(target, model, [pictures], BATCH_SIZE, inverted),
+    ):
+        pass
+    target.unlink()
+    with AnswerFile(target, model, [pictures], BATCH_SIZE, inverted):
+        pass
+    with (
+        pytest.raises(CapsnetError, match="name a file"),
+        AnswerFile(pictures, model, [pictures], BATCH_SIZE),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("left", [0, 1, 40_000])
 def test_a_file_that_was_left_is_taken_up(pictures: Path, tmp_path: Path, answers: bytes, left: int) -> None:
     target = tmp_path / "answers.jsonl"

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from capsnet.errors import CapsnetError, shown
-from capsnet.files import cannot_write, hold, read_json, write_json
+from capsnet.files import cannot_write, hold, read_json, refuse_folder, write_json
 from capsnet.predicting import PLAIN, Answer, PredictOptions
 
 
@@ -51,11 +51,12 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
+        refuse_folder(self.path)
         about = self.path.with_name(self.path.name + ".about.json")
         lock_file = self.path.with_name(f".{self.path.name}.lock")
         self._lock = hold(lock_file, f"{shown(self.path)} is being written by another process; wait for it")
         try:
-            if not about.exists() and not self.path.exists():
+            if not self.path.exists():  # not begun, or deleted to begin anew
                 write_json(about, self._about)
             if not about.exists() or read_json(about) != self._about:
                 raise CapsnetError(

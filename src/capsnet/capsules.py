@@ -57,6 +57,10 @@ class CapsuleLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_options(iterations, gradient, backend)
+        sizes = {"in_caps": in_caps, "in_dim": in_dim, "out_caps": out_caps, "out_dim": out_dim}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"CapsuleLayer: {name} is {size}; it must be at least 1")
         self.iterations = iterations
         self.leaky = leaky
         self.gradient: Gradient = gradient

@@ -1,5 +1,6 @@
 """What a user can put right: one clear line, exit code 2."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -13,6 +14,18 @@ class CannotWrite(CapsnetError):
 
 class NotFinite(CapsnetError):
     """A loss, a gradient, a weight or a score is NaN or infinite."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that nobody knows: the known one that is most like it, if one is.
+
+    >>> did_you_mean("mnst", ["mnist", "cifar10"])
+    "; did you mean 'mnist'?"
+    """
+    from difflib import get_close_matches
+
+    alike = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {alike[0]!r}?" if alike else ""
 
 
 def shown(text: Path | str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from capsnet.augment import standardized
 from capsnet.errors import CapsnetError
-from capsnet.files import write_bytes
+from capsnet.files import refuse_place, write_bytes
 from capsnet.models.base import Classifier
 
 #: Scores of the exported model may differ from PyTorch's by this much.
@@ -44,7 +44,8 @@ def export_onnx(model: Classifier, path: Path, *, standardize: bool = False) -> 
         The largest difference between ONNX Runtime's scores and PyTorch's on random images.
 
     Raises:
-        CapsnetError: ONNX is not installed, the results differ, or the file cannot be written.
+        CapsnetError: ONNX is not installed, the results differ, or the file cannot be written; its folder must
+            be there.
     """
     try:
         import onnx
@@ -52,6 +53,7 @@ def export_onnx(model: Classifier, path: Path, *, standardize: bool = False) -> 
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ImportError as error:
         raise CapsnetError(f"export needs {error.name}: pip install 'capsnet[export]'") from error
+    refuse_place(path)
 
     scores = _Scores(model, standardize).cpu().eval()
     images = torch.rand(3, *model.config.image_shape, generator=torch.Generator().manual_seed(0))

@@ -35,6 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], keep_old: Path |
     Raises:
         CannotWrite: the folder is not writable, or the disk is full; the old file is still there.
     """
+    refuse_folder(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,11 +55,38 @@ def write_atomically(path: Path, write: Callable[[Path], None], keep_old: Path |
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
     """The error that says what cannot be written, why, and what to do about it."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    advice = "free some space" if full else "make it writable"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "free some space"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        advice = "a file is where a folder should be; remove it"
+    else:
+        advice = "make it writable"
     return CannotWrite(
-        f"cannot write {path}: {error.strerror or error}; {advice}, or choose another folder with --out"
+        f"cannot write {shown(path)}: {error.strerror or error}; {advice}, or choose another place"
     )
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse to write a file where there is a folder.
+
+    Raises:
+        CannotWrite: there is one.
+    """
+    if path.is_dir():
+        raise CannotWrite(f"cannot write {shown(path)}: it is a folder; name a file")
+
+
+def refuse_place(path: Path) -> None:
+    """Refuse to write a file that could not be written, before work is spent on it.
+
+    Raises:
+        CannotWrite: it is a folder, or its folder is not there.
+    """
+    refuse_folder(path)
+    if not path.parent.is_dir():
+        raise CannotWrite(
+            f"cannot write {shown(path)}: there is no folder {shown(path.parent)}; make it first"
+        )
 
 
 def hold(lock_file: Path, busy: str) -> Any:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn, Self
 from torch import Tensor
 
 from capsnet.config import TrainConfig
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, shown
 from capsnet.files import cannot_write, hold, is_leftover, parse_json, read_json, write_json, write_text
 from capsnet.models.base import Classifier, parse_config, read_model_config
 from capsnet.provenance import environment
@@ -41,8 +41,8 @@ class Run(AbstractContextManager["Run"]):
     Use `create` or `reopen`, in a with statement.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
         self._lock: Any = None
         self._newest_is_damaged = False
 
@@ -93,7 +93,10 @@ class Run(AbstractContextManager["Run"]):
             CapsnetError: there is none.
         """
         if not (folder / "config.json").is_file():
-            raise CapsnetError(f"no run at {folder}; `capsnet train --out {folder}` starts one")
+            raise CapsnetError(
+                f"no run at {shown(folder)}: it has no config.json; check the path, or start one with: "
+                f"capsnet train --out {shown(folder)}"
+            )
         return cls(folder)
 
     def __enter__(self) -> Self:
@@ -123,9 +126,9 @@ class Run(AbstractContextManager["Run"]):
         return (self.folder / ".lock").exists() or self._is_new()
 
     def _refuse_to_start(self) -> NoReturn:
-        raise CapsnetError(
-            f"{self.folder} is not empty; choose another --out, or continue it with --resume {self.folder}"
-        )
+        is_run = (self.folder / "config.json").is_file()
+        advice = f", or continue it with --resume {shown(self.folder)}" if is_run else ""
+        raise CapsnetError(f"{shown(self.folder)} is not empty; choose another --out{advice}")
 
     def _tidy(self) -> None:
         """Remove what a killed process left half-written, and the states if it died just after the end."""

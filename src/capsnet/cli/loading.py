@@ -42,8 +42,8 @@ def load_data(name: str, data_dir: Path | None, image_size: int | None) -> Datas
 
 def absolute(data: str) -> str:
     """A folder named relative to where the command was given must be found from elsewhere when resuming."""
-    kind, colon, path = data.partition(":")
-    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" and colon else data
+    kind, _, path = data.partition(":")
+    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" and path else data
 
 
 def side(model: Classifier) -> int | None:
@@ -92,6 +92,13 @@ def check_side(dataset: Dataset, image_size: int | None) -> None:
             f"{dataset.name}: its first image has {height}×{width} pixels, which makes a very large network; choose "
             f"what images are stretched to, for instance --image-size 32 (or {side}, if it is meant)"
         )
+
+
+def check_shift(shift: int, dataset: Dataset) -> None:
+    """Refuse shifts that may push all of an image out of sight."""
+    side = min(dataset.image_shape[1:])
+    if shift >= side:
+        raise CapsnetError(f"--shift {shift}: images of {side} pixels may be shifted by at most {side - 1}")
 
 
 def check_names(model: str, loaded: Classifier, dataset: Dataset | ImageFolder) -> None:

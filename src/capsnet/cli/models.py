@@ -99,7 +99,11 @@ def predict(
     model: ModelArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")],
     target: Annotated[
-        Path | None, typer.Option("--out", help="Write JSON lines to this file; go on where it was left.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write JSON lines to this file; go on where it was left. Images are known by their names.",
+        ),
     ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Files that cannot be read become answers that say so.")
@@ -206,6 +210,7 @@ def report(
     model = load_model(run)
     dataset = load_data(opened.training().data, data_dir, opened.training().image_size)
     check_fit(model, dataset)
+    check_names(str(run), model, dataset)
     write_the_report(run, dataset, model)
 
 

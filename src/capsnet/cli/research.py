@@ -103,11 +103,13 @@ def _print_comparison(compared: Group) -> None:
         assert error is not None
         rate, size = runs[0].training["learning_rate"], (runs[0].parameters, runs[0].multiply_adds)
         told = shown_estimate(error, measure, interval=True)
-        table.add_row(name, told, f"{rate:g}", *(f"{number:,}" for number in size))
+        table.add_row(
+            "CapsNet" if name == "r3" else name, told, f"{rate:g}", *(f"{number:,}" for number in size)
+        )
     out.print(table)
     found = judgements(compared)
     for judgement in found:
-        out.print(judgement.line)
+        out.print(judgement.line.replace("**", ""))
     out.print(answer(found))
 
 
@@ -174,10 +176,13 @@ def bench(
     """Time every fast path against the plain PyTorch reference, in turn, in this one run."""
     from capsnet.benchmark import CASES, describe, measure, sweep
     from capsnet.benchmark.table import print_table, write_csv
+    from capsnet.files import refuse_place
     from capsnet.stepping import pick_device
 
     refuse_others("bench", "")
     where = pick_device(device)
+    if csv is not None:
+        refuse_place(csv)
     results = [measure(case, where, seconds) for case in CASES]
     if grow:
         results += [result for _, result in sweep(where)]

@@ -16,6 +16,8 @@ from capsnet.cli.app import app
 from capsnet.cli.loading import (
     absolute,
     check_fit,
+    check_names,
+    check_shift,
     check_side,
     load_data,
     options_by_name,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 #: How long a training is if nobody says.
 EPOCHS, LEAST_STEPS = 10, 500
+#: Times at most that the test error is told of on the way, where nobody says how often.
+EVALUATIONS = 20
 
 
 @app.command()
@@ -123,6 +127,7 @@ def train(
             dataset = load_data(config.data, data_dir, config.image_size)
             model = build_model(resume, config.seed)
             check_fit(model, dataset)
+            check_names(str(resume), model, dataset)
         else:
             with options_by_name(context):
                 config = TrainConfig(
@@ -142,9 +147,7 @@ def train(
                     deterministic=deterministic,
                 )
                 dataset = load_data(config.data, data_dir, config.image_size)
-                check_side(dataset, image_size)
-                if epochs is None and steps is None:
-                    config = replace(config, epochs=_epochs(config, dataset))
+                config = _suited(config, dataset, context)
                 model = _new_model(
                     dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
                 )
@@ -165,6 +168,21 @@ def train(
     out.print(f"test error {evaluation}\nmodel      {shown(run.folder)}")
     if report:
         write_the_report(run.folder, dataset, model, evaluation)
+
+
+def _suited(config: TrainConfig, dataset: Dataset, context: typer.Context) -> TrainConfig:
+    """The configuration with what nobody said about these images' number. Refuses what does not suit them."""
+    check_side(dataset, config.image_size)
+    check_shift(config.shift, dataset)
+    if _is_given(context, "epochs"):
+        if _is_given(context, "steps"):
+            raise CapsnetError("--epochs and --steps both say how long to train; give one of them")
+        return config
+    if config.steps is None:
+        config = replace(config, epochs=_epochs(config, dataset))
+    if not _is_given(context, "evaluate_every"):
+        config = replace(config, evaluate_every=max(1, config.epochs // EVALUATIONS))
+    return config
 
 
 def _epochs(config: TrainConfig, dataset: Dataset) -> int:

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from capsnet.data.dataset import Batch, Dataset, Examples, Source
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, did_you_mean, shown
 
 __all__ = ["Batch", "Dataset", "Examples", "Source", "load", "names", "short_name"]
 
@@ -65,7 +65,13 @@ def load(
     Raises:
         CapsnetError: no such set; its files are missing or damaged and cannot be fetched.
     """
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise CapsnetError(
+            f"--data-dir: {shown(data_dir)} is not a directory; give the folder that holds {name}/"
+        )
     if name.startswith("folder:"):
+        if name == "folder:":
+            raise CapsnetError("folder: has no path behind it; name a folder, as in folder:photos")
         from capsnet.data.folder import load_folder
 
         return load_folder(name.removeprefix("folder:"), image_size)
@@ -74,7 +80,10 @@ def load(
             f"there is no data set {name!r}, but a folder; for images of your own: folder:{name}"
         )
     if name not in _SETS:
-        raise CapsnetError(f"there is no data set {name!r}; choose one of {', '.join(_SETS)}, or folder:PATH")
+        raise CapsnetError(
+            f"there is no data set {name!r}; choose one of {', '.join(_SETS)}, or folder:PATH"
+            f"{did_you_mean(name, _SETS)}"
+        )
     if image_size is not None:
         raise CapsnetError(f"--image-size is for folder:PATH only; {name} has a size of its own")
     module = import_module(f"capsnet.data.{_SETS[name][0]}")

@@ -20,7 +20,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from capsnet.errors import CapsnetError
+from capsnet.errors import CapsnetError, did_you_mean
 from capsnet.experiments import (
     affine,
     data_efficiency,
@@ -78,7 +78,9 @@ def find_experiment(name: str) -> Experiment:
         CapsnetError: there is none of that name.
     """
     if name not in EXPERIMENTS:
-        raise CapsnetError(f"there is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}")
+        raise CapsnetError(
+            f"there is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}{did_you_mean(name, EXPERIMENTS)}"
+        )
     return EXPERIMENTS[name]
 
 

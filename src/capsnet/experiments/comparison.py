@@ -18,7 +18,7 @@ from capsnet.evaluation import batch_of
 from capsnet.experiments.figures import by_variant, dots
 from capsnet.experiments.grouping import Group
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
-from capsnet.experiments.record import Record
+from capsnet.experiments.record import COMPARISON, Record
 from capsnet.experiments.running import Options, check_writable, chosen_variants, run_experiment
 from capsnet.experiments.sizes import Steps, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
@@ -62,9 +62,9 @@ def compare(
 
     Args:
         dataset: what to train and test on.
-        options: scale, seeds, folder and the like. All lies in `options.out / short_name(dataset.name)`, the trainings
-            too, in runs/<scale>; `options.work` is not used. With resume=False what is there of this scale is thrown
-            away first.
+        options: scale, seeds, folder and the like. All lies in compare-NAME under `options.out`, where NAME is
+            `short_name(dataset.name)`, the trainings too, in runs/<scale>; `options.work` is not used. With
+            resume=False what is there of this scale is thrown away first.
         watch: who watches.
         learning_rate: of all models. None: of each its own, `tuned`; the scale's for images that are made as they are
             asked for, such as overlapping digits.
@@ -171,7 +171,7 @@ def comparison(
         alike = [replace(variant, pixels=pixels) for variant in (ours, *theirs)]
         return [_at_own_rate(variant, (rates or {}).get(variant.name)) for variant in alike]
 
-    name = short_name(dataset.name)
+    name = COMPARISON + short_name(dataset.name)
     error = "test error" if present == 1 else "error: not all of an image's classes found"
     return Experiment(
         name=name,

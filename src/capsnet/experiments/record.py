@@ -177,20 +177,31 @@ class Record:
             ) from error
 
 
+#: What the names of comparisons begin with: their records are no experiment's.
+COMPARISON = "compare-"
+
+
 def record_path(out: Path, experiment: str, variant: str, scale: str, seed: int) -> Path:
     """Where a run's record lies under the results folder."""
     return out / experiment / f"{variant}-{scale}-s{seed}.json"
 
 
 def read_records(results: Path) -> list[Record]:
-    """All records of a results folder, ordered by experiment, scale, variant and seed.
+    """All records of experiments in a results folder, ordered by experiment, scale, variant and seed.
 
     Raises:
         CapsnetError: there is no such folder, none in it, or a broken one.
     """
     if not results.is_dir():
         raise CapsnetError(f"no results at {results}; `capsnet reproduce NAME --out {results}` makes some")
-    records = [Record.read(path) for path in sorted(results.glob("*/*.json"))]
+    folders = sorted(path for path in results.iterdir() if path.is_dir())
+    compared = [folder for folder in folders if folder.name.startswith(COMPARISON)]
+    kept = [path for folder in folders if folder not in compared for path in sorted(folder.glob("*.json"))]
+    records = [Record.read(path) for path in kept]
+    if not records and compared:
+        raise CapsnetError(
+            f"{results} holds results of `capsnet compare` only; it wrote their page: {compared[0]}/SCALE.md"
+        )
     if not records:
         raise CapsnetError(
             f"{results} holds no results yet; `capsnet reproduce NAME --out {results}` makes some"

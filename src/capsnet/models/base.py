@@ -14,7 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capsnet.errors import CapsnetError, NotFinite, shown
+from capsnet.errors import CapsnetError, NotFinite, did_you_mean, shown
 from capsnet.files import read_json, write_json
 from capsnet.models.limits import check_sizes
 from capsnet.weights import count_weights, load_weights, save_weights
@@ -176,8 +176,13 @@ def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
                 f"model {str(name)!r} is no folder here and could not be had from the Hugging Face Hub "
                 f"({type(error).__name__}); check the name and the network"
             ) from error
-    known = ", ".join(sorted(folder.name for folder in SHIPPED.glob("*/"))) or "none"
-    raise CapsnetError(f"no model at {shown(path)}: it is no folder; models that come with capsnet: {known}")
+    if path.is_file():
+        raise CapsnetError(f"{shown(path)} is a file; name the folder that it lies in: {shown(path.parent)}")
+    known = sorted(folder.name for folder in SHIPPED.glob("*/"))
+    raise CapsnetError(
+        f"no model at {shown(path)}: it is no folder; models that come with capsnet: {', '.join(known) or 'none'}"
+        f"{did_you_mean(path.name, known)}"
+    )
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
