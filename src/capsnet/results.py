@@ -273,9 +273,17 @@ def shown_estimate(value: Estimate, measure: Measure, interval: bool = False) ->
     text = f"{factor * value.mean:.{digits}f}"
     if isfinite(value.spread):
         text += f" ± {factor * value.spread:.{digits}f}"
-    if interval and isfinite(value.low) and isfinite(value.high):
-        text += f" ({factor * value.low:.{digits}f} to {factor * value.high:.{digits}f})"
+    if interval and (told := shown_interval(value, measure)):
+        text += f" ({told})"
     return text
+
+
+def shown_interval(value: Estimate, measure: Measure) -> str:
+    """Both ends, in the measure's units; nothing where it has no interval."""
+    if not (isfinite(value.low) and isfinite(value.high)):
+        return ""
+    factor, digits = (100 if measure.percent else 1), measure.digits
+    return f"{factor * value.low:.{digits}f} to {factor * value.high:.{digits}f}"
 
 
 def _title(experiment: Experiment) -> str:

@@ -92,20 +92,19 @@ def _print_comparison(compared: Group) -> None:
     from capsnet.experiments.figures import by_variant
     from capsnet.experiments.statistics import estimate
     from capsnet.experiments.verdicts import judgements
-    from capsnet.results import shown_estimate
+    from capsnet.results import shown_estimate, shown_interval
 
     measure = compared.experiment.measures[0]
-    table = Table("", f"{measure.title}, %", "learning rate", "parameters", "multiply-adds", box=None)
+    heads = (f"{measure.title}, %", "95 % interval", "rate", "parameters", "mult-adds")
+    table = Table("", *heads, box=None)  # narrow: terminals have 80 columns
     for column in table.columns[1:]:
         column.justify = "right"
     for name, runs in by_variant(compared.records).items():
         error = estimate(runs, measure.key)
         assert error is not None
         rate, size = runs[0].training["learning_rate"], (runs[0].parameters, runs[0].multiply_adds)
-        told = shown_estimate(error, measure, interval=True)
-        table.add_row(
-            "CapsNet" if name == "r3" else name, told, f"{rate:g}", *(f"{number:,}" for number in size)
-        )
+        told = (shown_estimate(error, measure), shown_interval(error, measure), f"{rate:g}")
+        table.add_row("CapsNet" if name == "r3" else name, *told, *(f"{number:,}" for number in size))
     out.print(table)
     found = judgements(compared)
     for judgement in found:
