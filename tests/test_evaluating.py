@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from capsnet import CapsNet
+from capsnet import CapsNet, CapsNetConfig
 from capsnet.cli.models import evaluate as evaluate_command
-from capsnet.data import folder
+from capsnet.data import Batch, folder
 from capsnet.data.folder import load_folder
-from capsnet.evaluation import BATCH_SIZE, evaluate
+from capsnet.evaluation import BATCH_SIZE, count_errors, evaluate
+from capsnet.team import Team
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,17 @@ def test_processes_share_the_work_and_count_the_same(pictures: Path, data: str) 
     one, two = command(name), command(name, processes=2)
     assert one.returncode == two.returncode == 0, two.stderr
     assert json.loads(two.stdout) == json.loads(one.stdout)
+
+
+@pytest.mark.parametrize(("labels", "title"), [([3], "test error"), ([3, 5], "pair error")])
+def test_both_digits_of_a_pair_must_be_found_and_the_error_says_so(labels: list[int], title: str) -> None:
+    model = CapsNet(CapsNetConfig(stem_channels=2, primary_types=1, decoder=None))
+    images = torch.rand(2, 1, 28, 28)
+    batch = Batch(images, torch.tensor([labels] * 2), images[:, None].repeat(1, len(labels), 1, 1, 1))
+    with Team() as team:
+        counted = count_errors(model, iter([[Path("a"), Path("b")]]), lambda _: batch, team)
+    assert counted is not None
+    assert (counted.title, counted.n) == (title, 2)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -64,7 +64,7 @@ class TrainingBar:
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """Print the test error so far."""
-        self._bar.console.print(f"step {step:>7,}   test error {evaluation}")
+        self._bar.console.print(f"step {step:>7,}   {evaluation.title} {evaluation}")
 
     def noticed(self, message: str) -> None:
         """Print it, in one line."""

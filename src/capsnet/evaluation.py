@@ -52,6 +52,16 @@ class Measured(ABC):
         """Number of examples that are not entirely right."""
 
     @property
+    @abstractmethod
+    def classes_each(self) -> int:
+        """Classes that an example has."""
+
+    @property
+    def title(self) -> str:
+        """What the error is called: of pairs, both classes must be found."""
+        return "pair error" if self.classes_each == 2 else "test error"
+
+    @property
     def error(self) -> float:
         """Share of wrong examples, 0…1."""
         return self.errors / self.n
@@ -104,12 +114,17 @@ class Evaluation(Measured):
         """Number of examples that are not entirely right."""
         return int(self.wrong.sum())
 
+    @property
+    def classes_each(self) -> int:
+        """Classes that an example has."""
+        return self.labels.shape[1]
+
 
 class Count(Measured):
     """Errors that were counted, the answers forgotten."""
 
-    def __init__(self, errors: int, n: int) -> None:
-        self._errors, self._n = errors, n
+    def __init__(self, errors: int, n: int, classes_each: int = 1) -> None:
+        self._errors, self._n, self._classes_each = errors, n, classes_each
 
     @property
     def n(self) -> int:
@@ -120,6 +135,11 @@ class Count(Measured):
     def errors(self) -> int:
         """Number of examples that are not entirely right."""
         return self._errors
+
+    @property
+    def classes_each(self) -> int:
+        """Classes that an example has."""
+        return self._classes_each
 
 
 def evaluate(model: Classifier, source: Source, batch_size: int = BATCH_SIZE) -> Evaluation:
@@ -169,16 +189,18 @@ def count_errors(
         except CapsnetError as error:  # told by the process that leads, in its place
             return _Counted(fault=str(error))
         part = _answer(model, batch)
-        return _Counted(part.errors, part.n, _broken(part))
+        return _Counted(part.errors, part.n, _broken(part), part.classes_each)
 
     errors = n = broken = 0
+    classes_each = 1
     with _answering(model):
         for counted in team.map(count, portions):
             if counted.fault:
                 raise CapsnetError(counted.fault)
             errors, n, broken = errors + counted.errors, n + counted.n, broken + counted.broken
+            classes_each = counted.classes_each
     _refuse_no_numbers(broken, n)
-    return Count(errors, n) if team.leads else None
+    return Count(errors, n, classes_each) if team.leads else None
 
 
 def row_ranges(examples: int, batch_size: int = BATCH_SIZE) -> Iterator[range]:
@@ -198,6 +220,7 @@ class _Counted(NamedTuple):
     n: int = 0
     broken: int = 0
     """Examples whose scores are no numbers."""
+    classes_each: int = 1
     fault: str | None = None
     """Why there is no batch."""
 

@@ -52,7 +52,7 @@ def evaluate(
     if as_json:
         print(json.dumps({"data": named, **counted.summary()}))
     else:
-        out.print(f"{named}: test error {counted}")
+        out.print(f"{named}: {counted.title} {counted}")
 
 
 def _count_in_folder(name: str, model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:

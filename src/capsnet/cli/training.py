@@ -165,7 +165,7 @@ def train(
         )
         if not is_main_process():
             return
-    out.print(f"test error {evaluation}\nmodel      {shown(run.folder)}")
+    out.print(f"{evaluation.title} {evaluation}\nmodel      {shown(run.folder)}")
     if report:
         write_the_report(run.folder, dataset, model, evaluation)
 

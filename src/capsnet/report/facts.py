@@ -14,7 +14,7 @@ def result(material: Material) -> Section:
     evaluation, run = material.evaluation, material.result
     low, high = evaluation.interval
     rows: list[tuple[str, str]] = [
-        ("test error", f"{evaluation.error:.2%}"),
+        (evaluation.title, f"{evaluation.error:.2%}"),
         ("95 % interval (Wilson)", f"{low:.2%} to {high:.2%}"),
         ("wrong", f"{evaluation.errors:,} of n = {evaluation.n:,} test examples"),
     ]
