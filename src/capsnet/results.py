@@ -279,11 +279,13 @@ def shown_estimate(value: Estimate, measure: Measure, interval: bool = False) ->
 
 
 def shown_interval(value: Estimate, measure: Measure) -> str:
-    """Both ends, in the measure's units; nothing where it has no interval."""
+    """Both ends, in the measure's units; nothing where it has no interval. Shares lie between 0 and 100 %."""
     if not (isfinite(value.low) and isfinite(value.high)):
         return ""
-    factor, digits = (100 if measure.percent else 1), measure.digits
-    return f"{factor * value.low:.{digits}f} to {factor * value.high:.{digits}f}"
+    ends = (value.low, value.high)
+    if measure.percent:
+        ends = (100 * max(value.low, 0), 100 * min(value.high, 1))
+    return " to ".join(f"{end:.{measure.digits}f}" for end in ends)
 
 
 def _title(experiment: Experiment) -> str:
