@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 #: How long a training is if nobody says.
 EPOCHS, LEAST_STEPS = 10, 500
-#: Times at most that the test error is told of on the way, where nobody says how often.
-EVALUATIONS = 20
+#: Steps that a look at the test set is worth, where nobody says how often: an epoch of 40 images is one step.
+STEPS_TO_A_LOOK = 25
 
 
 @app.command()
@@ -82,8 +82,11 @@ def train(
     device: DeviceOption = "auto",
     fast: FastOption = True,
     evaluate_every: Annotated[
-        int, typer.Option(help="Epochs between looks at the test set; 0: only at the end.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Epochs between looks at the test set; 0: only at the end. Default: 1, more where epochs are short."
+        ),
+    ] = None,
     save_seconds: Annotated[float, typer.Option(help="Time between saves of the resumable state.")] = 60.0,
     on_nonfinite: Annotated[
         OnNonfinite,
@@ -141,7 +144,7 @@ def train(
                     shift=shift,
                     seed=seed,
                     precision=precision.value,
-                    evaluate_every=evaluate_every,
+                    evaluate_every=1 if evaluate_every is None else evaluate_every,
                     save_seconds=save_seconds,
                     on_nonfinite=on_nonfinite.value,
                     deterministic=deterministic,
@@ -171,26 +174,23 @@ def train(
 
 
 def _suited(config: TrainConfig, dataset: Dataset, context: typer.Context) -> TrainConfig:
-    """The configuration with what nobody said about these images' number. Refuses what does not suit them."""
-    check_side(dataset, config.image_size)
-    check_shift(config.shift, dataset)
-    if _is_given(context, "epochs"):
-        if _is_given(context, "steps"):
-            raise CapsnetError("--epochs and --steps both say how long to train; give one of them")
-        return config
-    if config.steps is None:
-        config = replace(config, epochs=_epochs(config, dataset))
-    if not _is_given(context, "evaluate_every"):
-        config = replace(config, evaluate_every=max(1, config.epochs // EVALUATIONS))
-    return config
+    """The configuration with what nobody said, as it suits so many images. Refuses what does not suit them.
 
-
-def _epochs(config: TrainConfig, dataset: Dataset) -> int:
-    """`EPOCHS`, or more where these would be over before a network has learned: an epoch of 40 images is one step."""
+    `EPOCHS` or more, where these would be over before a network has learned: an epoch of 40 images is one step.
+    """
     from capsnet.plan import Plan, augmented
 
+    check_side(dataset, config.image_size)
+    check_shift(config.shift, dataset)
+    given = {name for name in ("epochs", "steps", "evaluate_every") if _is_given(context, name)}
+    if {"epochs", "steps"} <= given:
+        raise CapsnetError("--epochs and --steps both say how long to train; give one of them")
     steps = Plan.of(config, augmented(dataset.train, config)).steps_per_epoch
-    return max(EPOCHS, -(-LEAST_STEPS // steps))
+    if not given & {"epochs", "steps"}:
+        config = replace(config, epochs=max(EPOCHS, -(-LEAST_STEPS // steps)))
+    if "evaluate_every" not in given:
+        config = replace(config, evaluate_every=-(-STEPS_TO_A_LOOK // steps))
+    return config
 
 
 def _new_model(

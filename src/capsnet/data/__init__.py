@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 
 from capsnet.data.dataset import Batch, Dataset, Examples, Source
-from capsnet.errors import CapsnetError, did_you_mean, shown
+from capsnet.data.files import root_of
+from capsnet.errors import CapsnetError, did_you_mean
 
 __all__ = ["Batch", "Dataset", "Examples", "Source", "load", "names", "short_name"]
 
@@ -65,10 +66,8 @@ def load(
     Raises:
         CapsnetError: no such set; its files are missing or damaged and cannot be fetched.
     """
-    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
-        raise CapsnetError(
-            f"--data-dir: {shown(data_dir)} is not a directory; give the folder that holds {name}/"
-        )
+    if data_dir is not None:
+        root_of(data_dir, name)  # a slip, whether this set has files or not
     if name.startswith("folder:"):
         if name == "folder:":
             raise CapsnetError("folder: has no path behind it; name a folder, as in folder:photos")

@@ -21,6 +21,18 @@ def where_to_put(name: str, data_dir: Path | None = None) -> str:
     return f"put them into DIR/{name} and give --data-dir DIR, or set CAPSNET_DATA=DIR"
 
 
+def root_of(value: Path | str, name: str, said_by: str = "--data-dir") -> Path:
+    """The directory that somebody says holds data.
+
+    Raises:
+        CapsnetError: it is none.
+    """
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise CapsnetError(f"{said_by}: {shown(root)} is not a directory; give the folder that holds {name}/")
+    return root
+
+
 def directories(name: str, data_dir: Path | str | None) -> list[Path]:
     """The directories where files of the set `name` may lie, in the order of search.
 
@@ -30,12 +42,7 @@ def directories(name: str, data_dir: Path | str | None) -> list[Path]:
     roots = []
     for said_by, value in (("--data-dir", data_dir), ("CAPSNET_DATA", os.environ.get("CAPSNET_DATA"))):
         if value:
-            root = Path(value).expanduser()
-            if not root.is_dir():
-                raise CapsnetError(
-                    f"{said_by}: {shown(root)} is not a directory; give the folder that holds {name}/"
-                )
-            roots.append(root)
+            roots.append(root_of(value, name, said_by))
     # DIR/name first: MNIST and Fashion-MNIST use the same file names.
     return [place for root in roots for place in (root / name, root)] + [SYSTEM_DIRECTORY / name]
 

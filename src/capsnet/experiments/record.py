@@ -200,7 +200,7 @@ def read_records(results: Path) -> list[Record]:
     records = [Record.read(path) for path in kept]
     if not records and compared:
         raise CapsnetError(
-            f"{results} holds results of `capsnet compare` only; it wrote their page: {compared[0]}/SCALE.md"
+            f"{results} holds results of `capsnet compare` only; it wrote a page of them into {compared[0]}"
         )
     if not records:
         raise CapsnetError(

@@ -155,7 +155,7 @@ class _Single(_Blocks):
 
     def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
         super().__init__(u, weight, leaky)
-        self.child = np.ascontiguousarray(u[0])
+        self.children = np.ascontiguousarray(u[0])
         self.votes = torch.empty((len(weight), weight[0, 0].size), **_FLOATS).numpy()
         self.has_votes = False
         self.sums[:] = 0  # the lanes of no sample
@@ -163,7 +163,7 @@ class _Single(_Blocks):
     def sum(self, directions: Any, uniform: bool = False) -> Any:
         """See `_Blocks`."""
         if uniform:
-            _kernels().first_of_one(self.child, self.w, self.bounds, self.votes, self.sums)
+            _kernels().first_of_one(self.children, self.w, self.bounds, self.votes, self.sums)
             self.has_votes = True
         else:
             self._vote()
@@ -176,7 +176,7 @@ class _Single(_Blocks):
         """See `_Blocks`."""
         self._vote()
         fixed = (
-            self.child,
+            self.children,
             self.w,
             self.votes,
             *self.sizes,
@@ -190,7 +190,7 @@ class _Single(_Blocks):
 
     def _vote(self) -> None:
         if not self.has_votes:
-            _kernels().votes_of_one(self.child, self.w, self.votes)
+            _kernels().votes_of_one(self.children, self.w, self.votes)
             self.has_votes = True
 
 

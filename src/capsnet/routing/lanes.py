@@ -64,12 +64,9 @@ def _zeros() -> Any:
 def gather(u: Any, b0: int, i0: int, i1: int, out: Any, at: int) -> None:
     """u[b0 : b0 + 16, i0 : i1] in lanes: (children · in_dim, 16) from out[at]."""
     in_dim, here, size = u.shape[2], min(LANES, u.shape[0] - b0), (i1 - i0) * u.shape[2]
-    done = 0
-    if here == LANES and _are_rows(u):
-        done = size - size % LANES
-        row = u.strides[0] // 4
-        for k in range(0, done, LANES):
-            transpose(u, b0 * row + i0 * in_dim + k, row, out, at + k * LANES, LANES)
+    done, row = _in_squares(u, here, size), u.strides[0] // 4
+    for k in range(0, done, LANES):
+        transpose(u, b0 * row + i0 * in_dim + k, row, out, at + k * LANES, LANES)
     for lane in range(here):
         for k in range(done, size):
             out[at + k * LANES + lane] = u[b0 + lane, i0 + k // in_dim, k % in_dim]
@@ -82,21 +79,19 @@ def gather(u: Any, b0: int, i0: int, i1: int, out: Any, at: int) -> None:
 def scatter(lanes: Any, at: int, b0: int, i0: int, i1: int, out: Any) -> None:
     """The inverse of `gather`."""
     in_dim, here, size = out.shape[2], min(LANES, out.shape[0] - b0), (i1 - i0) * out.shape[2]
-    done = 0
-    if here == LANES and _are_rows(out):
-        done = size - size % LANES
-        row = out.strides[0] // 4
-        for k in range(0, done, LANES):
-            transpose(lanes, at + k * LANES, LANES, out, b0 * row + i0 * in_dim + k, row)
+    done, row = _in_squares(out, here, size), out.strides[0] // 4
+    for k in range(0, done, LANES):
+        transpose(lanes, at + k * LANES, LANES, out, b0 * row + i0 * in_dim + k, row)
     for lane in range(here):
         for k in range(done, size):
             out[b0 + lane, i0 + k // in_dim, k % in_dim] = lanes[at + k * LANES + lane]
 
 
 @helper
-def _are_rows(u: Any) -> Any:
-    """Whether a sample's numbers lie one after the other."""
-    return u.strides[2] == 4 and u.strides[1] == 4 * u.shape[2]
+def _in_squares(u: Any, samples: int, size: int) -> int:
+    """How many of a sample's `size` numbers can be moved in squares of 16 × 16: they lie one after the other."""
+    in_rows = u.strides[2] == 4 and u.strides[1] == 4 * u.shape[2]
+    return size - size % LANES if in_rows and samples == LANES else 0
 
 
 @helper
