@@ -61,10 +61,11 @@ test-browser: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -m browser
 
 # The annotations of shapes, while tests run that keep to them.
-ANNOTATED := augment cnn data_affine data_overlapping explain losses model properties properties_parts routing
+ANNOTATED := data/test_augmentation models data/test_affine data/test_overlapping explain test_functional properties \
+  routing/test_route
 test-annotations: $(VENV)/installed-test
 	CAPSNET_CHECK_ANNOTATIONS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu and not misuse" \
-	  $(ANNOTATED:%=tests/test_%.py)
+	  $(foreach t,$(ANNOTATED),$(wildcard tests/$(t) tests/$(t).py))
 
 test-all: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -q -m "not gpu"

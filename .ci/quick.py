@@ -2,7 +2,7 @@
 
 Only `python3` is needed, and a package index. `make test-wheel`, `test-oldest`, `test-newest` and `test-pythons` are
 calls of this. The tests run from a copy that has no `src/`: what they import is the installed package, and
-tests/test_package.py fails if it is not.
+tests/project/test_package.py fails if it is not.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> int:
                 shutil.copy(place, copy / name)
         files = [
             f
-            for f in sorted((copy / "tests").glob("test_*.py"))
+            for f in sorted((copy / "tests").rglob("test_*.py"))
             if "pytest.mark.quick" in f.read_text("utf-8")
         ]
         quiet = ["DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"] if asked.old else []

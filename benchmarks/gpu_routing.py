@@ -26,7 +26,7 @@ from torch import Tensor
 from triton.testing import do_bench
 
 from capsnet.routing import reference, route
-from capsnet.routing import triton as backend
+from capsnet.routing.cuda import backend
 
 PAPER = {"batch": 128, "in_caps": 1152, "in_dim": 8, "out_caps": 10, "out_dim": 16}
 SHORT = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}

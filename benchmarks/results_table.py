@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from capsnet.experiments.grouping import Group, groups
+from capsnet.experiments.page import anchor, best_control, shown_estimate
 from capsnet.experiments.record import Record, read_records
+from capsnet.experiments.record_groups import Group, groups
 from capsnet.experiments.statistics import estimate
 from capsnet.experiments.verdicts import Judgement, judgements
-from capsnet.results import anchor, best_control, shown_estimate
 
 
 def table(records: Sequence[Record]) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from command import Command, Outcome
+
 if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of capsnet is imported
     from annotations_checked import install
 
@@ -27,7 +29,7 @@ if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of cap
 
 def forget_old_kernels() -> None:
     """Numba compiles anew when a kernel's own file has changed, but not when one has whose functions it calls."""
-    for folder in ("routing", "stem"):
+    for folder in ("routing/cpu", "convolution"):
         sources = Path(__file__).parents[1] / "src" / "capsnet" / folder
         newest = max((file.stat().st_mtime for file in sources.glob("*.py")), default=0.0)
         for file in sources.glob("__pycache__/*.nb[ci]"):
@@ -94,9 +96,9 @@ def _stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from capsnet import CapsNet
-    from capsnet.runs import Run
-    from capsnet.training import Interrupted, train
-    from test_training import CONFIG, DATA, SMALL, StopAt
+    from capsnet.training.loop import Interrupted, train
+    from capsnet.training.run import Run
+    from stripes import CONFIG, DATA, SMALL, StopAt
 
     folder = tmp_path_factory.mktemp("stopped") / "run"
     torch.manual_seed(CONFIG.seed)
@@ -115,8 +117,27 @@ def stopped_run(_stopped: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def whole_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The weights of the same run if nothing happens to it."""
-    from test_training import run_training
+    from stripes import run_training
 
     folder = tmp_path_factory.mktemp("whole") / "run"
     run_training(folder)
     return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def capsnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `capsnet ARGS…` through the entry point that the installed command calls."""
+
+    from capsnet.cli import main
+
+    def command(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["capsnet", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        return Outcome(code, *capfd.readouterr())
+
+    return command

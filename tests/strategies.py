@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from capsnet import CapsNet, CapsNetConfig
-from capsnet import augment as change
-from capsnet.config import TrainConfig
+from capsnet.data import augmentation as change
 from capsnet.data.dataset import Examples
 from capsnet.models import CNN, Classifier, CNNConfig
 from capsnet.models.cnn import Stage
+from capsnet.training.config import TrainConfig
 
 
 def examples(count: int) -> settings:

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from capsnet.errors import CapsnetError
-from capsnet.runs import Run
-from capsnet.stepping import _check_launch
+from capsnet._support.errors import CapsnetError
+from capsnet.training.run import Run
+from capsnet.training.step import _check_launch
 
 LAUNCH = [
     sys.executable,

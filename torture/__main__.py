@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from capsnet.files import write_text
+from capsnet._support.files import write_text
 from torture.part import Trial, run
 from torture.parts import PARTS
 from torture.report import page

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import copytree, rmtree
 
-from capsnet.files import is_leftover
-from capsnet.states import BEFORE, NEWEST
+from capsnet._support.files import is_leftover
+from capsnet.training.checkpoint import BEFORE, NEWEST
 from torture.launch import launch, small_training
 from torture.part import Part, Trial
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from torch import Tensor
 
 from capsnet.cli import main
-from capsnet.stepping import Stepper
+from capsnet.training.step import Stepper
 
 _take_step = Stepper._eager_step
 

@@ -19,13 +19,14 @@ from typing import Any, get_args
 import torch
 from safetensors.torch import load_file
 
-from capsnet import CapsNet, fast
+from capsnet import CapsNet
+from capsnet._support import dispatch
+from capsnet._support.files import parse_json
 from capsnet.data import load
-from capsnet.evaluation import evaluate
-from capsnet.files import parse_json
-from capsnet.plan import Plan, augmented
-from capsnet.runs import Run
-from capsnet.states import BEFORE, NEWEST, save_state
+from capsnet.inference.evaluation import evaluate
+from capsnet.training.batches import Plan, augmented
+from capsnet.training.checkpoint import BEFORE, NEWEST, save_state
+from capsnet.training.run import Run
 from torture.crash import Training
 from torture.launch import launch
 from torture.part import Part, Trial
@@ -177,7 +178,7 @@ def _batch_sizes(images: int) -> Trial:
         if is_fast:
             scores = evaluate(model, test, size).scores
         else:
-            with fast.disabled():
+            with dispatch.disabled():
                 scores = evaluate(model, test, size).scores
         tried += images
         lost += int((scores.argmax(1) != whole.argmax(1)).sum())

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from capsnet.files import read_json, write_json
-from capsnet.provenance import environment
+from capsnet._support.environment import environment
+from capsnet._support.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
-from capsnet.files import read_json
-from capsnet.plan import Plan
-from capsnet.states import NEWEST
-from capsnet.training import LOG_EVERY
+from capsnet._support.files import read_json
+from capsnet.training.batches import Plan
+from capsnet.training.checkpoint import NEWEST
+from capsnet.training.loop import LOG_EVERY
 from torture.launch import children, small_training
 from torture.part import Part, Trial
 

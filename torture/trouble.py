@@ -26,8 +26,8 @@ class Trouble:
     def __call__(self) -> None:
         """Arrange for it in this process."""
         from capsnet.models import CapsNet
-        from capsnet.plan import Plan
-        from capsnet.stepping import Stepper
+        from capsnet.training.batches import Plan
+        from capsnet.training.step import Stepper
 
         batches, loss, step = Plan.batches, CapsNet.loss, Stepper.step
         now = 0

@@ -10,4 +10,4 @@ import capsnet.models
 import capsnet.report.page
 import capsnet.report.story
 import capsnet.routing
-import capsnet.training  # noqa: F401
+import capsnet.training.loop  # noqa: F401

@@ -1,21 +1,23 @@
 """Capsule networks in PyTorch, after "Dynamic Routing Between Capsules" (Sabour, Frosst, Hinton 2017).
 
-The map, in the order in which data flows:
+The rooms, from the ground up; each imports only from those above it:
 
-    data/          data sets → uint8 tensors on the device
-    augment.py     shifts, crops, affine maps on batches
-    stem/          the two convolutions, in the form that is fastest where they run
-    primary.py     image → primary capsules
-    routing/       the heart: reference.py is the paper line by line, the other backends are fast
-    capsules.py    capsule layers
-    decoder.py     class capsules → image
-    losses.py      margin, reconstruction
-    models/        CapsNet and the controls
-    training.py    one loop; runs.py, what it leaves on disk
-    evaluation.py  test error with its interval
-    explain/       dimensions, couplings, reconstructions
-    report.py      a run → figures and one HTML page
-    cli/           the commands
+    functional.py   squash and the losses, as in `torch.nn.functional`
+    routing/        the heart: reference.py is the paper line by line, the backends are fast
+    convolution/    the two convolutions of the stem, in the form that is fastest where they run
+    distributed.py  devices, ranks, and work shared by several processes
+    data/           data sets → uint8 tensors on the device; augmentation
+    layers/         primary capsules, capsule layers, decoder
+    models/         CapsNet and the controls
+    explain/        dimensions, couplings, reconstructions
+    inference/      test error, predictions of files, export
+    training/       one loop, and what it leaves on disk
+    report/         a run → figures and one HTML page
+    explorer/       a run → a page that shows every step
+    benchmark/      every fast path against the plain one
+    experiments/    the paper's experiments, with controls and statistics
+    cli/            the commands
+    _support/       files, errors, kernels: what knows nothing of capsules
 
 >>> import capsnet, torch
 >>> model = capsnet.CapsNet(capsnet.CapsNetConfig(image_shape=(1, 28, 28), classes=10))
@@ -26,19 +28,19 @@ torch.Size([4, 10, 16])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from capsnet._support.version import __version__
 
 if TYPE_CHECKING:
     from capsnet import data as data
-    from capsnet.capsules import CapsuleLayer as CapsuleLayer
-    from capsnet.errors import CapsnetError as CapsnetError
-    from capsnet.losses import margin_loss as margin_loss
-    from capsnet.losses import reconstruction_loss as reconstruction_loss
+    from capsnet._support.errors import CapsnetError as CapsnetError
+    from capsnet.functional import margin_loss as margin_loss
+    from capsnet.functional import reconstruction_loss as reconstruction_loss
+    from capsnet.functional import squash as squash
+    from capsnet.layers import CapsuleLayer as CapsuleLayer
+    from capsnet.layers import PrimaryCapsules as PrimaryCapsules
     from capsnet.models import CapsNet as CapsNet
     from capsnet.models import CapsNetConfig as CapsNetConfig
     from capsnet.models import load_model as load_model
-    from capsnet.nonlinearity import squash as squash
-    from capsnet.primary import PrimaryCapsules as PrimaryCapsules
     from capsnet.routing import RoutingTrace as RoutingTrace
     from capsnet.routing import route as route
 
@@ -46,15 +48,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "CapsNet": "capsnet.models",
     "CapsNetConfig": "capsnet.models",
-    "CapsnetError": "capsnet.errors",
-    "CapsuleLayer": "capsnet.capsules",
-    "PrimaryCapsules": "capsnet.primary",
+    "CapsnetError": "capsnet._support.errors",
+    "CapsuleLayer": "capsnet.layers",
+    "PrimaryCapsules": "capsnet.layers",
     "RoutingTrace": "capsnet.routing",
     "load_model": "capsnet.models",
-    "margin_loss": "capsnet.losses",
-    "reconstruction_loss": "capsnet.losses",
+    "margin_loss": "capsnet.functional",
+    "reconstruction_loss": "capsnet.functional",
     "route": "capsnet.routing",
-    "squash": "capsnet.nonlinearity",
+    "squash": "capsnet.functional",
 }
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torture.fuzz.mutating import mutants
-from torture.fuzz.targets import Target, targets
+from torture.fuzz.target import Target
+from torture.fuzz.targets import targets
 from torture.part import Part, Trial
 
 EXECUTIONS, SHORT_EXECUTIONS = 1_000_000, 400

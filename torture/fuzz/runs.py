@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from capsnet.models import CapsNet
-    from capsnet.stepping import Stepper
-    from torture.fuzz.targets import Check
+    from capsnet.training.step import Stepper
+    from torture.fuzz.target import Check
 
 #: First byte of an input → the file that the rest is.
 STATE, POSITION, MODEL, RESULT, METRICS = range(5)
@@ -44,10 +44,10 @@ def tiny_stepper() -> tuple[CapsNet, Stepper]:
     """A network of thirty weights, and its training after one step."""
     import torch
 
-    from capsnet.config import TrainConfig
     from capsnet.data.dataset import Examples
     from capsnet.models import CapsNet, CapsNetConfig
-    from capsnet.stepping import Stepper
+    from capsnet.training.config import TrainConfig
+    from capsnet.training.step import Stepper
 
     torch.manual_seed(0)
     shape = (1, 5, 5)
@@ -98,15 +98,15 @@ def prepare_run(folder: Path) -> Check:
     import torch
     from safetensors.torch import save
 
-    from capsnet.config import TrainConfig
+    from capsnet._support.errors import CapsnetError
+    from capsnet._support.weights import load_weights, read_weights
     from capsnet.data.dataset import Dataset, Examples
-    from capsnet.errors import CapsnetError
     from capsnet.report.facts import result as facts
     from capsnet.report.material import Material
     from capsnet.report.page import render
-    from capsnet.runs import Run
-    from capsnet.states import NEWEST, checksum
-    from capsnet.weights import load_weights, read_weights
+    from capsnet.training.checkpoint import NEWEST, checksum
+    from capsnet.training.config import TrainConfig
+    from capsnet.training.run import Run
 
     model, stepper = tiny_stepper()
     images = torch.zeros(2, 1, 5, 5, dtype=torch.uint8)

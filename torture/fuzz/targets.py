@@ -10,28 +10,13 @@ import gzip
 import io
 import json
 import struct
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-Check = Callable[[bytes], None]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One reader."""
-
-    name: str
-    what: str
-    """As the report says it."""
-    seeds: Callable[[], Sequence[bytes]]
-    prepare: Callable[[Path], Check]
-    """Given an empty folder, imports what is fuzzed and makes what it needs; returns what meets each input."""
-    words: Callable[[], tuple[str, ...]] = tuple
-    """libFuzzer puts them into inputs."""
-    longest: int = 512
+from torture.fuzz.runs import prepare_run, run_seeds, words
+from torture.fuzz.target import Check, Target
 
 
 def idx_seeds() -> list[bytes]:
@@ -45,8 +30,8 @@ def idx_seeds() -> list[bytes]:
 
 def prepare_idx(folder: Path) -> Check:
     """`read_idx` as images and as labels."""
+    from capsnet._support.errors import CapsnetError
     from capsnet.data.idx import read_idx
-    from capsnet.errors import CapsnetError
 
     path = folder / "file"
 
@@ -100,9 +85,9 @@ def image_seeds() -> list[bytes]:
 
 def prepare_image(folder: Path) -> Check:
     """`check` or `read_image`, in grey or in colour; the length of the input decides."""
+    from capsnet._support.errors import CapsnetError
     from capsnet.data.images import check as check_header
     from capsnet.data.images import read_image
-    from capsnet.errors import CapsnetError
 
     path = folder / "file"
 
@@ -122,8 +107,8 @@ def prepare_image(folder: Path) -> Check:
 
 def config_seeds() -> list[bytes]:
     """A config.json of each architecture, with training."""
-    from capsnet.config import TrainConfig
     from capsnet.models import ARCHITECTURES, CNNConfig
+    from capsnet.training.config import TrainConfig
 
     training = asdict(TrainConfig())
     small = asdict(CNNConfig(stages=CNNConfig().stages[:1], hidden=()))
@@ -142,11 +127,11 @@ def config_seeds() -> list[bytes]:
 
 def prepare_config(folder: Path) -> Check:
     """config.json of a saved model and of a run, up to where the model would be built."""
-    from capsnet.errors import CapsnetError
+    from capsnet._support.errors import CapsnetError
+    from capsnet._support.limits import MAX_PARAMETERS
     from capsnet.models import find_architecture
     from capsnet.models.base import parse_config, read_model_config
-    from capsnet.models.limits import MAX_PARAMETERS
-    from capsnet.runs import Run
+    from capsnet.training.run import Run
 
     path = folder / "config.json"
 
@@ -165,9 +150,9 @@ def prepare_config(folder: Path) -> Check:
 
 def field_names() -> tuple[str, ...]:
     """The words of config.json."""
-    from capsnet.config import TrainConfig
     from capsnet.models import CapsNetConfig, CNNConfig
     from capsnet.models.cnn import Stage
+    from capsnet.training.config import TrainConfig
 
     kinds = (TrainConfig, CapsNetConfig, CNNConfig, Stage)
     names = {name for kind in kinds for name in kind.__dataclass_fields__}
@@ -178,8 +163,6 @@ def field_names() -> tuple[str, ...]:
 
 def targets() -> dict[str, Target]:
     """All targets, by name."""
-    from torture.fuzz.runs import prepare_run, run_seeds, words
-
     about_run = "a run's saved state, weights, result and metrics"
     found = (
         Target("idx", "IDX files", idx_seeds, prepare_idx, longest=256),

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from capsnet import fast
+from capsnet._support import dispatch
+from capsnet._support.environment import environment
+from capsnet._support.errors import CapsnetError
 from capsnet.benchmark.measure import Result, interleaved, peak_extra_memory, quartiles
 from capsnet.data.dataset import Batch
-from capsnet.errors import CapsnetError
 from capsnet.models import CapsNet
-from capsnet.provenance import environment
 from capsnet.routing import route
 
 #: Relative differences allowed between fast and plain: outputs, gradients, in float32.
@@ -97,7 +97,7 @@ def build_step(device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=None if plain else True)
 
     def run() -> tuple[Tensor, ...]:
-        with fast.disabled() if plain else nullcontext():
+        with dispatch.disabled() if plain else nullcontext():
             optimizer.zero_grad(set_to_none=True)
             loss = model.loss(batch)["loss"]
             loss.backward()  # type: ignore[no-untyped-call]
@@ -114,7 +114,7 @@ def build_inference(size: int, device: torch.device, plain: bool) -> Callable[[]
     images = torch.rand(size, 1, 28, 28).to(device)
 
     def run() -> tuple[Tensor, ...]:
-        with fast.disabled() if plain else nullcontext(), torch.no_grad():
+        with dispatch.disabled() if plain else nullcontext(), torch.no_grad():
             return (model(images),)
 
     return run

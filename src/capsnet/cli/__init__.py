@@ -6,10 +6,10 @@ import os
 import sys
 
 from capsnet.cli import training, models, research  # isort: skip  # noqa: F401  (the order of --help)
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
-from capsnet.connection import connected
-from capsnet.console import err, fail
-from capsnet.errors import CapsnetError, shown
+from capsnet.cli.console import err, fail
+from capsnet.distributed import connected
 
 __all__ = ["app", "main"]
 
@@ -26,7 +26,7 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("interrupted", 130)
     except Exception as error:
-        training = sys.modules.get("capsnet.training")
+        training = sys.modules.get("capsnet.training.loop")
         if training is not None and isinstance(error, training.Interrupted):
             err.print(shown(str(error)))
             sys.exit(128 + error.number)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from capsnet.console import out
+from capsnet.cli.console import out
 
 app = typer.Typer(
     name="capsnet",
@@ -21,7 +21,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        import capsnet
+        from capsnet._support.version import __version__
 
-        out.print(f"capsnet {capsnet.__version__}")
+        out.print(f"capsnet {__version__}")
         raise typer.Exit

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from capsnet.console import out
-from capsnet.errors import CapsnetError, shown
+from capsnet._support.errors import CapsnetError, shown
+from capsnet.cli.console import out
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
     from capsnet.data.folder import ImageFolder
-    from capsnet.evaluation import Evaluation
+    from capsnet.inference.evaluation import Evaluation
     from capsnet.models import Classifier
 
 
@@ -103,8 +103,8 @@ def check_shift(shift: int, dataset: Dataset) -> None:
 
 def check_names(model: str, loaded: Classifier, dataset: Dataset | ImageFolder) -> None:
     """Refuse a data set whose classes have other names, or another order, than those the model was trained on."""
+    from capsnet.inference.prediction import class_names
     from capsnet.models.base import find_pretrained, read_model_config
-    from capsnet.predicting import class_names
 
     if read_model_config(find_pretrained(model)).get("classes") is None:
         return

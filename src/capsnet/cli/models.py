@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
+from capsnet.cli.console import err, out
 from capsnet.cli.loading import check_fit, check_names, load_data, side, trained_on, write_the_report
 from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
-from capsnet.console import err, out
-from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from capsnet.data import Batch
-    from capsnet.evaluation import Count
+    from capsnet.distributed import Team
+    from capsnet.inference.evaluation import Count
+    from capsnet.inference.prediction import Answer, PredictOptions
     from capsnet.models import Classifier
-    from capsnet.predicting import Answer, PredictOptions
-    from capsnet.team import Team
 
 
 @app.command()
@@ -36,9 +36,8 @@ def evaluate(
 
     Under torchrun the processes share the work. The images of a folder are not kept in memory.
     """
+    from capsnet.distributed import Team, pick_device
     from capsnet.models import load_model
-    from capsnet.stepping import pick_device
-    from capsnet.team import Team
 
     loaded = load_model(model, device=pick_device(device))
     name = data or trained_on(model)
@@ -57,7 +56,7 @@ def evaluate(
 
 def _count_in_folder(name: str, model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:
     from capsnet.data.folder import Portion, open_folder, read_portion
-    from capsnet.evaluation import BATCH_SIZE, batch_of, count_errors
+    from capsnet.inference.evaluation import BATCH_SIZE, batch_of, count_errors
 
     device = next(model.parameters()).device
     folder = open_folder(path, side(model), team)
@@ -81,7 +80,7 @@ def _count_in_folder(name: str, model: Classifier, path: str, team: Team) -> tup
 def _count_in_memory(
     saved: str, model: Classifier, name: str, data_dir: Path | None, team: Team
 ) -> tuple[str, Count | None]:
-    from capsnet.evaluation import batch_of, count_errors, row_ranges
+    from capsnet.inference.evaluation import batch_of, count_errors, row_ranges
 
     device = next(model.parameters()).device
     dataset = load_data(name, data_dir, None)
@@ -122,8 +121,8 @@ def predict(
 
     Images must look like those the model was trained on. Under torchrun the processes share the work.
     """
-    from capsnet.models import load_model
-    from capsnet.predicting import (
+    from capsnet.distributed import Team, pick_device
+    from capsnet.inference.prediction import (
         PredictOptions,
         class_names,
         image_files,
@@ -131,8 +130,7 @@ def predict(
         predict_files,
         standardizes,
     )
-    from capsnet.stepping import pick_device
-    from capsnet.team import Team
+    from capsnet.models import load_model
 
     loaded = load_model(model, device=pick_device(device))
     if all_scores and not as_json and target is None:
@@ -168,9 +166,9 @@ def _write_answers(
     answers: Iterator[Answer],
     options: PredictOptions,
 ) -> None:
-    from capsnet.answers import AnswerFile
+    from capsnet.inference.output import AnswerFile
+    from capsnet.inference.prediction import BATCH_SIZE
     from capsnet.models.base import find_pretrained
-    from capsnet.predicting import BATCH_SIZE
 
     with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE, options) as file:
         file.take_up(files)
@@ -193,7 +191,7 @@ def report(
     if (run is None) == (results is None):
         raise CapsnetError("name a RUN, or --results FOLDER, and not both")
     if results is not None:
-        from capsnet.results import write_results
+        from capsnet.experiments.page import write_results
 
         left_out = write_results(results, target)
         out.print(f"results    {shown(target)}")
@@ -202,7 +200,7 @@ def report(
         return
     assert run is not None
     from capsnet.models import load_model
-    from capsnet.runs import Run
+    from capsnet.training.run import Run
 
     opened = Run.reopen(run)
     if opened.result() is None:
@@ -234,9 +232,9 @@ def export(
     onnx: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="Where to write it.")],
 ) -> None:
     """Write a model as ONNX (images in, class scores out) and check that it gives the same numbers."""
-    from capsnet.export import export_onnx
+    from capsnet.inference.export import export_onnx
+    from capsnet.inference.prediction import standardizes
     from capsnet.models import load_model
-    from capsnet.predicting import standardizes
 
     difference = export_onnx(load_model(model), onnx, standardize=standardizes(model))
     out.print(f"{shown(onnx)}: scores differ from PyTorch's by at most {difference:.1e}")

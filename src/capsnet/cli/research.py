@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capsnet._support.errors import shown
 from capsnet.cli.app import app
+from capsnet.cli.console import ExperimentLines, out
 from capsnet.cli.loading import absolute, check_side, load_data, options_by_name
 from capsnet.cli.options import (
     DataDirOption,
@@ -19,12 +21,10 @@ from capsnet.cli.options import (
     Precision,
     Scale,
 )
-from capsnet.connection import refuse_others
-from capsnet.console import out
-from capsnet.errors import shown
+from capsnet.distributed import refuse_others
 
 if TYPE_CHECKING:
-    from capsnet.experiments.grouping import Group
+    from capsnet.experiments.record_groups import Group
 
 
 @app.command()
@@ -56,9 +56,8 @@ def compare(
     from dataclasses import replace
 
     from capsnet.experiments.comparison import compare as run_comparison
+    from capsnet.experiments.page import write_comparison
     from capsnet.experiments.running import Options
-    from capsnet.experiments.watching import Terminal
-    from capsnet.results import write_comparison
 
     refuse_others("compare", "")
     options = Options(
@@ -74,7 +73,7 @@ def compare(
     check_side(dataset, image_size)
     dataset = replace(dataset, name=absolute(data))
     with options_by_name(context):
-        compared = run_comparison(dataset, options, Terminal(), learning_rate, image_size=image_size)
+        compared = run_comparison(dataset, options, ExperimentLines(), learning_rate, image_size=image_size)
     page = write_comparison(compared, out_folder / compared.experiment.name / f"{scale.value}.md")
     if as_json:
         from capsnet.experiments.comparison import as_dict
@@ -90,9 +89,9 @@ def _print_comparison(compared: Group) -> None:
 
     from capsnet.experiments.comparison import answer
     from capsnet.experiments.figures import by_variant
+    from capsnet.experiments.page import shown_estimate, shown_interval
     from capsnet.experiments.statistics import estimate
     from capsnet.experiments.verdicts import judgements
-    from capsnet.results import shown_estimate, shown_interval
 
     measure = compared.experiment.measures[0]
     heads = (f"{measure.title}, %", "95 % interval", "rate", "parameters", "mult-adds")
@@ -138,7 +137,6 @@ def reproduce(
     """Run an experiment of the paper with its controls and seeds; go on where it was stopped."""
     from capsnet.experiments import EXPERIMENTS
     from capsnet.experiments import reproduce as run_experiment
-    from capsnet.experiments.watching import Terminal
 
     if listed or name is None:
         for experiment in EXPERIMENTS.values():
@@ -150,7 +148,7 @@ def reproduce(
     )
     run_experiment(
         name,
-        watch=Terminal(),
+        watch=ExperimentLines(),
         scale=scale.value,
         seeds=seeds,
         variants=tuple(variant or ()),
@@ -173,10 +171,10 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Time every fast path against the plain PyTorch reference, in turn, in this one run."""
+    from capsnet._support.files import refuse_place
     from capsnet.benchmark import CASES, describe, measure, sweep
-    from capsnet.benchmark.table import print_table, write_csv
-    from capsnet.files import refuse_place
-    from capsnet.stepping import pick_device
+    from capsnet.cli.bench_table import print_table, write_csv
+    from capsnet.distributed import pick_device
 
     refuse_others("bench", "")
     where = pick_device(device)

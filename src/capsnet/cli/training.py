@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
+from capsnet.cli.console import TrainingBar, err, out
 from capsnet.cli.loading import (
     absolute,
     check_fit,
@@ -34,14 +36,12 @@ from capsnet.cli.options import (
     Reading,
     Schedule,
 )
-from capsnet.console import TrainingBar, err, out
-from capsnet.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
-    from capsnet.config import TrainConfig
     from capsnet.data import Dataset
     from capsnet.models import Classifier
-    from capsnet.runs import Run
+    from capsnet.training.config import TrainConfig
+    from capsnet.training.run import Run
 
 #: How long a training is if nobody says.
 EPOCHS, LEAST_STEPS = 10, 500
@@ -101,11 +101,11 @@ def train(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
     """Train a CapsNet: the published network on digits by default. Leaves a run folder behind."""
-    from capsnet.config import TrainConfig
+    from capsnet.distributed import is_main_process, pick_device
     from capsnet.models import build_model
-    from capsnet.runs import Run
-    from capsnet.stepping import is_main_process, pick_device
-    from capsnet.training import train as run_training
+    from capsnet.training.config import TrainConfig
+    from capsnet.training.loop import train as run_training
+    from capsnet.training.run import Run
 
     pick_device(device)  # refuses what is not there before anything is loaded or written
 
@@ -178,7 +178,7 @@ def _suited(config: TrainConfig, dataset: Dataset, context: typer.Context) -> Tr
 
     `EPOCHS` or more, where these would be over before a network has learned: an epoch of 40 images is one step.
     """
-    from capsnet.plan import Plan, augmented
+    from capsnet.training.batches import Plan, augmented
 
     check_side(dataset, config.image_size)
     check_shift(config.shift, dataset)
@@ -223,9 +223,8 @@ def _new_model(
 @contextmanager
 def _ending_together() -> Iterator[None]:
     """One of the processes says that all were interrupted, while the others are still there."""
-    from capsnet.connection import parting
-    from capsnet.stepping import is_main_process
-    from capsnet.training import Interrupted
+    from capsnet.distributed import is_main_process, parting
+    from capsnet.training.loop import Interrupted
 
     with parting():
         try:
@@ -238,7 +237,7 @@ def _ending_together() -> Iterator[None]:
 
 def _hold(run: Run, stack: ExitStack) -> Run:
     """One process holds a run's folder; the others of the same training only read in it."""
-    from capsnet.stepping import is_main_process
+    from capsnet.distributed import is_main_process
 
     return stack.enter_context(run) if is_main_process() else run
 
@@ -256,7 +255,7 @@ def _next_folder(data: str) -> Path:
 
 
 def _plain_paths() -> Any:
-    from capsnet.fast import disabled
+    from capsnet._support.dispatch import disabled
 
     return disabled()
 

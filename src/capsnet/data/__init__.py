@@ -6,9 +6,9 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from capsnet._support.errors import CapsnetError, did_you_mean
 from capsnet.data.dataset import Batch, Dataset, Examples, Source
 from capsnet.data.files import root_of
-from capsnet.errors import CapsnetError, did_you_mean
 
 __all__ = ["Batch", "Dataset", "Examples", "Source", "load", "names", "short_name"]
 

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from capsnet.augment import RandomPlacement, between
 from capsnet.data import digits
+from capsnet.data.augmentation import RandomPlacement, between
 from capsnet.data.dataset import Dataset, Examples, Source
-from capsnet.data.frozen import freeze, frozen_uniforms
-from capsnet.data.ink import boxes
-from capsnet.warp import affine_matrices, inverse, sample
+from capsnet.data.fixed_random import freeze, frozen_uniforms
+from capsnet.data.masks import boxes
+from capsnet.data.warping import affine_matrices, inverse, sample
 
 CANVAS = 40
 #: Tables of `frozen_uniforms`; each use has its own.

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Examples
 from capsnet.data.files import directories, where_to_put
 from capsnet.data.mat import read_mat
-from capsnet.errors import CapsnetError, shown
 
 SIDE = 40
 #: Where the archives put the transformed test set: in one file, or in 32.

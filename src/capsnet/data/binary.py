@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from capsnet.errors import CapsnetError, shown
+from capsnet._support.errors import CapsnetError, shown
 
 #: A header can claim anything; the largest real sets here and in MNIST's format have 0.6 GB.
 MAX_BYTES = 2**31

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from capsnet.augment import Brightness, CenterCrop, Compose, Contrast, Flip, RandomCrop
+from capsnet._support.errors import CapsnetError, shown
+from capsnet.data.augmentation import Brightness, CenterCrop, Compose, Contrast, Flip, RandomCrop
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.files import Download, locate, obtain
-from capsnet.errors import CapsnetError, shown
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIRECTORY = "cifar-10-batches-bin"

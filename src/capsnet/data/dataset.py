@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from capsnet.augment import Augmentation, Standardize
+from capsnet.data.augmentation import Augmentation, Standardize
 
 
 class Batch(NamedTuple):

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.files import Download, obtain
 from capsnet.data.idx import read_idx
-from capsnet.errors import CapsnetError, shown
 
 DIGITS = tuple("0123456789")
 GARMENTS = (

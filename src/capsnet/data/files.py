@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from capsnet.errors import CapsnetError, shown
+from capsnet._support.errors import CapsnetError, shown
 
 #: Debian and Ubuntu install packaged data sets here (dataset-fashion-mnist, for one).
 SYSTEM_DIRECTORY = Path("/usr/share/datasets")

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
+from capsnet.data.folder_split import Half, Layout, find_layout
 from capsnet.data.images import ImageInfo, check, read_image
-from capsnet.data.layout import Half, Layout, find_layout
-from capsnet.errors import CapsnetError, shown
-from capsnet.team import Team, alone
+from capsnet.distributed import Team, alone
 
 #: All pixels stay in memory; a first image of 12 megapixels would ask for all others at that size.
 MAX_BYTES = 2**33

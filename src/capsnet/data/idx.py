@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.binary import opened, read_body
-from capsnet.errors import CapsnetError, shown
 
 UINT8 = 0x08
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from capsnet.errors import CapsnetError, shown
+from capsnet._support.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capsnet.errors import CapsnetError, shown
+from capsnet._support.errors import CapsnetError, shown
 
 #: What SciPy's reader raises on files that are cut short or changed, beside its own MatReadError.
 DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, zlib.error)

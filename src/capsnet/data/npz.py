@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from capsnet.errors import CapsnetError, shown
+from capsnet._support.errors import CapsnetError, shown
 
 #: Of all arrays together, unzipped. Prepared smallNORB has 0.23 GB.
 MAX_BYTES = 2**31

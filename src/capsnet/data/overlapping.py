@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from capsnet.augment import choose, windows
 from capsnet.data import digits
+from capsnet.data.augmentation import choose, windows
 from capsnet.data.dataset import Batch, Dataset, Examples
-from capsnet.data.frozen import freeze
+from capsnet.data.fixed_random import freeze
 
 CANVAS = 36
 TEST_PAIRS = 10_000

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.binary import opened, read_body
 from capsnet.data.files import directories, locate, where_to_put
 from capsnet.data.npz import read_npz, write_npz
 from capsnet.data.views import Views
-from capsnet.errors import CapsnetError, shown
 
 STEMS = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Examples
-from capsnet.errors import CapsnetError
 
 #: The sizes usually compared; None is all.
 PER_CLASS = (1, 5, 10, 50, 100, None)

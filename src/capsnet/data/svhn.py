@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.files import Download, obtain
 from capsnet.data.mat import read_mat
-from capsnet.errors import CapsnetError, shown
 
 FILES = ("train_32x32.mat", "test_32x32.mat")
 DOWNLOAD = Download(

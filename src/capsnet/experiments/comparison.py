@@ -11,22 +11,22 @@ from typing import Any
 
 import torch
 
+from capsnet._support.errors import CapsnetError, NotFinite, shown
+from capsnet._support.files import read_json, write_json
 from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
-from capsnet.errors import CapsnetError, NotFinite, shown
-from capsnet.evaluation import batch_of
+from capsnet.distributed import pick_device
 from capsnet.experiments.figures import by_variant, dots
-from capsnet.experiments.grouping import Group
+from capsnet.experiments.progress import Unwatched, Watch
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
 from capsnet.experiments.record import COMPARISON, Record
+from capsnet.experiments.record_groups import Group
 from capsnet.experiments.running import Options, check_writable, chosen_variants, run_experiment
-from capsnet.experiments.sizes import Steps, capsnet, controls, training
+from capsnet.experiments.scales import Steps, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
 from capsnet.experiments.tuning import RATES, tuned, with_rate
 from capsnet.experiments.verdicts import Judgement, judgements, over
-from capsnet.experiments.watching import Unwatched, Watch
-from capsnet.files import read_json, write_json
-from capsnet.stepping import pick_device
+from capsnet.inference.evaluation import batch_of
 
 #: At the quick scale some minutes for each model on 2 cores with images of 28×28, choosing included.
 STEPS = Steps(quick=1000, full=10_000)
@@ -71,7 +71,7 @@ def compare(
         changes: of the `TrainConfig` that all models share: image_size, …
 
     Returns:
-        The records, for `capsnet.results.write_comparison`, `capsnet.experiments.verdicts.judgements` and `answer`.
+        The records, for `page.write_comparison`, `verdicts.judgements` and `answer`.
 
     Raises:
         CapsnetError: the network does not fit the images; results of other images or options are there; a folder that

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from numpy.typing import NDArray
 
-from capsnet.config import TrainConfig
 from capsnet.data import Dataset, load
 from capsnet.data.dataset import Examples, Source
-from capsnet.evaluation import Evaluation
 from capsnet.experiments.record import Findings, Record
+from capsnet.inference.evaluation import Evaluation
 from capsnet.models import CNN, CapsNet, CapsNetConfig, Classifier, CNNConfig
-from capsnet.runs import Run
+from capsnet.training.config import TrainConfig
+from capsnet.training.run import Run
 
 if TYPE_CHECKING:
     from capsnet.report.style import Picture

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from capsnet.errors import CapsnetError
-from capsnet.evaluation import Evaluation, wilson_interval
-from capsnet.files import read_json, write_json
+from capsnet._support.errors import CapsnetError
+from capsnet._support.files import read_json, write_json
+from capsnet.inference.evaluation import Evaluation, wilson_interval
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
-import capsnet
-from capsnet.config import Precision
+from capsnet._support.errors import CapsnetError
 from capsnet.data import Dataset
-from capsnet.errors import CapsnetError
+from capsnet.distributed import pick_device
+from capsnet.experiments.progress import Unwatched, Watch
 from capsnet.experiments.recipe import SCALES, Experiment, Scale, Trained, Variant
 from capsnet.experiments.record import Answers, PackedArray, Record, record_path
-from capsnet.experiments.training_runs import prepared, train_variant, with_options
-from capsnet.experiments.watching import Unwatched, Watch
+from capsnet.experiments.trainings import prepared, train_variant, with_options
 from capsnet.models.cost import cost_of
-from capsnet.stepping import pick_device
+from capsnet.training.config import Precision
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def chosen_variants(experiment: Experiment, options: Options) -> list[Variant]:
 def code_fingerprint() -> str:
     """SHA-256 over the package's Python files, first 12 digits: tells versions apart where there is no commit."""
     digest = hashlib.sha256()
-    package = Path(capsnet.__file__).parent
+    package = Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]

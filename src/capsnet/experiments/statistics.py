@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from capsnet.evaluation import wilson_interval
 from capsnet.experiments.record import Answers, Record
+from capsnet.inference.evaluation import wilson_interval
 
 #: z of a two-sided 95 % interval.
 Z = 1.959964

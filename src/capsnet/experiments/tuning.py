@@ -8,15 +8,15 @@ from math import inf
 
 import torch
 
+from capsnet._support.errors import CapsnetError, NotFinite
 from capsnet.data import Dataset
 from capsnet.data.dataset import Examples
-from capsnet.errors import CapsnetError, NotFinite
-from capsnet.evaluation import Evaluation
+from capsnet.experiments.progress import Watch
 from capsnet.experiments.recipe import Variant
 from capsnet.experiments.running import Options
-from capsnet.experiments.training_runs import prepared, train_variant, with_options
-from capsnet.experiments.watching import Watch
-from capsnet.training import Progress
+from capsnet.experiments.trainings import prepared, train_variant, with_options
+from capsnet.inference.evaluation import Evaluation
+from capsnet.training.loop import Progress
 
 #: The first of those that do equally well is taken.
 RATES = (0.001, 0.003, 0.0003)

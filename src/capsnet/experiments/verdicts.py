@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
-from capsnet.experiments.grouping import Group
 from capsnet.experiments.recipe import Measure
+from capsnet.experiments.record_groups import Group
 from capsnet.experiments.statistics import Difference, Verdict, holm, paired_difference, verdict
 
 

@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from capsnet.data.warping import affine_matrices, warp
+from capsnet.functional import at_least_float32
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNet
-from capsnet.nonlinearity import at_least_float32
-from capsnet.warp import affine_matrices, warp
 
 Images = Float[Tensor, "batch channels height width"]
 Labels = Int[Tensor, " batch"]

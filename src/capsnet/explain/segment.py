@@ -100,7 +100,7 @@ def segmentation_quality(
         ValueError: the source is random (freeze it), or the model has no decoder.
     """
     if source.draws:
-        raise ValueError("segmentation_quality: the examples must be fixed; see capsnet.data.frozen")
+        raise ValueError("segmentation_quality: the examples must be fixed; see capsnet.data.fixed_random")
     device = next(model.parameters()).device
     source = source.to(device)
     own: list[Tensor] = []

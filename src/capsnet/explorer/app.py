@@ -13,8 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-import capsnet
-from capsnet.errors import CapsnetError
+from capsnet._support.errors import CapsnetError
+from capsnet._support.version import __version__
 from capsnet.explorer.api import Service, router
 from capsnet.explorer.guard import Guard
 from capsnet.explorer.openapi import describe_sizes
@@ -52,7 +52,7 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
 
     app = FastAPI(
         title="capsnet explorer",
-        version=capsnet.__version__,
+        version=__version__,
         description="What a capsule network computes for a picture. Arrays are base64 of little-endian numbers.",
         # The interactive documentation would be fetched from another server.
         docs_url=None,

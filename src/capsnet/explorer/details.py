@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from capsnet.errors import CapsnetError
+from capsnet._support.errors import CapsnetError
 from capsnet.explain import OFFSETS, dimension_effects, dimension_sheet
 from capsnet.explorer.schemas import (
     AgentsRequest,
@@ -26,8 +26,8 @@ from capsnet.explorer.schemas import (
 )
 from capsnet.explorer.session import Session
 from capsnet.explorer.tracing import check_class, scene_image
+from capsnet.functional import squash
 from capsnet.models.capsnet import lengths_of
-from capsnet.nonlinearity import squash
 from capsnet.routing import trace_routing
 
 #: Examples of a class that its dimensions' meanings are measured on.

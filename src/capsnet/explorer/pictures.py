@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from capsnet._support.errors import CapsnetError
 from capsnet.data.images import read_image
-from capsnet.errors import CapsnetError
 from capsnet.explorer.schemas import Array, ImageResponse
 
 

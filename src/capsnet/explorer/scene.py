@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet.data.ink import boxes
-from capsnet.errors import CapsnetError
+from capsnet._support.errors import CapsnetError
+from capsnet.data.masks import boxes
+from capsnet.data.warping import affine_matrices, warp
 from capsnet.explorer.schemas import Layer, Transform
-from capsnet.warp import affine_matrices, warp
 
 Images = Float[Tensor, "batch channels height width"]
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from capsnet import fast
-from capsnet.errors import CapsnetError, shown
+from capsnet._support import dispatch
+from capsnet._support.errors import CapsnetError, shown
 
 if TYPE_CHECKING:
     from capsnet.explorer.session import Session
@@ -49,7 +49,7 @@ def serve(
     listener = listen(host, port)
     # Loading the compiled kernels takes longer than many a visitor's first strokes: the page starts without.
     plain = ExitStack()
-    plain.enter_context(fast.disabled())
+    plain.enter_context(dispatch.disabled())
     try:
         session = open_session(run or DEFAULT_MODEL)
         name = f"[{host}]" if ":" in host else host
@@ -92,8 +92,8 @@ def _warm_up(session: Session, plain: ExitStack) -> None:
     """Load the compiled kernels while the page works without them, then let everybody use them."""
     import torch
 
-    import_module("capsnet.routing.kernels")
-    import_module("capsnet.stem.inference")
+    import_module("capsnet.routing.cpu.kernels")
+    import_module("capsnet.convolution.inference")
     plain.close()
     with torch.no_grad():  # the kernels themselves are loaded when they are first called
         session.model(torch.zeros(16, *session.model.config.image_shape))

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from capsnet.augment import Standardize
+from capsnet._support.errors import CapsnetError
+from capsnet._support.files import read_json
 from capsnet.data import Dataset, load
-from capsnet.errors import CapsnetError
+from capsnet.data.augmentation import Standardize
 from capsnet.explorer.geometry import main_directions
-from capsnet.files import read_json
+from capsnet.inference.prediction import class_names
 from capsnet.models import CapsNet, load_model
 from capsnet.models.base import find_pretrained, read_model_config
 from capsnet.models.cnn import CNN
-from capsnet.predicting import class_names
 
 #: The control that comes with the package, shown beside any model of the same images and classes.
 CONTROL = "cnn-mnist"

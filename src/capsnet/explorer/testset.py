@@ -15,14 +15,14 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from capsnet._support.files import write_text
 from capsnet.data.dataset import Batch, Source
-from capsnet.evaluation import Evaluation
 from capsnet.explain import coupling_entropy, dead_share
 from capsnet.explorer.comparing import ABLATION, DEAD
 from capsnet.explorer.schemas import TestRow, TestsetResponse
 from capsnet.explorer.session import Session, open_session
 from capsnet.explorer.worker import Worker
-from capsnet.files import write_text
+from capsnet.inference.evaluation import Evaluation
 from capsnet.models.capsnet import lengths_of
 
 #: Images at a time.

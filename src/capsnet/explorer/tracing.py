@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor
 
-from capsnet.errors import CapsnetError
+from capsnet._support.errors import CapsnetError
 from capsnet.explain import coupling_entropy
 from capsnet.explorer.geometry import flatten_arrows, vote_plane
 from capsnet.explorer.scene import compose, outlines, placed

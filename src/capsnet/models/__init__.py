@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from capsnet.errors import CapsnetError
+from capsnet._support.errors import CapsnetError
 from capsnet.models.base import Classifier, find_pretrained, parse_config, read_model_config
 from capsnet.models.capsnet import CapsNet, CapsNetConfig, CapsNetTrace
 from capsnet.models.cnn import CNN, CNNConfig

@@ -14,10 +14,10 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capsnet.errors import CapsnetError, NotFinite, did_you_mean, shown
-from capsnet.files import read_json, write_json
-from capsnet.models.limits import check_sizes
-from capsnet.weights import count_weights, load_weights, save_weights
+from capsnet._support.errors import CapsnetError, NotFinite, did_you_mean, shown
+from capsnet._support.files import read_json, write_json
+from capsnet._support.limits import check_sizes
+from capsnet._support.weights import count_weights, load_weights, save_weights
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capsnet.capsules import CapsuleLayer
-from capsnet.decoder import Decoder
-from capsnet.errors import CapsnetError
-from capsnet.fields import settle
-from capsnet.losses import RECONSTRUCTION_WEIGHT, margin_loss, reconstruction_loss
+from capsnet._support.errors import CapsnetError
+from capsnet._support.fields import settle
+from capsnet._support.limits import check_sizes, check_totals
+from capsnet.functional import RECONSTRUCTION_WEIGHT, margin_loss, reconstruction_loss
+from capsnet.layers.capsule_layer import CapsuleLayer
+from capsnet.layers.decoder import Decoder
+from capsnet.layers.primary_capsules import PrimaryCapsules
 from capsnet.models.base import Classifier
-from capsnet.models.limits import check_sizes, check_totals
-from capsnet.primary import PrimaryCapsules
 from capsnet.routing import Gradient, RoutingTrace
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from capsnet.errors import CapsnetError
-from capsnet.fields import settle
+from capsnet._support.errors import CapsnetError
+from capsnet._support.fields import settle
+from capsnet._support.limits import check_sizes, check_totals
+from capsnet.functional import at_least_float32
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNetConfig
-from capsnet.models.limits import check_sizes, check_totals
-from capsnet.nonlinearity import at_least_float32
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch

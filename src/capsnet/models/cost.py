@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from capsnet import fast
+from capsnet._support import dispatch
 from capsnet.models.base import Classifier
 
 
@@ -31,6 +31,6 @@ def cost_of(model: Classifier) -> Cost:
     """
     image = torch.zeros(1, *model.config.image_shape, device=next(model.parameters()).device)
     counter = FlopCounterMode(display=False)
-    with fast.disabled(), counter:
+    with dispatch.disabled(), counter:
         model.predict(image)
     return Cost(model.parameter_count(), counter.get_total_flops() // 2)

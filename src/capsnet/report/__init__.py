@@ -3,7 +3,7 @@
 material.py   what a report is made of, and which examples to show
 story.py      the sections and their sentences
 curves.py     loss, test error, speed
-answers.py    confusions, examples beside reconstructions, lengths
+predictions.py  confusions, examples beside reconstructions, lengths
 capsules.py   dimensions and couplings
 style.py      one look for all figures
 page.py       sections → HTML
@@ -18,7 +18,7 @@ import torch
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Dataset
-    from capsnet.evaluation import Evaluation
+    from capsnet.inference.evaluation import Evaluation
     from capsnet.models.base import Classifier
 
 __all__ = ["write_report"]
@@ -46,8 +46,8 @@ def write_report(
         CapsnetError: no run there, an unfinished or damaged one, data of another shape, or the folder cannot
             be written.
     """
-    import capsnet
-    from capsnet.files import write_atomically, write_text
+    from capsnet._support.files import write_atomically, write_text
+    from capsnet._support.version import __version__
     from capsnet.report.material import Material
     from capsnet.report.page import render
     from capsnet.report.story import sections
@@ -70,7 +70,7 @@ def write_report(
         f"{model.architecture} on {dataset.name}",
         f"Test error {material.evaluation}",
         told,
-        f"Made by capsnet {capsnet.__version__}. Figures are beside this page as PNG files.",
+        f"Made by capsnet {__version__}. Figures are beside this page as PNG files.",
     )
     write_text(folder / "index.html", page)
     return folder / "index.html"

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Batch, Dataset, Source
-from capsnet.errors import CapsnetError
-from capsnet.evaluation import Evaluation, evaluate
 from capsnet.explain.morphometrics import is_light_on_dark
+from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNet
 from capsnet.report.style import drawable
-from capsnet.runs import Run
+from capsnet.training.run import Run
 
 #: So many classes get a figure of their own, where there are more.
 CLASSES_SHOWN = 10

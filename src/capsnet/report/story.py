@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from capsnet.explain.segment import segmentation_quality
 from capsnet.models.capsnet import CapsNet
-from capsnet.report import answers, capsules, curves
+from capsnet.report import capsules, curves, predictions
 from capsnet.report.facts import result
 from capsnet.report.material import Material
 from capsnet.report.page import Section
@@ -48,8 +48,8 @@ def training(material: Material) -> Section:
 
 def mistakes(material: Material) -> Section:
     """The confusion matrix, and the commonest confusions."""
-    matrix = answers.confusions(material)
-    common = answers.commonest(material, matrix)
+    matrix = predictions.confusions(material)
+    common = predictions.commonest(material, matrix)
     table = [("true class", "answer", "times"), *common] if common else []
     text = [
         "Which class is taken for which. Mistakes are seldom random: they gather where classes look alike."
@@ -58,12 +58,12 @@ def mistakes(material: Material) -> Section:
         text.append("A class that was missed is counted under the one that was found in its place.")
     if not common:
         text.append(f"There is no mistake among the {material.evaluation.n:,} test examples.")
-    return Section("Confusions", text, [answers.confusion_picture(material, matrix)], table)
+    return Section("Confusions", text, [predictions.confusion_picture(material, matrix)], table)
 
 
 def examples(material: Material) -> Section:
     """Inputs beside reconstructions."""
-    count = answers.columns(material)
+    count = predictions.columns(material)
     right, wrong = material.right(count), material.wrong(count)
     text = []
     if material.drawing is not None:
@@ -88,7 +88,7 @@ def examples(material: Material) -> Section:
     if not right:
         text.append("It gets nothing right on this test set, so no such examples are shown.")
     pictures = [
-        answers.examples(material, chosen, name)
+        predictions.examples(material, chosen, name)
         for chosen, name in ((right, "examples-right"), (wrong, "examples-wrong"))
         if chosen
     ]
@@ -118,7 +118,7 @@ def lengths(material: Material) -> Section:
             "Each class has one capsule: a vector. Its length, between 0 and 1, is how sure the network is that "
             "the class is there. Lengths need not add up to 1, so two classes can be there at once, or none."
         ],
-        [answers.lengths_picture(material, chosen)],
+        [predictions.lengths_picture(material, chosen)],
     )
 
 

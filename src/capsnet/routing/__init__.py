@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet import fast
-from capsnet.nonlinearity import squash
-from capsnet.routing import autograd, reference
+from capsnet._support import dispatch
+from capsnet.functional import squash
+from capsnet.routing import operators, reference
 from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
 
 __all__ = ["BACKENDS", "Gradient", "RoutingTrace", "route", "softmax_over_parents", "trace_routing"]
 
 #: Names for `route(backend=…)`, besides "auto".
-BACKENDS = ("reference", *autograd.FAST)
+BACKENDS = ("reference", *operators.FAST)
 
 
 def route(
@@ -61,11 +61,11 @@ def route(
     check_options(iterations, gradient, backend)
     _check_tensors(u, weight, bias)
     if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
-        with fast.without_autocast(u.device):
+        with dispatch.without_autocast(u.device):
             return reference.route_in_float32(
                 u, weight, iterations, bias=bias, leaky=leaky, gradient=gradient
             )
-    return autograd.route_fast(u, weight, bias, iterations, leaky, gradient, backend)
+    return operators.route_fast(u, weight, bias, iterations, leaky, gradient, backend)
 
 
 @torch.no_grad()
@@ -86,21 +86,21 @@ def trace_routing(
     _check_tensors(u, weight, bias)
     if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
         steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        with fast.without_autocast(u.device):
+        with dispatch.without_autocast(u.device):
             reference.route_in_float32(
                 u, weight, iterations, bias=bias, leaky=leaky, gradient="all", steps=steps
             )
         logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
         return RoutingTrace(logits, couplings, outputs, leaky)
 
-    last, s_all = autograd.run_forward(u, weight, bias, iterations, leaky, backend)
+    last, s_all = operators.run_forward(u, weight, bias, iterations, leaky, backend)
     outputs = squash(s_all)
     totals = torch.zeros_like(outputs)  # b^t = û·V^t, V^t the sum of the outputs before iteration t
     totals[1:] = outputs[:-1].cumsum(0)
     outputs[-1] = last
     logits = u.new_empty((iterations, *u.shape[:2], weight.shape[2]), dtype=s_all.dtype)
-    for children in autograd.chunks_of_children(u, weight):
-        with fast.without_autocast(u.device):
+    for children in operators.chunks_of_children(u, weight):
+        with dispatch.without_autocast(u.device):
             votes = torch.einsum(
                 "bic,icjd->bijd", u[:, children].to(s_all.dtype), weight[children].to(s_all.dtype)
             )
@@ -125,8 +125,8 @@ def check_options(iterations: int, gradient: str, backend: str) -> None:
 def _needs_reference(u: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Fast paths off, or somebody who has to see every operation."""
     if torch.compiler.is_compiling():
-        return not fast.enabled() or torch.compiler.is_exporting()
-    return not fast.may_stand_in(*(x for x in (u, weight, bias) if x is not None))
+        return not dispatch.enabled() or torch.compiler.is_exporting()
+    return not dispatch.may_stand_in(*(x for x in (u, weight, bias) if x is not None))
 
 
 def _check_tensors(u: Tensor, weight: Tensor, bias: Tensor | None) -> None:

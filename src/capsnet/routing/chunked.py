@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from capsnet.nonlinearity import squash
-from capsnet.routing.autograd import (
+from capsnet.functional import squash
+from capsnet.routing.operators import (
     Batched,
     Bias,
     Parents,
@@ -34,7 +34,7 @@ def is_available(u: Batched) -> bool:
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.autograd`."""
+    """Parents v and the sums s of every iteration; see `capsnet.routing.operators`."""
     out_dtype, dtype = torch.promote_types(u.dtype, weight.dtype), compute_dtype(u, weight)
     s_all = u.new_empty((iterations, u.shape[0], *weight.shape[2:]), dtype=dtype)
     total = torch.zeros_like(s_all[0])  # V
@@ -63,7 +63,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, W and the bias; see `capsnet.routing.autograd`.
+    """Gradients of u, W and the bias; see `capsnet.routing.operators`.
 
     One reduction over the children for each iteration but the first, last to first, then one pass that
     writes the gradients.

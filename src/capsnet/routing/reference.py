@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet.nonlinearity import squash
+from capsnet.functional import squash
 
 Gradient = Literal["all", "last"]
 

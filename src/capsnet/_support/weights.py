@@ -1,0 +1,99 @@
+"""Tensors to and from safetensors files. Nothing here can run code from a file, as a pickle could."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from capsnet._support.errors import CapsnetError, shown
+from capsnet._support.files import write_bytes
+
+
+def save_weights(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    keep_old: Path | None = None,
+) -> None:
+    """Write tensors to a safetensors file, whole or not at all. `keep_old`: what an old file is renamed to."""
+    from safetensors.torch import save
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(whole, metadata or {"format": "pt"})
+    write_bytes(path, content, keep_old)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors, and its metadata.
+
+    Raises:
+        CapsnetError: it is missing, truncated, or no safetensors file.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def count_weights(path: Path) -> int:
+    """How many numbers a safetensors file holds, from its header alone.
+
+    Raises:
+        CapsnetError: as `read_weights`.
+    """
+    with _opened(path) as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model with a file's weights (any float type; converted to the model's).
+
+    Raises:
+        CapsnetError: the file is damaged, or does not fit the model: names, shapes, or numbers that are not
+            finite.
+    """
+    tensors, _ = read_weights(path)
+    own = model.state_dict()
+    if missing := sorted(own.keys() - tensors.keys()):
+        raise CapsnetError(f"{path} does not fit its config.json: it has no {missing[0]!r}")
+    if unknown := sorted(tensors.keys() - own.keys()):
+        raise CapsnetError(
+            f"{path} does not fit its config.json: {unknown[0][:100]!r} is not part of the model"
+        )
+    for name, tensor in own.items():
+        found = tensors[name]
+        if found.shape != tensor.shape:
+            raise CapsnetError(
+                f"{path} does not fit its config.json: {name} is {tuple(found.shape)}, "
+                f"expected {tuple(tensor.shape)}"
+            )
+        if not found.is_floating_point():
+            raise CapsnetError(
+                f"{path} does not fit its config.json: {name} is {found.dtype}; weights are floating-point"
+            )
+        tensors[name] = found.to(tensor.dtype)
+        if not torch.isfinite(tensors[name]).all():
+            raise CapsnetError(f"{path} holds numbers that are not finite in {name}; the model is broken")
+    model.load_state_dict(tensors)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise CapsnetError(f"{path} is missing; the training may not have finished a first save")
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = shown(str(error).partition("\n")[0])[:200]
+        raise CapsnetError(
+            f"{path} is damaged and cannot be read ({reason}); restore it or train again"
+        ) from error

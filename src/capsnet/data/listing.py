@@ -1,0 +1,67 @@
+"""The files of a folder in order, however many there are, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from capsnet._support.errors import CapsnetError, shown
+
+#: Names held at a time. A directory is read once for every so many of its entries: a million names in sixteen
+#: readings, which is seconds beside the hour that a million images take.
+NAMES_AT_ONCE = 65_536
+
+
+class Entry(NamedTuple):
+    """A name in a directory, and what it stands for; what a link leads to is not looked at."""
+
+    name: str
+    kind: Literal["directory", "file", "link", "other"]
+
+
+def files_in(folder: Path, endings: frozenset[str] | set[str]) -> Iterator[Path]:
+    """Files under `folder` with one of `endings` (lower case, with the dot), sorted by the parts of their path.
+
+    Linked directories are not entered; linked files are given.
+
+    Raises:
+        CapsnetError: a directory cannot be read.
+    """
+    for entry in entries_in(folder):
+        path = folder / entry.name
+        if entry.kind == "directory":
+            yield from files_in(path, endings)
+        elif path.suffix.lower() in endings and path.is_file():
+            yield path
+
+
+def entries_in(folder: Path) -> Iterator[Entry]:
+    """Everything in a directory, sorted by name.
+
+    Raises:
+        CapsnetError: it cannot be read.
+    """
+    last = ""
+    while True:
+        try:
+            with os.scandir(folder) as entries:
+                found = heapq.nsmallest(NAMES_AT_ONCE, (_entry(e) for e in entries if e.name > last))
+        except OSError as error:
+            raise CapsnetError(
+                f"{shown(folder)}: cannot be read ({error.strerror}); check its rights"
+            ) from error
+        yield from found
+        if len(found) < NAMES_AT_ONCE:
+            return
+        last = found[-1].name
+
+
+def _entry(entry: os.DirEntry[str]) -> Entry:
+    if entry.is_symlink():
+        return Entry(entry.name, "link")
+    if entry.is_dir(follow_symlinks=False):
+        return Entry(entry.name, "directory")
+    return Entry(entry.name, "file" if entry.is_file(follow_symlinks=False) else "other")

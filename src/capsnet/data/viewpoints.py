@@ -1,0 +1,95 @@
+"""Sets of objects from known viewpoints, and the splits that test on new ones (Hinton, Sabour, Frosst 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from capsnet._support.errors import CapsnetError
+from capsnet.data.dataset import Dataset, Examples
+from capsnet.data.smallnorb import load_views
+from capsnet.data.toys.rendering import rendered_views
+from capsnet.data.views import CATEGORIES, CROP, Views
+
+Axis = Literal["azimuth", "elevation"]
+#: The viewpoints to train on, in degrees; all others are new.
+FAMILIAR: Mapping[Axis, tuple[int, ...]] = {
+    "azimuth": (300, 320, 340, 0, 20, 40),
+    "elevation": (30, 35, 40),
+}
+
+
+class Viewpoints(NamedTuple):
+    """Train on familiar viewpoints; test other instances from familiar and from new ones."""
+
+    train: Examples
+    familiar: Examples
+    novel: Examples
+
+
+def viewpoint_split(train: Views, test: Views, axis: Axis, name: str) -> Viewpoints:
+    """Split by azimuth or by elevation.
+
+    Args:
+        train: views of the training instances.
+        test: views of the test instances.
+        axis: which angle is new at test time.
+        name: the data set, for the error message.
+
+    Raises:
+        CapsnetError: the views do not say from where they were taken.
+    """
+    angles = [getattr(part, axis) for part in (train, test)]
+    if any(angle is None for angle in angles):
+        raise CapsnetError(
+            f"{name}: these files do not say the {axis}; put the published -info.mat files beside the "
+            f"-dat.mat and -cat.mat, or use the rendered set objects3d-{axis}"
+        )
+    in_train, in_test = (torch.isin(angle, torch.tensor(FAMILIAR[axis])) for angle in angles)
+    return Viewpoints(
+        train.where(in_train).training(), test.where(in_test).testing(), test.where(~in_test).testing()
+    )
+
+
+def views(name: str, data_dir: Path | str | None = None) -> tuple[Views, Views, str]:
+    """Training instances, test instances and provenance of `smallnorb` or `objects3d`.
+
+    Raises:
+        CapsnetError: the files of smallNORB are missing or damaged.
+    """
+    if name == "smallnorb":
+        return load_views(data_dir)
+    return rendered_views()
+
+
+def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:  # noqa: ARG001
+    """`smallnorb` or `objects3d`, whole, or (`-azimuth`, `-elevation`) tested on the new viewpoints only.
+
+    For the error on familiar viewpoints too, which the new ones are compared with, see `viewpoints`. Nothing is
+    downloaded: smallNORB is to be had by hand, and the objects are rendered.
+
+    Raises:
+        CapsnetError: the files are missing, damaged, or lack what the split needs.
+    """
+    base, _, axis = name.partition("-")
+    train, test, provenance = views(base, data_dir)
+    shape = (train.images.shape[1], CROP, CROP)
+    if not axis:
+        return Dataset(name, train.training(), test.testing(), CATEGORIES, shape, provenance)
+    angle: Axis = "azimuth" if axis == "azimuth" else "elevation"
+    split = viewpoint_split(train, test, angle, base)
+    provenance = f"{provenance.rstrip('.')}; trained on {angle}s {FAMILIAR[angle]}°, tested on all others."
+    return Dataset(name, split.train, split.novel, CATEGORIES, shape, provenance)
+
+
+def viewpoints(name: str, axis: Axis, data_dir: Path | str | None = None) -> Viewpoints:
+    """The three parts of the viewpoint experiment on `smallnorb` or `objects3d`.
+
+    Raises:
+        CapsnetError: as `load`.
+    """
+    train, test, _ = views(name, data_dir)
+    return viewpoint_split(train, test, axis, name)

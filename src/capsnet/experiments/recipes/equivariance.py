@@ -1,0 +1,181 @@
+"""Does the pose follow the image? A linear map from Φ(x) to Φ(Tx), fitted on some digits and judged on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from capsnet.data.dataset import Examples
+from capsnet.experiments.figures import by_variant
+from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Trained, Variant
+from capsnet.experiments.recipes.table1 import STEPS
+from capsnet.experiments.record import Findings, Record
+from capsnet.experiments.scales import NARROW, capsnet, controls, training
+from capsnet.experiments.statistics import estimate
+from capsnet.explain import TRANSFORMS, class_pose, fit_equivariance
+from capsnet.explain.equivariance import Features
+from capsnet.models import CNN, CapsNet
+from capsnet.report.style import BLUE, FAINT, ORANGE, Picture, new_figure, plain, png, text_font
+
+#: T′ sees as many directions of every model's features as a class capsule has numbers.
+COMPONENTS = 16
+
+
+def variants(scale: Scale) -> Sequence[Variant]:
+    """The networks of `table1`, whose trainings are shared."""
+    plan = training(scale, "mnist", STEPS)
+    return (
+        Variant("r3-reconstruction", "CapsNet, with reconstruction", capsnet(scale), plan),
+        Variant("r3-no-reconstruction", "CapsNet, no reconstruction", capsnet(scale, decoder=None), plan),
+        Variant("r1-reconstruction", "CapsNet without routing", capsnet(scale, iterations=1), plan),
+        *controls(capsnet(scale), plan),
+    )
+
+
+def last_layer(model: CNN, batch_size: int = 250) -> Features:
+    """Φ of a CNN: its last hidden layer, whatever the class."""
+
+    @torch.no_grad()
+    def features(images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG001
+        return torch.cat([model.features(part) for part in images.split(batch_size)])  # type: ignore[no-untyped-call]
+
+    return features
+
+
+def every_second(labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Every second example of each class. Not the second half: MNIST's last test digits are of other writers."""
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for number in set(labels.tolist()):
+        chosen[(labels == number).nonzero()[1::2, 0]] = True
+    return chosen
+
+
+def measure(trained: Trained) -> Findings:
+    """R² of the linear map and of no change, and the change of length, for each transform."""
+    test, model = trained.dataset.test, trained.model
+    assert isinstance(test, Examples)
+    each = trained.few(2_000, 5_000)
+    images, labels = test.images[: 2 * each].float() / 255, test.labels[: 2 * each]
+    images, labels = images.to(trained.device), labels.to(trained.device)
+    judged = every_second(labels)
+    fit, held_out = ((images[some], labels[some]) for some in (~judged, judged))
+    features = class_pose(model) if isinstance(model, CapsNet) else last_layer(model)  # type: ignore[arg-type]
+    metrics: dict[str, float | None] = {}
+    for name, transform in TRANSFORMS.items():
+        found = fit_equivariance(features, transform, fit, held_out, components=COMPONENTS)
+        metrics |= {
+            f"R² {name}": found.r2,
+            f"R² unchanged {name}": found.r2_unchanged,
+            f"length change {name}": found.length_change,
+        }
+    for kind in ("R²", "R² unchanged"):
+        values = [metrics[f"{kind} {name}"] for name in TRANSFORMS]
+        metrics[kind] = mean(value for value in values if value is not None)
+    return Findings({"test": trained.evaluation}, metrics)
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """A table of every transform: R² of the linear map, in brackets that of "no change", and the length."""
+    lines = [
+        f"| variant | {' | '.join(TRANSFORMS)} |",
+        f"|---|{'---|' * len(TRANSFORMS)}",
+    ]
+    for variant, runs in by_variant(records).items():
+        cells = []
+        for name in TRANSFORMS:
+            numbers = [
+                found.mean
+                for kind in ("R²", "R² unchanged", "length change")
+                if (found := estimate(runs, f"{kind} {name}")) is not None
+            ]
+            cells.append("{:.2f} ({:.2f}); {:+.3f}".format(*numbers) if len(numbers) == 3 else "–")
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return ["R² of T′ (of no change at all); mean change of the features' length:", "\n".join(lines)]
+
+
+def figures(records: Sequence[Record]) -> list[Picture]:
+    """R² of T′ as bars, and of no change at all as a line across each."""
+    groups = by_variant(records)
+    figure = new_figure(7.2, 2.9)
+    panels = figure.subplots(1, len(TRANSFORMS), sharey=True)
+    for panel, name in zip(panels, TRANSFORMS, strict=True):
+        for row, runs in enumerate(groups.values()):
+            fitted, still = (estimate(runs, f"{kind} {name}") for kind in ("R²", "R² unchanged"))
+            if fitted is None or still is None:
+                continue
+            colour = ORANGE if runs[0].control else BLUE
+            panel.barh(row, max(0.0, fitted.mean), color=colour, height=0.6, alpha=0.75)
+            panel.plot([max(0.0, still.mean)] * 2, [row - 0.38, row + 0.38], color="black", linewidth=1.6)
+        panel.set_yticks(range(len(groups)), list(groups), **text_font())
+        panel.set_xlim(0, 1)
+        plain(panel, name, "R²")
+        panel.grid(axis="x", color=FAINT)
+    panels[0].invert_yaxis()
+    about = "; ".join(
+        f"{variant} {found.mean:.2f}" for variant, runs in groups.items() if (found := estimate(runs, "R²"))
+    )
+    return [
+        Picture(
+            "equivariance",
+            png(figure),
+            f"How well a linear map predicts the transformed digit's features, R² by transform; means: {about}",
+            "Bar: R² of the fitted linear map on held-out digits. Black line: R² of no change at all; where it is "
+            "high, the features hardly notice the transform.",
+            wide=True,
+        )
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="equivariance",
+    number=4,
+    title="Equivariance: the pose moves with the image, linearly",
+    source="Sections 1 and 5.1: a claim without a number",
+    protocol=(
+        "Networks trained as in `table1`. Digits of the test set are rotated, moved, enlarged, thickened; for each "
+        f"class a linear map T′ with Φ(Tx) ≈ T′Φ(x) is fitted on half of them and judged by R² on the other half. "
+        f"Φ is the pose of the true class's capsule, or a CNN's last hidden layer, of which T′ sees the {COMPONENTS} "
+        "directions that hold most within the class, and predicts all. R² is of the variance within classes; that of "
+        '"no change" (T′ = I) stands beside it, since features that ignore the transform are easily predicted.'
+    ),
+    deviations={
+        "quick": (*NARROW, "fitted on 2,000 digits, judged on 2,000 others"),
+        "full": ("the paper makes the claim and reports no measurement",),
+    },
+    cost={
+        "quick": "20 minutes on 2 cores after table1, whose trainings it shares",
+        "full": "minutes after table1",
+    },
+    seeds={"smoke": 1, "quick": 3, "full": 3},
+    variants=variants,
+    measures=(
+        Measure("R²", "R² of T′, mean", percent=False, better="higher"),
+        Measure("R² unchanged", "R² of no change", percent=False, better="lower"),
+        Measure("test", "test error", better=None),
+    ),
+    claims=(
+        Claim(
+            "Poses follow the image more linearly than a max-pooling CNN's features",
+            "R²",
+            "r3-reconstruction",
+            "cnn-max-pool",
+        ),
+        Claim("… than those of the same stem without capsules", "R²", "r3-reconstruction", "cnn-same-stem"),
+        Claim("… than averaged features", "R²", "r3-reconstruction", "cnn-average-pool"),
+        Claim(
+            "Poses change more with the image than a max-pooling CNN's features: they are less invariant",
+            "R² unchanged",
+            "r3-reconstruction",
+            "cnn-max-pool",
+        ),
+        Claim("Routing makes them more linear", "R²", "r3-reconstruction", "r1-reconstruction"),
+        Claim("Reconstruction makes them more linear", "R²", "r3-reconstruction", "r3-no-reconstruction"),
+    ),
+    measure=measure,
+    notes=notes,
+    figures=figures,
+)

@@ -1,0 +1,160 @@
+"""What routing iterations do (the paper's appendix A, and its critics' question)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from capsnet.data.dataset import Source
+from capsnet.experiments.figures import by_variant, curves
+from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Trained, Variant
+from capsnet.experiments.recipes.table1 import STEPS
+from capsnet.experiments.record import Findings, Record
+from capsnet.experiments.scales import NARROW, capsnet, training
+from capsnet.experiments.statistics import estimate, t_interval
+from capsnet.explain import coupling_entropy, dead_share, logit_changes
+from capsnet.models import CapsNet
+from capsnet.report.style import Picture
+
+ITERATIONS = (1, 2, 3, 4, 5)
+#: The logits are followed for so many iterations, whatever the network was trained with.
+FOLLOWED = 10
+#: The training loss is the mean over so many last lines of metrics, ten steps each.
+LAST_LINES = 10
+
+
+def variants(scale: Scale) -> Sequence[Variant]:
+    """The networks of `table1` with r = 1 … 5."""
+    plan = training(scale, "mnist", STEPS)
+    return tuple(
+        Variant(f"r{r}", f"CapsNet, {r} routing iteration{'s' * (r > 1)}", capsnet(scale, iterations=r), plan)
+        for r in ITERATIONS
+    )
+
+
+def routing_statistics(model: CapsNet, source: Source, count: int, batch_size: int = 50) -> Findings:
+    """How much the logits change per iteration, how spread the couplings are, how many capsules are dead."""
+    device = next(model.parameters()).device
+    changes, entropies, primary, classes = [], [], [], []
+    for part in torch.arange(min(count, len(source))).split(batch_size):  # type: ignore[no-untyped-call]
+        images = source.to(device).batch(part.to(device)).images
+        own, followed = model.trace(images), model.trace(images, FOLLOWED)
+        changes.append(logit_changes(followed.routing).mean(dim=1).cpu())
+        entropies.append(float(coupling_entropy(own.routing)[-1].mean()))
+        primary.append(own.primary.norm(dim=-1).amax(dim=0, keepdim=True)[..., None])
+        classes.append(own.capsules)
+    return Findings(
+        metrics={
+            "entropy": mean(entropies),
+            "dead primary": dead_share(torch.cat(primary)),
+            "dead class": dead_share(torch.cat(classes)),
+        },
+        arrays={"logit change": torch.stack(changes).mean(dim=0).numpy().astype(np.float32)},
+    )
+
+
+def measure(trained: Trained) -> Findings:
+    """Test error, training loss, and what the routing does on test digits."""
+    assert isinstance(trained.model, CapsNet)
+    found = routing_statistics(trained.model, trained.dataset.test, trained.few(1_000, 2_000))
+    losses = [line for line in trained.run.metrics() if "loss" in line][-LAST_LINES:]
+    metrics = dict(found.metrics)
+    for part in ("loss", "margin"):
+        metrics[f"train {part}"] = mean(line[part] for line in losses)
+    return Findings({"test": trained.evaluation}, metrics, found.arrays)
+
+
+def slope(changes: NDArray[Any]) -> float:
+    """Of log₁₀ of the logits' changes, per iteration: below 0 where they fall as in the paper's figure A.1."""
+    steps = np.arange(len(changes), dtype=np.float64)
+    return float(np.polyfit(steps, np.log10(np.maximum(changes, 1e-30)), 1)[0])
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """Whether the logits' changes fall, as the paper's figure A.1 shows."""
+    lines = []
+    for variant, runs in by_variant(records).items():
+        slopes = [slope(run.array("logit change")) for run in runs]
+        middle, (low, high) = mean(slopes), t_interval(slopes)
+        word = "falls" if high < 0 else "rises" if low > 0 else "neither clearly rises nor falls"
+        between = f" ({10**low:.2f} to {10**high:.2f})" if isfinite(low) else ""
+        lines.append(
+            f"- {variant}: {word}, by a factor of {10**middle:.2f}{between} from one iteration to the next."
+        )
+    return [
+        "**The paper's figure A.1** shows a change of the logits that falls with each iteration. Here it:",
+        "\n".join(lines),
+    ]
+
+
+def figures(records: Sequence[Record]) -> list[Picture]:
+    """Logit changes per iteration, and everything else against r."""
+    groups = by_variant(records)
+    changes = {}
+    for variant, runs in groups.items():
+        values = np.mean([run.array("logit change") for run in runs], axis=0)
+        changes[variant] = ([float(step) for step in range(1, len(values) + 1)], np.log10(values).tolist())
+    panels = {}
+    for key, title, factor in (
+        ("test", "test error, %", 100),
+        ("train margin", "margin loss in training, × 1000", 1000),
+        ("entropy", "entropy of the couplings, share of the largest", 1),
+    ):
+        found = [(runs[0].model["iterations"], estimate(runs, key)) for runs in groups.values()]
+        points = sorted((r, factor * value.mean) for r, value in found if value is not None)
+        panels[f"{title} | routing iterations r"] = {"r": ([r for r, _ in points], [y for _, y in points])}
+    return [
+        curves(
+            "routing-iterations-logits",
+            {"| routing iteration": changes},
+            "log₁₀ of the logits' mean change",
+            "Networks trained with r iterations, all routed for ten. The lines of the paper's figure A.1 fall.",
+        ),
+        curves("routing-iterations", panels, "", "Means over the seeds."),
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="routing-iterations",
+    number=6,
+    title="Routing iterations: what they change",
+    source="Figures A.1 and A.2: the logits' change falls log-linearly; r = 3 trains to a lower loss (CIFAR-10)",
+    protocol=(
+        "Networks trained as in `table1` with r = 1 … 5. The logits' mean change from each iteration to the next, "
+        "routed for ten iterations; the entropy of the couplings in the network's last iteration, as a share of the "
+        "largest possible (1: no decision at all); capsules never longer than 0.01 on test digits count as dead."
+    ),
+    deviations={
+        "quick": (*NARROW, "routing measured on 1,000 test digits"),
+        "full": ("MNIST, where the paper's figure A.2 is of CIFAR-10",),
+    },
+    cost={
+        "quick": "about 20 minutes on 2 cores, less after table1, with which it shares trainings",
+        "full": "as five runs of table1",
+    },
+    seeds={"smoke": 1, "quick": 3, "full": 3},
+    variants=variants,
+    measures=(
+        Measure("test", "test error"),
+        Measure("train margin", "margin loss in training", percent=False, digits=4),
+        Measure("entropy", "entropy of couplings", percent=False, better=None, digits=3),
+        Measure("dead primary", "dead primary capsules", better=None, digits=1),
+        Measure("dead class", "dead class capsules", better=None, digits=1),
+    ),
+    claims=(
+        Claim("r = 3 has a lower test error than r = 1", "test", "r3", "r1"),
+        Claim("r = 3 has a lower test error than r = 2", "test", "r3", "r2"),
+        Claim("More than three iterations help", "test", "r5", "r3"),
+        Claim("r = 3 trains to a lower loss than r = 1", "train margin", "r3", "r1"),
+    ),
+    headlines=("r3",),
+    measure=measure,
+    notes=notes,
+    figures=figures,
+)

@@ -1,0 +1,182 @@
+"""One training of an experiment: done, taken up again, or, where the same one was done before, reused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+
+import torch
+
+from capsnet._support.environment import environment
+from capsnet._support.errors import CapsnetError
+from capsnet.data import Dataset, short_name
+from capsnet.data.dataset import Examples
+from capsnet.data.fixed_random import Frozen
+from capsnet.data.subsets import per_class
+from capsnet.distributed import pick_device
+from capsnet.experiments.recipe import SMOKE_EXAMPLES, Scale, Stop, Variant
+from capsnet.inference.evaluation import Evaluation, evaluate
+from capsnet.models import Classifier, load_model
+from capsnet.training.config import Precision, TrainConfig
+from capsnet.training.loop import Enough, Interrupted, Progress, Silent, train
+from capsnet.training.run import Run
+
+
+class StoppedExperiment(Interrupted):
+    """The process was asked to end; the run's state is saved."""
+
+    def __init__(self, number: int, run: Run, resume: bool) -> None:
+        super().__init__(number, run)
+        self.args = (
+            f"interrupted; the same command{'' if resume else ' without --no-resume'} goes on from here",
+        )
+
+
+class EqualAccuracy(Enough):
+    """The target was reached."""
+
+    def __init__(self, step: int, evaluation: Evaluation) -> None:
+        super().__init__(step)
+        self.step, self.evaluation = step, evaluation
+
+
+class StopAtAccuracy:
+    """Ends a training as soon as the error is low enough. Passes everything on to another `Progress`."""
+
+    def __init__(self, stop: Stop, model: Classifier, dataset: Dataset, progress: Progress) -> None:
+        self.stop, self.model, self.dataset, self.progress = stop, model, dataset, progress
+
+    def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
+        """Look at the test set every so many steps.
+
+        Raises:
+            EqualAccuracy: the error is at most the target.
+        """
+        self.progress.logged(step, steps, values)
+        if step % self.stop.every == 0:
+            device = next(self.model.parameters()).device
+            evaluation = evaluate(self.model, self.dataset.test.to(device))
+            self.progress.evaluated(step, evaluation)
+            if evaluation.error <= self.stop.error:
+                raise EqualAccuracy(step, evaluation)
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        """Pass it on."""
+        self.progress.evaluated(step, evaluation)
+
+    def noticed(self, message: str) -> None:
+        """Pass it on."""
+        self.progress.noticed(message)
+
+
+def with_options(variant: Variant, steps: int | None, precision: Precision | None) -> Variant:
+    """The variant with what the command line overrides.
+
+    Fewer steps than the paper's schedule was made for would end at a high learning rate, so they get a
+    one-cycle schedule.
+    """
+    plan = variant.training
+    if steps is not None and steps != plan.steps:
+        shorter = plan.schedule == "paper" and plan.steps is not None and steps < plan.steps
+        plan = replace(plan, steps=steps, schedule="one-cycle" if shorter else plan.schedule)
+    if precision is not None:
+        plan = replace(plan, precision=precision)
+    return replace(variant, training=plan)
+
+
+def prepared(variant: Variant, seed: int, dataset: Dataset, scale: Scale) -> Dataset:
+    """The data set with the variant's few examples per class, and a short test set in a smoke run.
+
+    Raises:
+        CapsnetError: model and data do not fit, or a class has too few examples.
+    """
+    shape, classes = tuple(variant.model.image_shape), variant.model.classes
+    if shape != tuple(dataset.image_shape) or classes != len(dataset.classes):
+        raise CapsnetError(
+            f"{dataset.name}: images of {tuple(dataset.image_shape)} in {len(dataset.classes)} classes, but "
+            f"{variant.name} takes {shape} and {classes}; check the files of the data set"
+        )
+    if variant.per_class is not None:
+        assert isinstance(dataset.train, Examples)
+        dataset = replace(dataset, train=per_class(dataset.train, variant.per_class, seed))
+    if scale == "smoke":
+        assert isinstance(dataset.test, Examples | Frozen)
+        few = torch.arange(min(SMOKE_EXAMPLES, len(dataset.test)))
+        dataset = replace(dataset, test=dataset.test.subset(few))
+    return dataset
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished training."""
+
+    model: Classifier
+    """In evaluation mode, on its device."""
+    run: Run
+    evaluation: Evaluation
+    """Of the data set's own test set."""
+
+
+def train_variant(
+    variant: Variant,
+    seed: int,
+    dataset: Dataset,
+    work: Path,
+    *,
+    device: str = "auto",
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Trial:
+    """Train, or go on, or find that it is done.
+
+    Args:
+        variant: what.
+        seed: of weights, order and augmentation.
+        dataset: `prepared`.
+        work: the folder of all runs. A run's name says what determines it, so that experiments share runs.
+        device: as for `capsnet.training.loop.train`.
+        resume: False: throw an earlier run away and train again.
+        progress: who watches.
+
+    Raises:
+        StoppedExperiment: by a signal; calling again goes on.
+        CapsnetError: the training failed.
+    """
+    progress = progress or Silent()
+    config = replace(variant.training, seed=seed)
+    folder = work / f"{short_name(config.data)}-{variant.settings(seed)}"
+    if not resume:
+        rmtree(folder, ignore_errors=True)
+    run = Run(folder)
+    if run.result() is not None:
+        model = load_model(folder, device=pick_device(device))
+        return Trial(model, run, evaluate(model, dataset.test.to(pick_device(device))))
+    torch.manual_seed(seed)
+    model = variant.build()
+    taken_up = (folder / "config.json").exists()
+    watch = StopAtAccuracy(variant.stop, model, dataset, progress) if variant.stop else progress
+    about = (dataset.classes, bool(getattr(dataset.train, "standardize", False)))
+    with Run.reopen(folder) if taken_up else Run.create(folder, model, config, *about) as run:
+        try:
+            evaluation = train(model, dataset, config, run, device=device, resume=taken_up, progress=watch)
+        except EqualAccuracy as reached:
+            evaluation = reached.evaluation
+            run.finish(model, _result(reached, model, config))
+        except Interrupted as interruption:
+            raise StoppedExperiment(interruption.number, run, resume) from interruption
+    return Trial(model.eval(), run, evaluation)
+
+
+def _result(reached: EqualAccuracy, model: Classifier, config: TrainConfig) -> dict[str, object]:
+    return {
+        **reached.evaluation.summary(),
+        "data": config.data,
+        "architecture": model.architecture,
+        "parameters": model.parameter_count(),
+        "seed": config.seed,
+        "steps": reached.step,
+        "seconds": reached.seconds,
+        "device": next(model.parameters()).device.type,
+        "environment": environment(),
+    }

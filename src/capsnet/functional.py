@@ -1,0 +1,112 @@
+"""Squash and the losses: for capsules what `torch.nn.functional` is for `torch.nn`. Imports nothing of capsnet."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+#: Weight of the reconstruction's *sum* of squared pixel errors (section 4.1). A mean over 784 pixels wants 0.392.
+RECONSTRUCTION_WEIGHT = 0.0005
+
+
+def squash(s: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
+    """Shrink short vectors to almost zero and long ones to just below length 1, keeping the direction (eq. 1).
+
+        v = ‖s‖² / (1 + ‖s‖²) · s / ‖s‖
+
+    Written as s · ‖s‖ / (1 + ‖s‖²), which is the same thing without the division by zero: no epsilon is
+    needed, and value and gradient at s = 0 are 0.
+
+    Args:
+        s: vectors along `dim`.
+        dim: the axis that holds a vector's numbers.
+
+    Returns:
+        Vectors of the same shape, of length at most 1: below it, up to rounding. NaN where ‖s‖² overflows, for
+        float32 beyond ‖s‖ = 1e19.
+
+    >>> squash(torch.tensor([3.0, 4.0])).norm()
+    tensor(0.9615)
+    """
+    # In float16 the square of 256 is infinite and such a vector would come out as 0; in bfloat16 each of four
+    # roundings is of half a per cent.
+    wide = at_least_float32(s)
+    length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
+    v: Tensor = wide * (length / (1 + length.square()))
+    return v.to(s.dtype)
+
+
+def at_least_float32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Out of 16 bits, where autocast or a converted model left them; float64 stays as it is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def margin_loss(
+    lengths: Float[Tensor, "batch classes"],
+    targets: Shaped[Tensor, "batch classes"],
+    *,
+    present: float = 0.9,
+    absent: float = 0.1,
+    down_weight: float = 0.5,
+) -> Float[Tensor, ""]:
+    """Equation 4: each class capsule is long exactly if its class is there.
+
+        L_k = T_k max(0, m⁺ − ‖v_k‖)² + λ (1 − T_k) max(0, ‖v_k‖ − m⁻)²
+
+    Args:
+        lengths: ‖v_k‖ in [0, 1), shape (batch, classes).
+        targets: T_k, 1 where the class is present and 0 elsewhere, shape (batch, classes), of any type. Any number
+            of ones.
+        present: m⁺, the length beyond which a present class costs nothing.
+        absent: m⁻, the length below which an absent class costs nothing.
+        down_weight: λ, keeps the many absent classes from shrinking all capsules at the start.
+
+    Returns:
+        The loss summed over classes, averaged over the batch; 0 for an empty batch.
+
+    Raises:
+        ValueError: the shapes differ or are no (batch, classes) (class indices instead of 0/1 targets, most often).
+    """
+    if lengths.shape != targets.shape or lengths.ndim != 2:
+        raise ValueError(
+            f"margin_loss: lengths {tuple(lengths.shape)} and targets {tuple(targets.shape)} are not both "
+            "(batch, classes); targets are 0/1 per class (torch.nn.functional.one_hot), not class indices"
+        )
+    targets = targets.to(lengths.dtype)
+    too_short = (present - lengths).clamp(min=0).square()
+    too_long = (lengths - absent).clamp(min=0).square()
+    loss = targets * too_short + down_weight * (1 - targets) * too_long
+    return _mean_over_batch(loss.sum(dim=1))
+
+
+def reconstruction_loss(
+    reconstructions: Float[Tensor, "batch *image"], images: Float[Tensor, "batch *image"]
+) -> Float[Tensor, ""]:
+    """Sum of squared pixel errors per image, averaged over the batch (section 4.1; not scaled by 0.0005).
+
+    Returns:
+        The loss; 0 for an empty batch.
+
+    Raises:
+        ValueError: the shapes differ or are no (batch, …); images that are not of a floating type.
+    """
+    if reconstructions.shape != images.shape:
+        raise ValueError(
+            f"reconstruction_loss: reconstructions {tuple(reconstructions.shape)} and images "
+            f"{tuple(images.shape)} differ in shape"
+        )
+    if images.ndim < 2:
+        raise ValueError(f"reconstruction_loss: images {tuple(images.shape)} must be a batch, (batch, …)")
+    if not (images.is_floating_point() and reconstructions.is_floating_point()):
+        # Bytes up to 255 would be compared with pixels up to 1.
+        raise ValueError(
+            f"reconstruction_loss: reconstructions are {reconstructions.dtype} and images {images.dtype}; "
+            "convert to float in [0, 1]: images.float() / 255"
+        )
+    return _mean_over_batch((reconstructions - images).square().flatten(1).sum(dim=1))
+
+
+def _mean_over_batch(losses: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    # The mean of nothing would be NaN, and so would every sum that it is part of.
+    return losses.mean() if len(losses) else losses.sum()

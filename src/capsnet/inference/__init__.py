@@ -1,0 +1,9 @@
+"""What is done with a trained model: measure it, classify files, export it.
+
+evaluation.py  test error with its interval
+prediction.py  image files → predictions, streaming, in order
+output.py      predictions → a resumable JSON Lines file
+export.py      ONNX, with a parity check
+
+May import `models` and everything below it. Begin with `evaluation.py`.
+"""

@@ -1,0 +1,249 @@
+"""Test error, honestly: of the model as it is, with n and an interval."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capsnet._support.errors import CapsnetError, NotFinite
+from capsnet.data.dataset import Batch, Source
+from capsnet.distributed import Team
+from capsnet.models.base import Classifier
+
+Portion = TypeVar("Portion")
+
+#: Examples at a time.
+BATCH_SIZE = 500
+
+
+def wilson_interval(errors: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (95 % by default): sound for few errors, never below 0.
+
+    Raises:
+        ValueError: n < 1 or errors outside 0…n.
+    """
+    if n < 1 or not 0 <= errors <= n:
+        raise ValueError(f"wilson_interval: {errors} errors of {n}")
+    p = errors / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class Measured(ABC):
+    """Errors among n test examples. An example counts as right only if all its classes are found, in any order."""
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """Number of examples."""
+
+    @property
+    @abstractmethod
+    def errors(self) -> int:
+        """Number of examples that are not entirely right."""
+
+    @property
+    @abstractmethod
+    def classes_each(self) -> int:
+        """Classes that an example has."""
+
+    @property
+    def title(self) -> str:
+        """What the error is called: of pairs, both classes must be found."""
+        return "pair error" if self.classes_each == 2 else "test error"
+
+    @property
+    def error(self) -> float:
+        """Share of wrong examples, 0…1."""
+        return self.errors / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson 95 % interval of the error."""
+        return wilson_interval(self.errors, self.n)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures for result.json."""
+        low, high = self.interval
+        return {
+            "test_error": self.error,
+            "interval_95": [low, high],
+            "interval_method": "Wilson",
+            "errors": self.errors,
+            "n": self.n,
+        }
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.error:.2%} ({self.errors} of {self.n}; 95 % interval {low:.2%} to {high:.2%})"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(Measured):
+    """Answers to a test set."""
+
+    scores: Float[Tensor, "n classes"]
+    labels: Int[Tensor, "n count"]
+
+    @property
+    def predictions(self) -> Int[Tensor, "n count"]:
+        """As many classes as each example has, the strongest first."""
+        return self.scores.topk(self.labels.shape[1], dim=1).indices
+
+    @property
+    def wrong(self) -> Tensor:
+        """Which examples are not entirely right, bool (n,)."""
+        return (self.predictions.sort(dim=1).values != self.labels.sort(dim=1).values).any(dim=1)
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
+
+    @property
+    def errors(self) -> int:
+        """Number of examples that are not entirely right."""
+        return int(self.wrong.sum())
+
+    @property
+    def classes_each(self) -> int:
+        """Classes that an example has."""
+        return self.labels.shape[1]
+
+
+class Count(Measured):
+    """Errors that were counted, the answers forgotten."""
+
+    def __init__(self, errors: int, n: int, classes_each: int = 1) -> None:
+        self._errors, self._n, self._classes_each = errors, n, classes_each
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return self._n
+
+    @property
+    def errors(self) -> int:
+        """Number of examples that are not entirely right."""
+        return self._errors
+
+    @property
+    def classes_each(self) -> int:
+        """Classes that an example has."""
+        return self._classes_each
+
+
+def evaluate(model: Classifier, source: Source, batch_size: int = BATCH_SIZE) -> Evaluation:
+    """Scores of every example of a data set, without augmentation.
+
+    The model's training mode is put back afterwards.
+
+    Raises:
+        ValueError: there are no examples, or no batches.
+        NotFinite: a score is no number, so there is no answer to count.
+    """
+    if not len(source) or batch_size < 1:
+        raise ValueError(f"evaluate: {len(source)} examples in batches of {batch_size}")
+    device = next(model.parameters()).device
+    ranges = row_ranges(len(source), batch_size)
+    with _answering(model):
+        parts = [_answer(model, batch_of(source, rows, device)) for rows in ranges]
+    whole = Evaluation(torch.cat([part.scores for part in parts]), torch.cat([part.labels for part in parts]))
+    _refuse_no_numbers(_broken(whole), whole.n)
+    return whole
+
+
+def count_errors(
+    model: Classifier, portions: Iterator[Portion], read: Callable[[Portion], Batch], team: Team
+) -> Count | None:
+    """Count errors among any number of examples, in memory that does not grow with them.
+
+    The model's training mode is put back afterwards.
+
+    Args:
+        model: on the device that is to be used.
+        portions: what the team deals out, one batch each, such as a list of files. Read in process 0 only.
+        read: makes a batch of a portion.
+        team: processes that share the work; all of them must make this call.
+
+    Returns:
+        The count; None in a process that does not lead the team.
+
+    Raises:
+        CapsnetError: what `read` raises in any of the processes; the first one in the order of the portions.
+        NotFinite: a score is no number, so there is no answer to count.
+    """
+
+    def count(portion: Portion) -> _Counted:
+        try:
+            batch = read(portion)
+        except CapsnetError as error:  # told by the process that leads, in its place
+            return _Counted(fault=str(error))
+        part = _answer(model, batch)
+        return _Counted(part.errors, part.n, _broken(part), part.classes_each)
+
+    errors = n = broken = 0
+    classes_each = 1
+    with _answering(model):
+        for counted in team.map(count, portions):
+            if counted.fault:
+                raise CapsnetError(counted.fault)
+            errors, n, broken = errors + counted.errors, n + counted.n, broken + counted.broken
+            classes_each = counted.classes_each
+    _refuse_no_numbers(broken, n)
+    return Count(errors, n, classes_each) if team.leads else None
+
+
+def row_ranges(examples: int, batch_size: int = BATCH_SIZE) -> Iterator[range]:
+    """0 … examples - 1 in order, `batch_size` at a time."""
+    return (range(start, min(start + batch_size, examples)) for start in range(0, examples, batch_size))
+
+
+def batch_of(source: Source, rows: range, device: torch.device) -> Batch:
+    """These examples of a source, which is on `device`; all that is random in the middle of its range."""
+    indices = torch.arange(rows.start, rows.stop, device=device)
+    uniforms = torch.full((len(indices), source.draws), 0.5, device=device) if source.draws else None
+    return source.batch(indices, uniforms)
+
+
+class _Counted(NamedTuple):
+    errors: int = 0
+    n: int = 0
+    broken: int = 0
+    """Examples whose scores are no numbers."""
+    classes_each: int = 1
+    fault: str | None = None
+    """Why there is no batch."""
+
+
+@contextmanager
+def _answering(model: Classifier) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def _answer(model: Classifier, batch: Batch) -> Evaluation:
+    return Evaluation(model.scores(batch.images).float().cpu(), batch.labels.cpu())
+
+
+def _broken(evaluation: Evaluation) -> int:
+    return int((~evaluation.scores.isfinite()).any(dim=1).sum())
+
+
+def _refuse_no_numbers(broken: int, n: int) -> None:
+    if broken:
+        raise NotFinite(f"the model's scores are not finite for {broken} of {n} test examples")

@@ -1,0 +1,87 @@
+"""A trained model for other runtimes."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from capsnet._support.errors import CapsnetError
+from capsnet._support.files import refuse_place, write_bytes
+from capsnet.data.augmentation import standardized
+from capsnet.models.base import Classifier
+
+#: Scores of the exported model may differ from PyTorch's by this much.
+TOLERANCE = 1e-4
+
+
+class _Scores(nn.Module):
+    def __init__(self, model: Classifier, standardize: bool) -> None:
+        super().__init__()
+        self.model, self.standardize = model, standardize
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        return self.model.scores(standardized(images) if self.standardize else images)
+
+
+def export_onnx(model: Classifier, path: Path, *, standardize: bool = False) -> float:
+    """Write a model as ONNX: float images (batch, channels, height, width) in [0, 1] → scores (batch, classes).
+
+    The batch size is free. The routing is exported as the plain reference, since the fast backends are no
+    ONNX operators. The file is kept only if ONNX Runtime gives the same scores.
+
+    Args:
+        model: is put into evaluation mode, on the CPU.
+        path: the file.
+        standardize: the exported model standardises each image first, as one that was trained on such images needs.
+
+    Returns:
+        The largest difference between ONNX Runtime's scores and PyTorch's on random images.
+
+    Raises:
+        CapsnetError: ONNX is not installed, the results differ, or the file cannot be written; its folder must
+            be there.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise CapsnetError(f"export needs {error.name}: pip install 'capsnet[export]'") from error
+    refuse_place(path)
+
+    scores = _Scores(model, standardize).cpu().eval()
+    images = torch.rand(3, *model.config.image_shape, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own making; what counts is checked below
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            scores,
+            (images,),
+            input_names=["images"],
+            output_names=["scores"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    content = io.BytesIO()
+    onnx.save_model(program.model_proto, content)
+    session = onnxruntime.InferenceSession(content.getvalue(), providers=["CPUExecutionProvider"])
+    difference = 0.0
+    with torch.no_grad():
+        for count in (1, 3):
+            (found,) = session.run(None, {"images": images[:count].numpy()})
+            gap = (torch.from_numpy(found) - scores(images[:count])).abs().max()
+            difference = max(difference, float(gap))
+    if not difference <= TOLERANCE:
+        raise CapsnetError(
+            f"ONNX Runtime's scores differ from PyTorch's by {difference:.1e}; {path} is not written"
+        )
+    write_bytes(path, content.getvalue())
+    return difference

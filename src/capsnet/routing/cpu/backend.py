@@ -1,0 +1,244 @@
+"""Routing on a CPU that never stores the votes: Numba kernels, several threads, float32.
+
+Every sum runs in a fixed order, whatever the number of threads: children are split into `_PARTS` parts, each part
+is summed on its own, and the parts are added up in order. A sample's outputs, and the gradient of its children,
+do not depend on the other samples in its batch, to the last bit.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from capsnet._support import threads
+from capsnet.routing import chunked
+from capsnet.routing.operators import Batched, Bias, Parents, Sums, Weight
+from capsnet.routing.reference import Gradient
+
+#: Parts of the children that are summed on their own: work for 16 threads even for a single sample.
+_PARTS = 16
+#: Samples at a time: what they need besides their children fits in the second-level cache.
+_SAMPLES = 256
+#: Multiplications, for all votes once, that are worth a task of their own: some 0.1 ms.
+_TASK = 2**21
+#: Votes of a sample that is alone are kept if there are at most so many: 1 MiB, in the second-level cache.
+_KEPT_VOTES = 2**18
+#: Samples that travel together, `capsnet.routing.cpu.simd.LANES`.
+_LANES = 16
+#: Everything the kernels write to: the program may have other defaults.
+_FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}
+
+TAKES = "floats of 16 or 32 bits on a CPU, with Numba installed"
+
+
+def is_available(u: Batched) -> bool:
+    """Whether it can route u: on a CPU, in float32 or less, with Numba."""
+    return (
+        u.device.type == "cpu"
+        and u.is_floating_point()
+        and u.dtype != torch.float64
+        and _kernels() is not None
+    )
+
+
+def forward(
+    u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
+) -> tuple[Parents, Sums]:
+    """Parents v and the sums s of every iteration; see `capsnet.routing.operators`."""
+    if _is_for_chunked(u, weight):
+        return chunked.forward(u, weight, bias, iterations, leaky)
+    kernels = _kernels()
+    _, _, parents, dim = weight.shape
+    u_, b = _numpy(u), _numpy(u.new_empty(0) if bias is None else bias).reshape(-1)
+    v = torch.empty((len(u), parents, dim), **_FLOATS)
+    s_all = torch.empty((iterations, *v.shape), **_FLOATS)
+    v_, s_ = v.numpy(), s_all.numpy()
+    for group in _groups(len(u)):
+        passes = _passes(u_[group], _numpy(weight), leaky)
+        V, work = _in_lanes(2, len(u_[group]), parents * dim)
+        V[:] = 0
+        for t in range(iterations):
+            sums = passes.sum(V[None], uniform=t == 0)
+            coupling = 1 / (parents + leaky) if t == 0 else 1.0
+            kernels.finish_iteration(sums, coupling, b, V, work, s_[t, group], v_[group])
+    return v.to(torch.promote_types(u.dtype, weight.dtype)), s_all
+
+
+def backward(
+    dv: Parents,
+    u: Batched,
+    weight: Weight,
+    bias: Bias | None,
+    s_all: Sums,
+    iterations: int,
+    leaky: bool,
+    gradient: Gradient,
+) -> tuple[Batched, Weight, Bias | None]:
+    """Gradients of u, W and the bias; see `capsnet.routing.operators`, and `chunked.backward` for the order."""
+    if _is_for_chunked(u, weight):
+        return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
+    kernels = _kernels()
+    _, _, parents, dim = weight.shape
+    u_, s_, dv_ = _numpy(u), _numpy(s_all), _numpy(dv)
+    du, dweight = torch.empty(u.shape, **_FLOATS), torch.empty(weight.shape, **_FLOATS)
+    du_, dw = du.numpy(), dweight.numpy().reshape(-1)
+    dbias = torch.zeros(parents * dim, **_FLOATS)
+    for group in _groups(len(u)):
+        passes = _passes(u_[group], _numpy(weight), leaky)
+        size = len(u_[group]), parents * dim
+        s, directions = _in_lanes(iterations, *size), _in_lanes(2 * iterations, *size)
+        G, work = _in_lanes(2, *size)
+        ds = directions[1::2]
+        kernels.start_backward(s_[:, group], dv_[group], s, directions, work)
+        if gradient == "all":
+            G[:] = 0
+            for t in range(iterations - 1, 0, -1):
+                sums = passes.sum(directions[2 * t : 2 * t + 2])
+                kernels.finish_backward(sums, G, s[t - 1], ds[t - 1], dim)
+        else:
+            ds[:-1] = 0
+        passes.input_gradients(directions, gradient == "all", group.start == 0, du_[group], dw)
+        dbias += torch.from_numpy(ds).reshape(-1, parents * dim, _LANES).sum((0, 2))
+    db = None if bias is None else dbias.reshape(bias.shape).to(bias.dtype)
+    return du.to(u.dtype), dweight.to(weight.dtype), db
+
+
+class _Blocks:
+    """Passes over the children of some samples, sixteen of which travel together."""
+
+    def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
+        self.u, self.w, self.leaky = u, weight.reshape(-1), leaky
+        self.sizes = weight.shape[2:]
+        #: The children's parts: the same for any batch and number of threads.
+        self.bounds = np.arange(_PARTS + 1) * len(weight) // _PARTS
+        self.sums = _in_lanes(_PARTS, len(u), weight[0, 0].size)
+
+    def sum(self, directions: Any, uniform: bool = False) -> Any:
+        """See `capsnet.routing.cpu.kernels.sum_over_children`; the sums of each part."""
+        samples = len(self.u) if len(directions) == 1 else self._in_full_blocks()
+        fixed = (self.u, self.w, *self.sizes, directions, uniform, self.leaky, self.bounds)
+        tasks = ((*fixed, *parts, self.sums) for parts in self._tasks(samples))
+        threads.for_each(_kernels().sum_over_children, tasks)
+        return self.sums
+
+    def input_gradients(
+        self, directions: Any, through_couplings: bool, fresh: bool, du: Any, dw: Any
+    ) -> None:
+        """See `capsnet.routing.cpu.kernels.input_gradients`."""
+        fixed = (self.u, self.w, *self.sizes, directions, self.leaky, through_couplings, fresh)
+        tasks = (
+            (*fixed, self.bounds[lo], self.bounds[hi], du, dw)
+            for lo, hi in self._tasks(self._in_full_blocks())
+        )
+        threads.for_each(_kernels().input_gradients, tasks)
+
+    def _in_full_blocks(self) -> int:
+        return -(-len(self.u) // _LANES) * _LANES
+
+    def _tasks(self, samples: int) -> list[tuple[int, int]]:
+        """First and last part of each task."""
+        tasks = min(_PARTS, max(1, samples * self.w.size // _TASK))
+        return list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
+
+
+class _Single(_Blocks):
+    """Passes over the children of a sample that is alone, whose votes are kept; see `capsnet.routing.cpu.single`.
+
+    Sums on one thread: waking another takes as long as half the work.
+    """
+
+    def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
+        super().__init__(u, weight, leaky)
+        self.children = np.ascontiguousarray(u[0])
+        self.votes = torch.empty((len(weight), weight[0, 0].size), **_FLOATS).numpy()
+        self.has_votes = False
+        self.sums[:] = 0  # the lanes of no sample
+
+    def sum(self, directions: Any, uniform: bool = False) -> Any:
+        """See `_Blocks`."""
+        if uniform:
+            _kernels().first_of_one(self.children, self.w, self.bounds, self.votes, self.sums)
+            self.has_votes = True
+        else:
+            self._vote()
+            _kernels().next_of_one(self.votes, directions, *self.sizes, self.leaky, self.bounds, self.sums)
+        return self.sums
+
+    def input_gradients(
+        self, directions: Any, through_couplings: bool, fresh: bool, du: Any, dw: Any
+    ) -> None:
+        """See `_Blocks`."""
+        self._vote()
+        fixed = (
+            self.children,
+            self.w,
+            self.votes,
+            *self.sizes,
+            directions,
+            self.leaky,
+            through_couplings,
+            fresh,
+        )
+        tasks = ((*fixed, self.bounds[lo], self.bounds[hi], du[0], dw) for lo, hi in self._tasks(_LANES))
+        threads.for_each(_kernels().gradients_of_one, tasks)
+
+    def _vote(self) -> None:
+        if not self.has_votes:
+            _kernels().votes_of_one(self.children, self.w, self.votes)
+            self.has_votes = True
+
+
+def _passes(u: Any, weight: Any, leaky: bool) -> _Blocks:
+    keeps_votes = len(u) == 1 and len(weight) * weight[0, 0].size <= _KEPT_VOTES
+    return (_Single if keeps_votes else _Blocks)(u, weight, leaky)
+
+
+@cache
+def _kernels() -> Any:
+    """The compiled kernels, or None where there is no Numba. Says so if they have to be compiled now."""
+    try:
+        from numba.core import event
+    except ImportError:
+        return None
+
+    class Announce(event.Listener):  # type: ignore[misc]
+        told = False
+
+        def on_start(self, event: Any) -> None:  # noqa: ARG002
+            if not self.told:
+                self.told = True
+                print(
+                    "capsnet: compiling the routing kernels for this CPU (once, some 10 s) …", file=sys.stderr
+                )
+
+        def on_end(self, event: Any) -> None:
+            """Nothing to say."""
+
+    with event.install_listener("numba:compile", Announce()):
+        from capsnet.routing.cpu import kernels
+    return kernels
+
+
+def _is_for_chunked(u: Batched, weight: Weight) -> bool:
+    """float64 weights, or nothing to route: not worth kernels."""
+    return weight.dtype == torch.float64 or 0 in u.shape or 0 in weight.shape
+
+
+def _numpy(x: Float[Tensor, "..."]) -> Any:
+    return x.detach().float().numpy()
+
+
+def _groups(samples: int) -> list[slice]:
+    return [slice(at, min(at + _SAMPLES, samples)) for at in range(0, samples, _SAMPLES)]
+
+
+def _in_lanes(copies: int, samples: int, numbers: int) -> Any:
+    """Uninitialised room for `copies` times so many numbers of each of the samples, in lanes."""
+    return torch.empty((copies, -(-samples // _LANES) * _LANES * numbers), **_FLOATS).numpy()

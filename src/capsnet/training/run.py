@@ -1,0 +1,278 @@
+"""A run is a folder: what was asked, where it ran, how it went, the model, and how to go on.
+
+config.json         the model and how it is trained
+environment.json    versions, machine, threads
+metrics.jsonl       one line per few steps, one per evaluation
+nonfinite.jsonl     one line per step whose loss or gradients were no numbers, if there were any
+state*.safetensors  how to go on, until it ends: see capsnet.training.checkpoint
+model.safetensors   the last step's weights
+result.json         test error with its interval
+report/             the page and its figures
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from torch import Tensor
+
+from capsnet._support.environment import environment
+from capsnet._support.errors import CapsnetError, shown
+from capsnet._support.files import (
+    cannot_write,
+    hold,
+    is_leftover,
+    parse_json,
+    read_json,
+    write_json,
+    write_text,
+)
+from capsnet._support.weights import save_weights
+from capsnet.models.base import Classifier, parse_config, read_model_config
+from capsnet.training.checkpoint import State, load_state, remove_states, save_state
+from capsnet.training.config import TrainConfig
+
+#: Characters in a line of metrics; capsnet writes some two hundred.
+MAX_LINE = 2**16
+
+
+class Run(AbstractContextManager["Run"]):
+    """A run folder, held by one process at a time.
+
+    Use `create` or `reopen`, in a with statement.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._lock: Any = None
+        self._newest_is_damaged = False
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        model: Classifier,
+        config: TrainConfig,
+        classes: Sequence[str] | None = None,
+        standardize: bool = False,
+    ) -> Self:
+        """Start a run in a new or empty folder.
+
+        Args:
+            folder: made if it is not there.
+            model: what is trained.
+            config: how.
+            classes: the classes' names, for whoever uses the model later.
+            standardize: whether the data set standardises its images; whoever uses the model later has to.
+
+        Raises:
+            CapsnetError: the folder holds something already, or cannot be written.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise CapsnetError(f"{folder} is a file; choose another --out")
+        run = cls(folder)
+        if not run._is_held_or_new():
+            run._refuse_to_start()
+        run._hold()
+        if not run._is_new():  # another process was faster
+            run._lock.release()
+            run._refuse_to_start()
+        about = {**model.describe(), "training": asdict(config)}
+        if classes is not None:
+            about["classes"] = list(classes)
+        if standardize:
+            about["standardize"] = True
+        write_json(folder / "environment.json", environment())
+        write_json(folder / "config.json", about)  # last: from here on it is a run, and can be resumed
+        return run
+
+    @classmethod
+    def reopen(cls, folder: Path) -> Self:
+        """Take up an existing run.
+
+        Raises:
+            CapsnetError: there is none.
+        """
+        if not (folder / "config.json").is_file():
+            raise CapsnetError(
+                f"no run at {shown(folder)}: it has no config.json; check the path, or start one with: "
+                f"capsnet train --out {shown(folder)}"
+            )
+        return cls(folder)
+
+    def __enter__(self) -> Self:
+        if self._lock is None:
+            self._hold()
+        self._tidy()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        self._lock = None
+
+    def _hold(self) -> None:
+        busy = f"{self.folder} is in use by another process; wait for it, or choose another --out"
+        self._lock = hold(self.folder / ".lock", busy)
+
+    def _is_new(self) -> bool:
+        """Whether the folder holds nothing, or what a training left that died before it had begun."""
+        if not self.folder.is_dir():
+            return True
+        ours = {".lock", "environment.json"}
+        return all(entry.name in ours or is_leftover(entry) for entry in self.folder.iterdir())
+
+    def _is_held_or_new(self) -> bool:
+        return (self.folder / ".lock").exists() or self._is_new()
+
+    def _refuse_to_start(self) -> NoReturn:
+        is_run = (self.folder / "config.json").is_file()
+        advice = f", or continue it with --resume {shown(self.folder)}" if is_run else ""
+        raise CapsnetError(f"{shown(self.folder)} is not empty; choose another --out{advice}")
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left half-written, and the states if it died just after the end."""
+        with suppress(OSError):  # none of it does harm
+            for entry in list(self.folder.iterdir()):
+                if is_leftover(entry):
+                    entry.unlink()
+            if (self.folder / "result.json").exists():
+                remove_states(self.folder)
+
+    # What was asked
+
+    def description(self) -> dict[str, Any]:
+        """config.json, its form checked."""
+        return read_model_config(self.folder)
+
+    def training(self) -> TrainConfig:
+        """How the run is trained."""
+        values = self.description().get("training")
+        if not isinstance(values, dict):
+            raise CapsnetError(f"{self.folder} holds a saved model and no run: config.json has no training")
+        return parse_config(TrainConfig, values, self.folder / "config.json")
+
+    def change_training(self, config: TrainConfig) -> None:
+        """Write down that the rest of the run is trained in another way."""
+        write_json(self.folder / "config.json", {**self.description(), "training": asdict(config)})
+
+    # How it went
+
+    @property
+    def metrics_path(self) -> Path:
+        """metrics.jsonl."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def nonfinite_path(self) -> Path:
+        """nonfinite.jsonl."""
+        return self.folder / "nonfinite.jsonl"
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl. `step` must be among the values.
+
+        Raises:
+            CannotWrite: the disk is full, or the folder is not writable.
+        """
+        _append_line(self.metrics_path, values)
+
+    def append_nonfinite(self, values: Mapping[str, Any]) -> None:
+        """Add one line to nonfinite.jsonl, as `append_metrics`."""
+        _append_line(self.nonfinite_path, values)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl. A last line cut short by a crash is left out."""
+        return _lines(self.metrics_path)
+
+    def nonfinite(self) -> list[dict[str, Any]]:
+        """All lines of nonfinite.jsonl; none if every step was sound."""
+        return _lines(self.nonfinite_path)
+
+    def forget_lines_after(self, step: int) -> None:
+        """Drop the lines that a resumed training will write again."""
+        for path in (self.metrics_path, self.nonfinite_path):
+            if path.exists():
+                kept = [json.dumps(line) + "\n" for line in _lines(path) if line["step"] <= step]
+                write_text(path, "".join(kept))
+
+    # How to go on
+
+    def save_state(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+        """Save all that the next step depends on; the two last saves are kept.
+
+        Raises:
+            CannotWrite: the disk is full, or the folder is not writable; the saves before are still there.
+        """
+        for path in (self.metrics_path, self.nonfinite_path):
+            if path.exists():  # a resumed run writes no line again that comes before its state
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        save_state(self.folder, tensors, position, keep_newest=not self._newest_is_damaged)
+        self._newest_is_damaged = False
+
+    def load_state(self) -> State | None:
+        """The last completed save, or the one before if that is damaged; None if there was none yet.
+
+        Raises:
+            CapsnetError: no save can be read.
+        """
+        state = load_state(self.folder)
+        self._newest_is_damaged = state is not None and bool(state.notice)
+        return state
+
+    def finish(self, model: Classifier, result: Mapping[str, Any]) -> None:
+        """Write the model, then the result; after that the state is no longer needed.
+
+        Raises:
+            CannotWrite: the disk is full, or the folder is not writable; the state is still there.
+        """
+        save_weights(model.state_dict(), self.folder / "model.safetensors")
+        write_json(self.folder / "result.json", result)
+        remove_states(self.folder)
+
+    def result(self) -> dict[str, Any] | None:
+        """result.json, or None while the run has not ended."""
+        path = self.folder / "result.json"
+        if not path.exists():
+            return None
+        result = read_json(path)
+        if not isinstance(result, dict) or not isinstance(result.get("test_error", 0.0), int | float):
+            raise CapsnetError(f"{path} is not a result; train again")
+        return result
+
+
+def _append_line(path: Path, values: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, allow_nan=False) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Lines that say their step, whatever else is there."""
+    if not path.exists():
+        return []
+    found = []
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise CapsnetError(f"{path} is no file; move it away")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            while line := file.readline(MAX_LINE):
+                try:
+                    values = parse_json(line, finite=False)
+                except ValueError:
+                    continue
+                if isinstance(values, dict) and type(step := values.get("step")) is int and step >= 0:
+                    found.append(values)
+    except OSError as error:
+        raise CapsnetError(f"cannot read {path}: {error.strerror}; check its rights") from error
+    return found

@@ -1,0 +1,171 @@
+"""`capsnet compare`: the same treatment for all, and one honest sentence about the outcome."""
+
+from math import inf
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from capsnet._support.errors import CapsnetError, NotFinite
+from capsnet.data import Dataset, Examples, load, short_name
+from capsnet.experiments import Options, tuning
+from capsnet.experiments import comparison as comparing
+from capsnet.experiments.comparison import CONTROLS, answer, compare, comparison
+from capsnet.experiments.progress import Unwatched
+from capsnet.experiments.recipe import Measure, Variant
+from capsnet.experiments.statistics import Difference, Verdict
+from capsnet.experiments.tuning import RATES, inner_split, tuned
+from capsnet.experiments.verdicts import Judgement
+from capsnet.models import CapsNetConfig, CNNConfig
+
+
+def judged(*words: Verdict, seeds: int = 3) -> list[Judgement]:
+    difference = Difference(0.0, -1.0, 1.0, seeds, "images", 1000, 1.0)
+    return [
+        Judgement("…", "r3", control, Measure("test", "test error"), difference, 1.0, 1.0, word, 3, None)
+        for control, word in zip(CONTROLS, words, strict=True)
+    ]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("supported",) * 3, "Yes: CapsNet makes fewer errors than each of its controls, beyond chance"),
+        (
+            ("supported", "contradicted", "undecided"),
+            "No: cnn-max-pool makes fewer errors than CapsNet, beyond chance",
+        ),
+        (
+            ("contradicted", "supported", "contradicted"),
+            "No: cnn-same-stem and cnn-average-pool make fewer errors than CapsNet, beyond chance",
+        ),
+        (
+            ("undecided", "supported", "undecided"),
+            "In part: fewer errors than cnn-max-pool, undecided against cnn-same-stem and cnn-average-pool",
+        ),
+        (
+            ("undecided",) * 3,
+            "Undecided: no difference from cnn-same-stem, cnn-max-pool and cnn-average-pool is beyond chance",
+        ),
+    ],
+)
+def test_the_answer_is_what_the_verdicts_allow(words: tuple[Verdict, ...], expected: str) -> None:
+    assert answer(judged(*words)).startswith(expected)
+
+
+@pytest.mark.quick
+def test_one_seed_answers_for_itself_only() -> None:
+    assert "other seeds may differ" in answer(judged(*["supported, in this one run"] * 3, seeds=1))
+    assert "more seeds or test images" in answer(judged(*["undecided"] * 3))
+    assert answer(judged(*["supported"] * 3)[:2]).startswith("No answer"), "one control was not trained"
+
+
+@pytest.mark.quick
+def test_all_models_are_trained_alike() -> None:
+    variants = comparison(load("mnist5k"), None, learning_rate=0.002).variants("quick")
+    assert [variant.control for variant in variants] == [False, True, True, True]
+    assert len({variant.training for variant in variants}) == 1
+    assert variants[0].training.learning_rate == 0.002
+    ours, *controls = (variant.model for variant in variants)
+    assert isinstance(ours, CapsNetConfig)
+    assert {control.output for control in controls if isinstance(control, CNNConfig)} == {"softmax"}
+
+
+@pytest.mark.quick
+def test_a_learning_rate_is_chosen_on_training_images_only() -> None:
+    dataset = load("mnist5k")
+    inner = inner_split(dataset)
+    assert isinstance(dataset.train, Examples)
+    assert isinstance(inner.train, Examples)
+    assert isinstance(inner.test, Examples)
+    counts = [torch.bincount(half.labels).tolist() for half in (inner.train, inner.test)]
+    assert counts == [[320] * 10, [80] * 10]
+    together = torch.cat((inner.train.images, inner.test.images))
+    assert sorted(image.numpy().tobytes() for image in together) == sorted(
+        image.numpy().tobytes() for image in dataset.train.images
+    ), "each training image once, and no test image"
+    assert inner_split(dataset).test.labels.tolist() == inner.test.labels.tolist()
+
+
+def test_each_model_gets_the_rate_at_which_it_makes_the_fewest_errors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dataset, asked = load("mnist5k"), []
+    errors = {"r3": (0.3, 0.1, 0.2), "cnn-same-stem": (0.1, 0.1, 0.1), "cnn-max-pool": (inf, 0.3, 0.2)}
+
+    def trained(variant: Variant, seed: int, data: Dataset, *_: Any, **__: Any) -> Any:
+        assert data.test.labels.tolist() == inner_split(dataset).test.labels.tolist(), "of training images"
+        asked.append((variant.name, seed, len(data.train), variant.settings(0)))
+        error = errors[variant.name][RATES.index(variant.training.learning_rate)]
+        if error == inf:
+            raise NotFinite("too large")
+        return SimpleNamespace(evaluation=SimpleNamespace(error=error))
+
+    monkeypatch.setattr(tuning, "train_variant", trained)
+    variants = comparison(dataset, None).variants("quick")[:3]
+    chosen = tuned(variants, dataset, Options(work=tmp_path), Unwatched())
+    assert [variant.training.learning_rate for variant in chosen] == [RATES[1], RATES[0], RATES[2]]
+    assert {(seed, count) for _, seed, count, _ in asked} == {(tuning.SEED, 3200)}
+    counted = {variant.settings(0) for variant in chosen}
+    assert not counted & {settings for *_, settings in asked}, "what chooses is not what counts"
+    errors["r3"] = (inf, inf, inf)
+    with pytest.raises(CapsnetError, match="learns at none of"):
+        tuned(variants, dataset, Options(work=tmp_path), Unwatched())
+
+
+@pytest.mark.quick
+def test_what_was_chosen_is_what_counts() -> None:
+    rates = dict(zip(("r3", *CONTROLS), (0.003, 0.0003, 0.001, 0.003), strict=True))
+    experiment = comparison(load("mnist5k"), None, rates)
+    for variant in experiment.variants("quick"):
+        assert variant.training.learning_rate == rates[variant.name]
+        assert f"learning rate {rates[variant.name]:g}, chosen for it" in variant.about
+    assert "0.0003, 0.001, 0.003" in experiment.protocol
+
+
+def test_to_begin_anew_throws_away_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = (tmp_path / "reproduce" / "run" / "x", tmp_path / "compare-mnist5k" / "runs" / "full" / "x")
+    gone = tmp_path / "compare-mnist5k" / "runs" / "smoke" / "x"
+    for file in (*kept, gone):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    asked: list[Options] = []
+    monkeypatch.setattr(comparing, "run_experiment", lambda _, options, __: asked.append(options) or [])
+    options = Options(scale="smoke", out=tmp_path, work=tmp_path / "reproduce", resume=False)
+    compare(load("mnist5k"), options, learning_rate=0.001)
+    assert all(file.exists() for file in kept)
+    assert not gone.exists()
+    assert (asked[0].resume, asked[0].work) == (True, tmp_path / "compare-mnist5k" / "runs" / "smoke")
+
+
+def test_one_training_image_in_each_class_is_too_few_to_choose_by(tmp_path: Path) -> None:
+    pixels = torch.zeros(4, 1, 20, 20, dtype=torch.uint8)
+    few, test = Examples(pixels[:2], torch.tensor([0, 1])), Examples(pixels, torch.tensor([0, 1, 0, 1]))
+    dataset = Dataset("few", few, test, ("a", "b"), (1, 20, 20), "Made up.")
+    with pytest.raises(CapsnetError, match="--learning-rate"):
+        compare(dataset, Options(scale="smoke", out=tmp_path, work=tmp_path / "runs"))
+
+
+@pytest.mark.quick
+def test_controls_of_overlapping_classes_say_of_each_whether_it_is_there() -> None:
+    controls: Any = [v.model for v in comparison(load("multimnist5k"), None).variants("quick") if v.control]
+    assert {control.output for control in controls} == {"sigmoid"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("mnist5k", "mnist5k"),
+        ("folder:/home/me/My pictures", "My-pictures"),
+        ("folder:../..", "images"),
+        ("folder:/", "images"),
+        ("folder:/data/.hidden\n", "hidden"),
+    ],
+)
+def test_folders_about_a_data_set_have_plain_names(data: str, name: str) -> None:
+    assert short_name(data) == name
+    assert Path(name).name == name

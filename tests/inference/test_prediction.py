@@ -1,0 +1,245 @@
+"""Folders of images of any size, in order."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from capsnet import CapsNet, CapsNetConfig
+from capsnet._support.errors import CapsnetError
+from capsnet.convolution import cache
+from capsnet.data import Examples, listing, load
+from capsnet.data.augmentation import Standardize
+from capsnet.data.images import read_image
+from capsnet.data.listing import files_in
+from capsnet.inference.export import export_onnx
+from capsnet.inference.output import AnswerFile
+from capsnet.inference.prediction import (
+    BATCH_SIZE,
+    Answer,
+    PredictOptions,
+    image_files,
+    predict_files,
+    standardizes,
+)
+from capsnet.models.base import find_pretrained
+from capsnet.training.config import TrainConfig
+from capsnet.training.run import Run
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 65_536])
+def test_files_come_sorted_and_once_whatever_is_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(listing, "NAMES_AT_ONCE", at_once)
+    for name in ("b.png", "a/2.png", "a/10.PNG", "a.png", "a/deep/1.jpg", "c.txt", "é.png", "B.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    (tmp_path / "linked.png").symlink_to(tmp_path / "b.png")
+    found = [path.relative_to(tmp_path).as_posix() for path in files_in(tmp_path, {".png", ".jpg"})]
+    expected = ["B.png", "a/10.PNG", "a/2.png", "a/deep/1.jpg", "a.png", "b.png", "linked.png", "é.png"]
+    assert found == expected
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(CapsnetError, match="cannot be read"):
+        list(files_in(tmp_path, {".png"}))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 300 pictures: two whole batches and a part of a third."""
+    folder = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+    return folder
+
+
+def predict(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """`capsnet predict` with the model that comes with the package, on the CPU."""
+    launch = [sys.executable, "-m", "capsnet"]
+    if processes > 1:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
+    command = [*launch, "predict", "capsnet-mnist", *map(str, arguments), "--device", "cpu"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def read_shipped_digit() -> np.ndarray:
+    examples = load("mnist5k").test
+    assert isinstance(examples, Examples)
+    return examples.images[0, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def answers(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an uninterrupted run of one process says."""
+    target = tmp_path_factory.mktemp("answers") / "answers.jsonl"
+    assert predict(pictures, "--out", target).returncode == 0
+    return target.read_bytes()
+
+
+@pytest.mark.quick
+def test_answers_are_in_the_order_of_the_files(pictures: Path, answers: bytes) -> None:
+    names = [json.loads(line)["name"] for line in answers.splitlines()]
+    assert names == [str(pictures / f"{number:03}.png") for number in range(300)]
+
+
+def test_processes_share_the_work_and_say_the_same(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+    done = predict(pictures, "--out", tmp_path / "answers.jsonl", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "answers.jsonl").read_bytes() == answers
+
+
+def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path: Path) -> None:
+    target, model = tmp_path / "answers.jsonl", find_pretrained("capsnet-mnist")
+    inverted = PredictOptions(invert=True)
+    with AnswerFile(target, model, [pictures], BATCH_SIZE):
+        pass
+    with (
+        pytest.raises(CapsnetError, match="delete it"),
+        AnswerFile(target, model, [pictures], BATCH_SIZE, inverted),
+    ):
+        pass
+    target.unlink()
+    with AnswerFile(target, model, [pictures], BATCH_SIZE, inverted):
+        pass
+    with (
+        pytest.raises(CapsnetError, match="name a file"),
+        AnswerFile(pictures, model, [pictures], BATCH_SIZE),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("left", [0, 1, 40_000])
+def test_a_file_that_was_left_is_taken_up(pictures: Path, tmp_path: Path, answers: bytes, left: int) -> None:
+    target = tmp_path / "answers.jsonl"
+    with AnswerFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
+        pass
+    target.write_bytes(answers[: len(answers) - left])  # killed in the middle of a line
+    done = predict(pictures, "--out", target)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == answers
+
+
+def test_the_last_few_files_get_the_same_answers_after_a_crash(pictures: Path) -> None:
+    """They are the first that the process which takes the file up computes, and not among the last."""
+    model, files = CapsNet.from_pretrained("capsnet-mnist"), list(image_files([pictures]))[: BATCH_SIZE + 5]
+    names = [str(number) for number in range(10)]
+    cache.clear()
+    whole = list(predict_files(model, files, names))
+    cache.clear()
+    assert list(predict_files(model, files[BATCH_SIZE:], names)) == whole[BATCH_SIZE:]
+
+
+def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+    target = tmp_path / "answers.jsonl"
+    target.write_bytes(b"mine\n")
+    with pytest.raises(CapsnetError, match="holds something else"):
+        AnswerFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE).__enter__()
+    assert target.read_bytes() == b"mine\n"
+
+
+def test_black_on_white_is_noticed_and_can_be_turned_round(tmp_path: Path) -> None:
+    digit = read_shipped_digit()
+    for name, pixels in (("light.png", digit), ("dark.png", 255 - digit)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    light, dark, turned = (
+        predict(tmp_path / "light.png", "--json"),
+        predict(tmp_path / "dark.png", "--json"),
+        predict(tmp_path / "dark.png", "--invert", "--json"),
+    )
+    assert "--invert" in dark.stderr
+    assert "--invert" not in light.stderr + turned.stderr
+    one, other = json.loads(light.stdout), json.loads(turned.stdout)
+    assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-6))
+
+
+def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path) -> None:
+    model, files = CapsNet.from_pretrained("capsnet-mnist"), [pictures / "000.png"]
+    names = [f"class {number}" for number in range(10)]
+    (answer,) = predict_files(model, files, names, options=PredictOptions(all_scores=True))
+    assert list(answer.as_dict()["scores"]) == names
+    assert answer.score == max(answer.scores.values()) == answer.scores[answer.label]
+    (alone,) = predict_files(model, files, names)
+    assert "scores" not in alone.as_dict()
+    with AnswerFile(tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
+        pass
+    options = PredictOptions(all_scores=True)
+    with pytest.raises(CapsnetError, match="other options"):
+        AnswerFile(
+            tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE, options
+        ).__enter__()
+    refused = predict(pictures / "000.png", "--scores")
+    assert refused.returncode == 2
+    assert "--json" in refused.stderr
+
+
+def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
+    model, target = find_pretrained("capsnet-mnist"), tmp_path / "answers.jsonl"
+    files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    said = [Answer(str(file), "1", 0.5) for file in files[:2]]
+    with AnswerFile(target, model, [tmp_path], 2) as file:
+        assert file.append(said) == 2
+    with AnswerFile(target, model, [tmp_path], 2) as file:
+        file.take_up(rest := iter(files))
+        assert file.kept == 2
+        assert next(rest) == files[2]
+    with AnswerFile(target, model, [tmp_path], 2) as file, pytest.raises(CapsnetError, match="other files"):
+        file.take_up(iter(files[1:]))
+
+
+def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes((pictures / "000.png").read_bytes())
+    (tmp_path / "1.png").write_text("no image")
+    (tmp_path / "2.png").write_bytes((pictures / "001.png").read_bytes())
+    model = CapsNet.from_pretrained("capsnet-mnist")
+    digits = [str(number) for number in range(10)]
+    told = list(predict_files(model, image_files([tmp_path]), digits, keep_going=True))
+    assert [answer.label is None for answer in told] == [False, True, False]
+    assert "1.png" in (told[1].error or "")
+    strict = predict_files(model, image_files([tmp_path]), digits)
+    assert next(strict) == told[0]
+    with pytest.raises(CapsnetError, match=r"1\.png"):
+        next(strict)
+
+
+def test_a_model_of_standardised_images_is_given_such_ones(tmp_path: Path, pictures: Path) -> None:
+    """As it was when it was tested: CIFAR-10's images are standardised."""
+    torch.manual_seed(0)
+    model = CapsNet(CapsNetConfig(stem_channels=4, primary_types=1))
+    with Run.create(tmp_path / "run", model, TrainConfig("mnist"), None, standardize=True) as run:
+        run.finish(model, {})
+    assert standardizes(tmp_path / "run")
+    assert not standardizes("capsnet-mnist")
+    files, names = list(image_files([pictures]))[:6], [str(number) for number in range(10)]
+    images = torch.stack([read_image(file, (1, 28, 28)) for file in files]) / 255
+    with torch.no_grad():
+        expected = model.scores(Standardize()(images)).max(dim=1).values
+    told = [
+        answer.score
+        for answer in predict_files(model, files, names, options=PredictOptions(standardize=True))
+    ]
+    torch.testing.assert_close(torch.tensor(told), expected)
+    export_onnx(model, tmp_path / "model.onnx", standardize=True)
+    (scores,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(scores.max(axis=1), expected.numpy(), atol=1e-5)
+
+
+def test_two_channels_are_no_image_file(pictures: Path) -> None:
+    model = CapsNet(CapsNetConfig(image_shape=(2, 20, 20), stem_channels=4, primary_types=1))
+    with pytest.raises(CapsnetError, match="2 channels"):
+        list(predict_files(model, list(image_files([pictures]))[:1], [str(n) for n in range(10)]))

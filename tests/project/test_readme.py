@@ -1,0 +1,31 @@
+"""What the README and the guide to one's own images show works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/own-images.md"))
+EXAMPLES = re.findall(r"```python\n(.*?)```", README + GUIDE, flags=re.DOTALL)
+
+
+def test_there_is_an_example_and_it_is_short() -> None:
+    assert EXAMPLES
+    assert len(EXAMPLES[0].strip().splitlines()) <= 10
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_examples_run(number: int) -> None:
+    exec(compile(EXAMPLES[number], "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_what_pages_link_to_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        if not link.startswith("http"):
+            assert ((ROOT / page).parent / link).exists(), link

@@ -1,0 +1,306 @@
+"""Whatever the sizes and the readings: what every configuration and every network keeps to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model
+from capsnet._support.errors import NotFinite
+from capsnet._support.limits import MAX_PARAMETERS
+from capsnet.data.dataset import Batch
+from capsnet.models import ARCHITECTURES, CNN, Classifier, CNNConfig
+from capsnet.models.base import parse_config
+from capsnet.models.cnn import Stage
+from capsnet.training.config import TrainConfig, learning_rate
+from strategies import (
+    another_layout,
+    capsnet_configs,
+    cnn_configs,
+    examples,
+    images_for,
+    models,
+    train_configs,
+    upto,
+)
+
+HERE = Path("config.json")
+
+
+def batch_for(model: Classifier, count: int, present: int = 1) -> Batch:
+    images = images_for(model, count)
+    labels = torch.arange(count * present).reshape(count, present) % model.config.classes
+    return Batch(images, labels, images[:, None].expand(-1, present, -1, -1, -1))
+
+
+# Configurations
+
+
+@examples(40)
+@given(capsnet_configs() | cnn_configs() | train_configs)
+def test_a_configuration_survives_json(config: Any) -> None:
+    text = json.dumps(asdict(config), allow_nan=False)
+    assert parse_config(type(config), json.loads(text), HERE) == config
+
+
+sizes = st.integers(-2, 40) | st.sampled_from([10**4, 10**9, 2**31 + 1, 10**40, -(10**40)])
+anything = st.one_of(
+    sizes,
+    st.lists(sizes, max_size=4),
+    st.lists(sizes, max_size=4).map(tuple),
+    st.floats(),
+    st.none(),
+    st.booleans(),
+    st.text(max_size=9),
+    st.binary(max_size=9),
+    st.sampled_from(
+        [{}, object(), Stage, Stage(2, 3), (Stage(2, 3), 1), 10**5000, np.zeros(3), torch.ones(2)]
+    ),
+)
+
+
+@pytest.mark.misuse
+@pytest.mark.parametrize("kind", [CapsNetConfig, CNNConfig, TrainConfig, Stage])
+@examples(40)
+@given(data=st.data())
+def test_any_values_are_a_configuration_or_one_line(kind: type[Any], data: st.DataObject) -> None:
+    names = data.draw(
+        st.sets(st.sampled_from([field.name for field in fields(kind)]), min_size=1, max_size=3)
+    )
+    values = {name: data.draw(anything, label=name) for name in sorted(names)}
+    usual = {"channels": 4, "kernel": 3} if kind is Stage else {}
+    tracemalloc.start()
+    try:
+        config = kind(**{**usual, **values})
+    except CapsnetError as error:
+        said = str(error)
+        assert said.isprintable()
+        assert len(said) < 300
+        assert any(name in said for name in names) or "image" in said or "parameters" in said
+        return
+    finally:
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        tracemalloc.stop()
+    assert parse_config(kind, json.loads(json.dumps(asdict(config), allow_nan=False)), HERE) == config
+
+
+@pytest.mark.misuse
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: CapsNetConfig(gradient="first"), "gradient: Input should be 'all' or 'last', not 'first'"),
+        (lambda: CapsNetConfig(image_shape=(1, 28)), "image_shape.2: Field required"),
+        (lambda: CapsNetConfig(classes=2.5), "classes: Input should be a valid integer, not 2.5"),
+        (lambda: CNNConfig(output="sofmax"), "output: Input should be 'softmax' or 'sigmoid', not 'sofmax'"),
+        (lambda: CNNConfig(stages=(3,)), "stages.0: Input should be an instance of Stage"),
+        (lambda: Stage(4, 3, pool="avg"), "pool: Input should be 'max' or 'average', not 'avg'"),
+        (lambda: TrainConfig(schedule="onecycle"), "schedule: Input should be 'one-cycle', 'paper'"),
+        (lambda: TrainConfig(save_seconds=float("inf")), "save_seconds is too large"),
+    ],
+)
+def test_a_slip_is_named(build: Any, message: str) -> None:
+    with pytest.raises(CapsnetError) as caught:
+        build()
+    assert message in str(caught.value)
+
+
+@pytest.mark.misuse
+def test_numbers_of_other_libraries_and_lists_become_pythons() -> None:
+    config = CapsNetConfig(
+        image_shape=torch.rand(3, 30, 28).shape,
+        classes=np.int64(4),
+        decoder=[torch.tensor(5), 6],
+        bias=np.bool_(True),
+        margin_weight=np.float32(0.5),
+    )
+    plain = CapsNetConfig((3, 30, 28), 4, decoder=(5, 6), bias=True, margin_weight=0.5)
+    assert config == plain
+    assert hash(config) == hash(plain)
+    assert json.loads(json.dumps(asdict(config)))["classes"] == 4
+
+
+@examples(12)
+@given(data=st.data())
+def test_any_network_that_is_accepted_has_as_many_parameters_as_was_said(data: st.DataObject) -> None:
+    wide = st.integers(1, 3000)
+    changes = {name: data.draw(wide) for name in ("stem_channels", "primary_types", "class_dim")}
+    try:
+        config = replace(data.draw(capsnet_configs()), **changes, classes=data.draw(st.integers(2, 3000)))
+    except CapsnetError:
+        return
+    assert 0 < config.parameter_count() <= MAX_PARAMETERS
+    with torch.device("meta"):  # shapes without memory
+        assert CapsNet(config).parameter_count() == config.parameter_count()
+
+
+@examples(40)
+@given(capsnet_configs(), st.sampled_from(["softmax", "sigmoid"]))
+def test_a_capsnets_controls_have_its_size_or_say_why_not(like: CapsNetConfig, output: Any) -> None:
+    for preset in (CNNConfig.max_pooling, CNNConfig.average_pooling, CNNConfig.without_routing):
+        try:
+            config = preset(like, output)
+        except CapsnetError as error:
+            if not str(error).isprintable():
+                raise
+            continue
+        assert (config.image_shape, config.classes, config.output) == (like.image_shape, like.classes, output)
+        assert CNN(config).parameter_count() == config.parameter_count()
+        if preset == CNNConfig.max_pooling:
+            (width,) = config.hidden
+            others = (replace(config, hidden=(max(1, width + n),)).parameter_count() for n in (-1, 0, 1))
+            gaps = [abs(like.parameter_count() - count) for count in others]
+            assert gaps[1] == min(gaps)
+
+
+@examples(40)
+@given(train_configs, st.data())
+def test_a_learning_rate_is_positive_and_never_above_the_peak(
+    config: TrainConfig, data: st.DataObject
+) -> None:
+    steps = data.draw(upto(10**12))
+    rate = learning_rate(config, data.draw(st.integers(0, steps - 1)), steps)
+    assert 0 <= rate <= max(config.learning_rate, 1e-6)
+
+
+def test_the_largest_learning_rate_there_is_does_not_overflow() -> None:
+    config = TrainConfig("mnist", learning_rate=sys.float_info.max)
+    assert all(0 < learning_rate(config, step, 10) <= config.learning_rate for step in range(10))
+
+
+# Networks
+
+
+@examples(15)
+@given(models(), upto(3), st.booleans())
+def test_a_network_is_what_it_says_and_each_parameter_gets_a_gradient(
+    model: Classifier, count: int, two: bool
+) -> None:
+    config = model.config
+    assert model.parameter_count() == config.parameter_count()
+    two = two and getattr(config, "output", "") != "softmax"
+    batch = batch_for(model, count, 2 if two else 1)
+    scores = model.scores(batch.images)
+    assert scores.shape == (count, config.classes)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    parts = model.train().loss(batch)
+    assert all(torch.isfinite(part) and part >= 0 and part.shape == () for part in parts.values())
+    parts["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@examples(30)
+@given(capsnet_configs(), upto(3, 0))
+def test_a_trace_is_what_the_network_does(config: CapsNetConfig, count: int) -> None:
+    model = CapsNet(config)
+    images = images_for(model, count)
+    trace, capsules = model.trace(images), model(images)
+    (rows, columns), r = config.grid, config.iterations
+    routes = (r, count, config.in_caps, config.classes)
+    assert config.in_caps == config.primary_types * rows * columns
+    assert trace.maps.shape[:2] == (count, config.stem_channels)
+    assert trace.primary.shape == (count, config.in_caps, config.primary_dim)
+    assert trace.routing.logits.shape == trace.routing.couplings.shape == routes
+    assert trace.routing.outputs.shape == (r, count, config.classes, config.class_dim)
+    assert capsules.shape == (count, config.classes, config.class_dim)
+    torch.testing.assert_close(trace.capsules, capsules, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(trace.lengths, model.scores(images), rtol=1e-5, atol=1e-6)
+    assert torch.equal(trace.capsules, trace.routing.outputs[-1])
+    assert (trace.primary.norm(dim=-1) < 1).all()
+    assert (trace.lengths < 1).all()
+    if config.decoder is not None:
+        drawn = model.decode(capsules)
+        assert drawn.shape == images.shape
+        assert ((drawn >= 0) & (drawn <= 1)).all()
+
+
+@examples(15)
+@given(model=models())
+def test_saved_and_loaded_a_network_is_the_same_to_the_last_bit(
+    model: Classifier, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    images = images_for(model, 2)
+    for loaded in (load_model(folder), ARCHITECTURES[model.architecture].from_pretrained(str(folder))):
+        assert loaded.config == model.config
+        assert not loaded.training
+        own, found = model.state_dict(), loaded.state_dict()
+        assert own.keys() == found.keys()
+        assert all(torch.equal(own[name], found[name]) for name in own)
+        assert torch.equal(loaded(images), model(images))
+
+
+@examples(12)
+@given(models(), upto(4), st.randoms(use_true_random=False))
+def test_an_image_is_answered_alike_alone_elsewhere_in_the_batch_and_in_any_layout(
+    model: Classifier, count: int, chance: Any
+) -> None:
+    images = images_for(model, count)
+    whole = model(images)
+    order = torch.tensor(chance.sample(range(count), count))
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(torch.cat([model(image[None]) for image in images]), whole, **close)
+    torch.testing.assert_close(model(images[order]), whole[order], **close)
+    torch.testing.assert_close(model(another_layout(images)), whole, **close)
+    exact = model.double()
+    torch.testing.assert_close(exact(images.double()).float(), whole, rtol=1e-4, atol=1e-5)
+    alone = torch.cat([exact(image[None]) for image in images.double()])
+    assert alone.dtype == torch.float64
+    torch.testing.assert_close(alone, exact(images.double()), rtol=1e-12, atol=1e-13)
+
+
+@examples(15)
+@given(models())
+def test_no_images_have_no_answers(model: Classifier) -> None:
+    nothing, classes = images_for(model, 0), model.config.classes
+    assert model.scores(nothing).shape == (0, classes)
+    assert model.predict(nothing).shape == (0,)
+    assert model.predict(nothing, 2).shape == (0, 2)
+    loss = model.loss(batch_for(model, 0))["loss"]
+    assert loss == 0
+    loss.backward()
+
+
+@pytest.mark.misuse
+@examples(15)
+@given(models(), upto(3), st.sampled_from([torch.nan, torch.inf]))
+def test_what_is_no_image_is_not_answered(model: Classifier, count: int, broken: float) -> None:
+    images = images_for(model, count)
+    assert model.predict(images * 3 - 1).shape == (count,), "outside [0, 1]: standardised images are"
+    for wrong, said in (
+        ((images * 255).byte(), r"convert to float in \[0, 1\]"),
+        (images.double(), r"images\.to\(torch\.float32\)"),
+        (images.half(), r"images\.to\(torch\.float32\)"),
+        (images.numpy(), "of type ndarray"),
+        (images[0], "this model takes"),
+        (torch.cat([images, images], 3), "this model takes"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.predict(wrong)
+    for number in (-1, 0, model.config.classes + 1):
+        with pytest.raises(ValueError, match=f"predict: {number} of {model.config.classes} classes"):
+            model.predict(images, number)
+    images[-1] = broken
+    with pytest.raises(NotFinite, match=f"1 of {count} images"):
+        model.predict(images)
+
+
+@pytest.mark.slow
+def test_all_properties_with_twenty_times_as_many_examples() -> None:
+    files = sorted(Path(__file__).parent.glob("test_*.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *map(str, files)]
+    subprocess.run(command, check=True, env={**os.environ, "CAPSNET_EXAMPLES": "20"})

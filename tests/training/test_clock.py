@@ -1,0 +1,108 @@
+"""A system clock that is set back, or jumps: nothing in a run depends on it."""
+
+import ast
+import itertools
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import capsnet
+from capsnet import CapsNet, CapsnetError
+from capsnet.training.loop import Interrupted, train
+from capsnet.training.run import Run
+from stripes import CONFIG, DATA, SMALL, StopAt, resume, run_training
+
+WALL = {
+    "time",
+    "time_ns",
+    "localtime",
+    "gmtime",
+    "ctime",
+    "strftime",
+    "now",
+    "utcnow",
+    "today",
+    "fromtimestamp",
+}
+DATES = {
+    "st_mtime",
+    "st_ctime",
+    "st_atime",
+    "st_mtime_ns",
+    "getmtime",
+    "getctime",
+    "getatime",
+    "CLOCK_REALTIME",
+}
+
+
+def wall_clocks(tree: ast.AST) -> Iterator[str]:
+    """Whatever reads the time of day or a file's date."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            yield from (name.name for name in node.names if name.name in WALL)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name == "datetime")
+        elif isinstance(node, ast.ImportFrom) and node.module == "datetime":
+            yield "datetime"
+        elif isinstance(node, ast.Attribute):
+            of = node.value.id if isinstance(node.value, ast.Name) else ""
+            if node.attr in DATES or (of == "time" and node.attr in WALL):
+                yield f"{of}.{node.attr}"
+
+
+def test_the_package_never_asks_for_the_time_of_day() -> None:
+    package = Path(capsnet.__file__).parent
+    found = {
+        path.name: clocks
+        for path in package.rglob("*.py")
+        if (clocks := list(wall_clocks(ast.parse(path.read_text()))))
+    }
+    assert found == {}
+    assert (
+        len(list(wall_clocks(ast.parse("import time\nfrom time import time as t\ntime.time(), x.st_mtime"))))
+        == 3
+    )
+
+
+@pytest.fixture
+def wild(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is years from the last, back as often as forth."""
+    chance = random.Random(0)
+    for name, unit in (("time", 1.0), ("time_ns", 10**9)):
+        monkeypatch.setattr(time, name, lambda unit=unit: type(unit)(chance.uniform(-1e9, 4e9) * unit))
+
+
+def date_all(folder: Path) -> None:
+    """As if half of the files were written before 1971, and half in the next century."""
+    for path, year in zip(sorted(folder.iterdir()), itertools.cycle((1, 130)), strict=False):
+        os.utime(path, (year * 3e7, year * 3e7))
+
+
+@pytest.mark.usefixtures("wild")
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    started = time.monotonic()
+    folder = tmp_path / "run"
+    torch.manual_seed(0)
+    model = CapsNet(SMALL)
+    with Run.create(folder, model, CONFIG) as run, pytest.raises(Interrupted):
+        train(model, DATA, CONFIG, run, device="cpu", progress=StopAt(20))
+    leftover = folder / ".state.safetensors.4711.tmp"
+    leftover.write_bytes(b"half")
+    date_all(folder)
+    before = Run(folder).load_state().position["seconds"]
+    with Run.reopen(folder), pytest.raises(CapsnetError, match="in use by another process"):
+        Run.reopen(folder).__enter__()
+    resume(folder)
+    assert not leftover.exists()
+    seconds = Run(folder).result()["seconds"]
+    assert 0 < before < seconds <= time.monotonic() - started
+    assert all(line["images_per_second"] > 0 for line in Run(folder).metrics() if "loss" in line)
+    run_training(tmp_path / "whole")
+    ends = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "whole")]
+    assert ends[0] == ends[1]

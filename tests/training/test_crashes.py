@@ -1,0 +1,174 @@
+"""What a run's folder is worth after a crash, a damaged disk, or a second process."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from capsnet import CapsNet, CapsnetError
+from capsnet._support.errors import CannotWrite
+from capsnet._support.files import write_text
+from capsnet.models import build_model
+from capsnet.training.checkpoint import BEFORE, NEWEST
+from capsnet.training.loop import train
+from capsnet.training.run import Run
+from stripes import CONFIG, DATA, SMALL, StopAt, resume, run_training
+
+
+def flip_a_bit(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def flip_a_weight(path: Path) -> None:
+    flip_a_bit(path, -100)
+
+
+def flip_the_step(path: Path) -> None:
+    """The position is in the file's header; a checksum of the tensors alone would not see this."""
+    flip_a_bit(path, path.read_bytes().index(b'step\\": 21') + 8)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip_a_weight, flip_the_step, truncate, empty])
+def test_a_damaged_save_is_noticed_and_the_one_before_goes_on_to_the_same_weights(
+    stopped_run: Path, whole_weights: bytes, damage
+) -> None:
+    damage(stopped_run / NEWEST)
+    watch = StopAt(10**9)
+    with Run.reopen(stopped_run) as run:
+        train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True, progress=watch)
+    (notice,) = watch.notices
+    assert "state.safetensors is damaged" in notice
+    assert "going on from the save before it, step 20" in notice
+    assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
+
+
+def test_if_no_save_is_sound_the_run_is_refused_in_one_line(stopped_run: Path) -> None:
+    flip_a_weight(stopped_run / NEWEST)
+    truncate(stopped_run / BEFORE)
+    with pytest.raises(
+        CapsnetError, match=r"^[^\n]*state\.safetensors is damaged[^\n]*start it again[^\n]*$"
+    ):
+        resume(stopped_run)
+
+
+def test_a_damaged_save_never_pushes_out_the_good_one_before(stopped_run: Path) -> None:
+    flip_a_weight(stopped_run / NEWEST)
+    before = (stopped_run / BEFORE).read_bytes()
+    with Run.reopen(stopped_run) as run:
+        run.save_state(run.load_state().tensors, {"step": 11, "seconds": 1.0})
+    assert (stopped_run / BEFORE).read_bytes() == before
+    assert Run(stopped_run).load_state().position["step"] == 11
+
+
+def test_a_state_of_another_form_is_refused(stopped_run: Path) -> None:
+    tensors = load_file(stopped_run / NEWEST)
+    with Run.reopen(stopped_run) as run:
+        for without in ("random.cpu", "model.classes.weight", "optimizer.0.exp_avg"):
+            rest = {name: tensor for name, tensor in tensors.items() if name != without}
+            run.save_state(rest, {"step": 20, "seconds": 1.0})
+            with pytest.raises(CapsnetError, match="does not fit the run's config"):
+                train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True)
+    (stopped_run / BEFORE).unlink()
+    save_file(tensors, stopped_run / NEWEST)
+    with pytest.raises(CapsnetError, match="damaged"):
+        Run(stopped_run).load_state()
+
+
+def test_the_save_before_lasts_until_the_next_is_complete(
+    stopped_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, position = Run(stopped_run).load_state().tensors, {"step": 25, "seconds": 1.0}
+
+    def die(path: Path, *arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    for moment in ("write_bytes", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, moment, die)
+            with pytest.raises(KeyboardInterrupt):
+                Run(stopped_run).save_state(tensors, position)
+        assert Run(stopped_run).load_state().position["step"] == 21
+    # between the two renames: the newest has become the one before, the next is not in place yet
+    (stopped_run / NEWEST).replace(stopped_run / BEFORE)
+    state = Run(stopped_run).load_state()
+    assert (state.position["step"], state.notice) == (21, "")
+
+
+def test_what_a_killed_process_left_half_written_is_removed(stopped_run: Path) -> None:
+    leftover = stopped_run / ".state.safetensors.4711.tmp"
+    leftover.write_bytes(b"half")
+    resume(stopped_run)
+    assert not leftover.exists()
+    (stopped_run / NEWEST).write_bytes(b"killed between result.json and its removal")
+    with Run.reopen(stopped_run):
+        assert not (stopped_run / NEWEST).exists()
+
+
+@pytest.mark.parametrize("left", [[], ["environment.json"], [".config.json.4711.tmp", "environment.json"]])
+def test_a_training_killed_before_it_was_a_run_is_started_again_by_the_same_command(
+    tmp_path: Path, left: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    for name in [".lock", *left]:
+        write_text(folder / name, "")
+    with pytest.raises(CapsnetError, match=r"no run at .*capsnet train --out"):
+        Run.reopen(folder)
+    run_training(folder, replace(CONFIG, steps=1))
+    assert Run(folder).result()["steps"] == 1
+
+
+def test_metrics_that_do_not_fit_on_the_disk_end_it_with_a_reason(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
+    run.metrics_path.symlink_to("/dev/full")
+    with pytest.raises(CannotWrite, match=r"metrics\.jsonl: No space left on device; free some space"):
+        run.append_metrics({"step": 1})
+
+
+HOLD = """
+import sys, pathlib
+from capsnet import CapsNet
+import stripes as t
+with t.Run.create(pathlib.Path(sys.argv[1]), CapsNet(t.SMALL), t.CONFIG):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_leaves_the_first_ones_folder_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as first:
+        assert first.stdout.readline() == b"held\n"
+        config = (folder / "config.json").read_text()
+        with pytest.raises(CapsnetError, match="in use by another process"):
+            Run.create(folder, CapsNet(SMALL), replace(CONFIG, seed=5))
+        with pytest.raises(CapsnetError, match="in use by another process"):
+            resume(folder)
+        first.stdin.close()
+    assert (folder / "config.json").read_text() == config
+
+
+def test_the_state_says_where_it_is_and_can_be_read_by_others(stopped_run: Path) -> None:
+    with safe_open(stopped_run / NEWEST, "pt") as file:
+        assert json.loads(file.metadata()["position"])["step"] == 21

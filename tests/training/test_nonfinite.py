@@ -1,0 +1,218 @@
+"""Losses and gradients that are no numbers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from capsnet import CapsNet
+from capsnet._support.errors import NotFinite
+from capsnet.data.dataset import Batch, Examples
+from capsnet.inference.evaluation import evaluate
+from capsnet.models import build_model
+from capsnet.training.batches import Plan, augmented
+from capsnet.training.config import TrainConfig
+from capsnet.training.loop import train
+from capsnet.training.nonfinite import PATIENCE
+from capsnet.training.run import Run
+from capsnet.training.step import Stepper
+from stripes import CONFIG, DATA, SMALL, StopAt, poisoned, start, stripes
+
+
+class RootAtZero(torch.autograd.Function):
+    """Like the square root of 0: the value is 0, the gradient is infinite."""
+
+    @staticmethod
+    def forward(context, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * torch.inf
+
+
+def first_broken_step(config: TrainConfig, bad: int, after: int) -> int:
+    plan = Plan.of(config, DATA.train)
+    return next(
+        step + 1 for step, indices, _ in plan.batches(after, torch.device("cpu")) if bad in indices.tolist()
+    )
+
+
+def test_stop_ends_the_run_keeps_the_last_good_state_and_says_what_to_do(tmp_path: Path) -> None:
+    data = poisoned(7)
+    with pytest.raises(
+        NotFinite, match=r"the loss is not finite in step \d+, at learning rate .*; nothing was"
+    ):
+        start(tmp_path / "early", data, CONFIG)
+    step = first_broken_step(CONFIG, 7, 0)
+    (event,) = Run(tmp_path / "early").nonfinite()
+    assert (event["step"], event["what"]) == (step, "loss")
+    torch.manual_seed(0)
+    model = CapsNet(SMALL)
+
+    class PoisonAt20(StopAt):
+        def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
+            if step == 20:
+                with torch.no_grad():
+                    model.classes.weight.fill_(torch.nan)
+
+    with (
+        Run.create(tmp_path / "run", model, CONFIG) as run,
+        pytest.raises(
+            NotFinite, match=r"state of step 10 is kept; train again with a smaller --learning-rate"
+        ),
+    ):
+        train(model, DATA, CONFIG, run, device="cpu", progress=PoisonAt20(0))
+    state = Run(tmp_path / "run").load_state()
+    assert state.position["step"] == 10
+    weights = [tensor for name, tensor in state.tensors.items() if name.startswith("model.")]
+    assert all(torch.isfinite(tensor).all() for tensor in weights)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_skip_leaves_the_step_out_and_ends_with_numbers(tmp_path: Path) -> None:
+    watch = StopAt(10**9)
+    model = start(tmp_path / "run", poisoned(7), replace(CONFIG, on_nonfinite="skip"), watch)
+    run = Run(tmp_path / "run")
+    events = run.nonfinite()
+    assert len(events) == CONFIG.epochs  # once in each
+    assert all(7 in event["indices"] for event in events)
+    assert [event["epoch"] for event in events] == list(range(CONFIG.epochs))
+    assert all("left out step" in notice for notice in watch.notices)
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    assert run.result()["test_error"] < 0.5
+    assert run.result()["steps_left_out"] == CONFIG.epochs
+
+
+def test_a_step_left_out_changes_neither_weights_nor_moments() -> None:
+    torch.manual_seed(0)
+    data = poisoned(7)
+    stepper = Stepper(CapsNet(SMALL), data.train, CONFIG, 4, "cpu")
+    good, bad = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6, 7, 8])
+    stepper.step(good, torch.rand(4, 0), 0.01)
+    before = {name: tensor.clone() for name, tensor in stepper.state().items()}
+    assert not stepper.is_known_broken()
+    stepper.step(bad, torch.rand(4, 0), 0.01)
+    assert stepper.is_known_broken()
+    after = stepper.state()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    stepper.step(good, torch.rand(4, 0), 0.01)
+    losses, broken = stepper.look()
+    assert [(step.number, step.what) for step in broken] == [(1, "loss")]
+    assert all(torch.isfinite(torch.tensor(list(losses.values()))))
+    assert not torch.equal(stepper.state()["model.classes.weight"], before["model.classes.weight"])
+
+
+def test_gradients_count_as_well_as_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = CapsNet(SMALL)
+    whole = model.loss
+    monkeypatch.setattr(
+        model, "loss", lambda batch: {**whole(batch), "loss": RootAtZero.apply(whole(batch)["loss"])}
+    )
+    stepper = Stepper(model, DATA.train, CONFIG, 4, "cpu")
+    stepper.step(torch.arange(4), torch.rand(4, 0), 0.01)
+    losses, broken = stepper.look()
+    assert losses == {}
+    assert [(step.number, step.what) for step in broken] == [(0, "gradients")]
+    stepper.check_weights()
+
+
+def test_a_run_that_stopped_goes_past_it_when_told_to_and_equals_one_that_skipped(tmp_path: Path) -> None:
+    data, skip = poisoned(7), replace(CONFIG, on_nonfinite="skip")
+    whole = start(tmp_path / "whole", data, skip)
+    with pytest.raises(NotFinite, match="--on-nonfinite skip"):
+        start(tmp_path / "run", data, CONFIG)
+    model = build_model(tmp_path / "run", CONFIG.seed)
+    with Run.reopen(tmp_path / "run") as run:
+        run.change_training(skip)
+        train(model, data, run.training(), run, device="cpu", resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
+    assert Run(tmp_path / "run").nonfinite() == Run(tmp_path / "whole").nonfinite()
+    assert Run(tmp_path / "run").training().on_nonfinite == "skip"
+
+
+def test_too_many_steps_left_out_in_a_row_end_it(tmp_path: Path) -> None:
+    data = poisoned(*range(96))
+    with pytest.raises(NotFinite, match=rf"{PATIENCE} steps in a row had to be left out"):
+        start(tmp_path / "run", data, replace(CONFIG, on_nonfinite="skip"))
+    assert len(Run(tmp_path / "run").nonfinite()) == PATIENCE
+
+
+def test_the_batch_can_be_had_again(tmp_path: Path) -> None:
+    data = replace(poisoned(7), train=replace(poisoned(7).train, augment=None))
+    with pytest.raises(NotFinite):
+        start(tmp_path / "run", data, CONFIG)
+    # as docs/runs.md says it
+    run = Run(tmp_path / "run")
+    config, event = run.training(), run.nonfinite()[-1]
+    source = augmented(data.train, config)
+    plan = Plan.of(config, source)
+    batch = plan.batch(source, event["step"])
+    model = build_model(run.folder, config.seed)
+    assert not torch.isfinite(model.loss(batch)["loss"])
+    clean = plan.batch(augmented(DATA.train, config), event["step"])
+    assert torch.equal(clean.labels[:, 0], DATA.train.labels[event["indices"]])
+    assert torch.isfinite(model.loss(clean)["loss"])
+    generator = torch.Generator().manual_seed(event["epoch_seed"])
+    order = torch.randperm(96, generator=generator).tolist()
+    assert event["indices"] == order[(event["step"] - 1) * 16 :][:16]
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("rate", [1e5, 1e20, 3e38])
+def test_a_learning_rate_out_of_all_measure_never_ends_in_nan(tmp_path: Path, rate: float, policy) -> None:
+    config = replace(CONFIG, steps=25, learning_rate=rate, schedule="constant", on_nonfinite=policy)
+    folder = tmp_path / "run"
+    message = ""
+    try:
+        start(folder, DATA, config)
+    except NotFinite as error:
+        message = str(error)
+    if message:
+        assert "not finite" in message
+        assert "--learning-rate" in message
+        assert Run(folder).result() is None
+        assert not (folder / "model.safetensors").exists()
+    else:
+        CapsNet.from_pretrained(folder)  # refuses weights that are no numbers
+    for line in (
+        (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else ()
+    ):
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_scores_that_are_no_numbers_are_no_test_error() -> None:
+    model = CapsNet(SMALL)
+    with torch.no_grad():
+        model.classes.weight.fill_(torch.nan)
+    with pytest.raises(NotFinite, match="not finite for 60 of 60 test examples"):
+        evaluate(model, DATA.test)
+
+
+@pytest.mark.gpu
+def test_a_captured_step_leaves_itself_out_on_the_device() -> None:
+    class PoisonedThere(Poisoned):
+        def batch(self, indices: torch.Tensor, uniforms: torch.Tensor | None = None) -> Batch:
+            batch = Examples.batch(self, indices, uniforms)
+            bad = (indices == 7).any()  # no branch: it would need the host
+            return batch._replace(images=torch.where(bad, torch.nan, batch.images))
+
+    torch.manual_seed(0)
+    data = stripes(96, 0)
+    stepper = Stepper(CapsNet(SMALL), PoisonedThere(data.images, data.labels), CONFIG, 4, "cuda")
+    good, bad = torch.tensor([1, 2, 3, 4]).cuda(), torch.tensor([5, 6, 7, 8]).cuda()
+    nothing = torch.rand(4, 0).cuda()
+    for _ in range(6):
+        stepper.step(good, nothing, 0.01)
+    before = {name: tensor.clone() for name, tensor in stepper.state().items()}
+    stepper.step(bad, nothing, 0.01)
+    assert all(
+        torch.equal(stepper.state()[name], tensor) for name, tensor in before.items() if "random" not in name
+    )
+    stepper.step(good, nothing, 0.01)
+    losses, broken = stepper.look()
+    assert [(step.number, step.what) for step in broken] == [(6, "loss")]
+    assert losses["loss"] > 0

@@ -1,0 +1,172 @@
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from capsnet import CapsNet, CapsnetError
+from capsnet.data import load
+from capsnet.inference.evaluation import Evaluation, evaluate, wilson_interval
+from capsnet.training.batches import Plan
+from capsnet.training.config import TrainConfig
+from capsnet.training.loop import Interrupted, train
+from capsnet.training.run import Run
+from stripes import CONFIG, DATA, SMALL, TESTS, StopAt, losses, resume, run_training
+
+
+@pytest.mark.quick
+def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
+    evaluation = run_training(tmp_path / "run")
+    run = Run(tmp_path / "run")
+    result = run.result()
+    assert evaluation.error < 0.2
+    assert result["test_error"] == evaluation.error
+    assert result["interval_95"] == list(wilson_interval(evaluation.errors, 60))
+    assert (result["n"], result["seed"], result["steps"], result["parameters"]) == (
+        60,
+        0,
+        30,
+        SMALL.parameter_count(),
+    )
+    assert result["environment"]["versions"]["torch"] == torch.__version__
+    assert json.loads((run.folder / "config.json").read_text())["classes"] == ["top", "middle", "bottom"]
+    assert json.loads((run.folder / "environment.json").read_text())["processor"]
+    assert [step for step, _ in losses(run.folder)] == [10, 20, 30]
+    assert [line["step"] for line in run.metrics() if "test_error" in line] == [12, 24, 30]
+    assert not list(run.folder.glob("state*"))
+    reloaded = evaluate(CapsNet.from_pretrained(run.folder), DATA.test)
+    assert torch.equal(reloaded.scores, evaluation.scores)
+
+
+def test_the_loss_falls_in_the_first_50_steps_of_the_published_network(tmp_path: Path) -> None:
+    digits = load("mnist5k")
+    data = replace(digits, test=digits.test.subset(torch.arange(20)))
+    config = TrainConfig(steps=50, batch_size=4, schedule="paper", evaluate_every=0)
+    torch.manual_seed(0)
+    model = CapsNet()
+    with Run.create(tmp_path / "run", model, config) as run:
+        train(model, data, config, run, device="cpu")
+    falling = [loss for _, loss in losses(tmp_path / "run")]
+    assert falling[-1] < 0.8 * falling[0]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_training(tmp_path / name, replace(CONFIG, seed=seed, steps=10))
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize(("stop", "number"), [(10, signal.SIGTERM), (20, signal.SIGINT)])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, stop: int, number: int
+) -> None:
+    run_training(tmp_path / "whole")
+    torch.manual_seed(CONFIG.seed)
+    model = CapsNet(SMALL)
+    with (
+        Run.create(tmp_path / "resumed", model, CONFIG) as run,
+        pytest.raises(Interrupted, match="--resume") as caught,
+    ):
+        train(model, DATA, CONFIG, run, device="cpu", progress=StopAt(stop, number))
+    assert caught.value.number == number
+    assert Run(tmp_path / "resumed").result() is None
+    torch.manual_seed(99)  # what the process drew before must not matter
+    resume(tmp_path / "resumed")
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    steps = [step for step, _ in losses(tmp_path / "resumed")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 30
+
+
+TRAIN_STRIPES = """
+import sys, pathlib
+sys.path.insert(0, {tests!r})
+import stripes as t
+folder = pathlib.Path(sys.argv[1])
+t.resume(folder) if folder.exists() else t.run_training(folder)
+"""
+
+
+def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    run_training(tmp_path / "whole")
+    command = [
+        sys.executable,
+        "-c",
+        TRAIN_STRIPES.format(tests=str(TESTS)),
+        str(tmp_path / "killed"),
+    ]
+    chance = random.Random(0)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        saved = tmp_path / "killed" / "state.safetensors"
+        before = saved.stat().st_mtime_ns if saved.exists() else 0
+        while process.poll() is None and (not saved.exists() or saved.stat().st_mtime_ns == before):
+            time.sleep(0.001)  # until it has saved something new; the kill then lands somewhere after that
+        time.sleep(chance.random() * 0.05)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+    assert kills >= 2
+    subprocess.run(command, check=True)
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_one_folder_belongs_to_one_process_and_one_run(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG):
+        other = [
+            sys.executable,
+            "-c",
+            TRAIN_STRIPES.format(tests=str(TESTS)),
+            str(tmp_path / "run"),
+        ]
+        refused = subprocess.run(other, capture_output=True, text=True, check=False)
+        assert "is in use by another process" in refused.stderr
+    with pytest.raises(CapsnetError, match=r"not empty.*--resume"):
+        Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
+
+
+def test_a_half_written_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
+    run.append_metrics({"step": 1, "loss": 2.0})
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert run.metrics() == [{"step": 1, "loss": 2.0}]
+
+
+def test_every_example_is_seen_once_per_epoch_in_an_order_that_the_seed_decides() -> None:
+    plan = Plan.of(TrainConfig(batch_size=16, epochs=2, seed=3), DATA.train)
+    batches = list(plan.batches(0, torch.device("cpu")))
+    assert [step for step, _, _ in batches] == list(range(12))
+    first, second = (torch.cat([indices for _, indices, _ in batches[k : k + 6]]) for k in (0, 6))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(96))
+    assert not torch.equal(first, second)
+    later = list(plan.batches(8, torch.device("cpu")))
+    assert torch.equal(later[0][1], batches[8][1])
+
+
+def test_wilson_interval_against_published_values() -> None:
+    # Newcombe (1998), table I, method 3
+    for errors, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        assert wilson_interval(errors, n) == pytest.approx((low, high), abs=5e-5)
+    with pytest.raises(ValueError, match="3 errors of 2"):
+        wilson_interval(3, 2)
+
+
+def test_a_pair_counts_only_if_both_digits_are_found_in_any_order() -> None:
+    scores = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.1, 0.8], [0.1, 0.9, 0.8], [0.8, 0.9, 0.1]])
+    labels = torch.tensor([[0, 1], [0, 1], [2, 1], [0, 1]])
+    evaluation = Evaluation(scores, labels)
+    assert evaluation.wrong.tolist() == [False, True, False, False]
+    assert evaluation.error == 0.25
