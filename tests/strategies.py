@@ -36,7 +36,7 @@ def capsnet_configs(draw: st.DrawFn, **fixed: Any) -> CapsNetConfig:
     height, width = (smallest + draw(upto(5, 0)) for _ in range(2))
     values = {
         "image_shape": (draw(upto(3)), height, width),
-        "classes": draw(upto(5, 2)),
+        "num_classes": draw(upto(5, 2)),
         "stem_channels": draw(upto(6)),
         "stem_kernel": stem[0],
         "stem_stride": stem[1],
@@ -45,11 +45,11 @@ def capsnet_configs(draw: st.DrawFn, **fixed: Any) -> CapsNetConfig:
         "primary_kernel": primary[0],
         "primary_stride": primary[1],
         "class_dim": draw(upto(6)),
-        "iterations": draw(upto(4)),
+        "routing_iterations": draw(upto(4)),
         "decoder": draw(st.none() | st.lists(upto(7), max_size=3).map(tuple)),
-        "bias": draw(st.booleans()),
-        "leaky": draw(st.booleans()),
-        "gradient": draw(st.sampled_from(["all", "last"])),
+        "routing_bias": draw(st.booleans()),
+        "routing_leaky": draw(st.booleans()),
+        "routing_gradient": draw(st.sampled_from(["all", "last"])),
         "official_init": draw(st.booleans()),
         "margin_weight": draw(st.floats(0, 10)),
         "reconstruction_weight": draw(st.floats(0, 10)),
@@ -70,7 +70,7 @@ def cnn_configs(draw: st.DrawFn) -> CNNConfig:
         side = side if same else (side - 1) * stage.stride + kernel
     return CNNConfig(
         image_shape=(draw(upto(3)), side + draw(upto(3, 0)), side + draw(upto(3, 0))),
-        classes=draw(upto(5, 2)),
+        num_classes=draw(upto(5, 2)),
         stages=tuple(stages),
         average_places=draw(st.booleans()),
         hidden=tuple(draw(st.lists(upto(7), max_size=2))),
@@ -151,5 +151,4 @@ def labelled(draw: st.DrawFn, classes: int = 4) -> Examples:
         torch.randint(256, shape, generator=generator, dtype=torch.uint8),
         torch.randint(classes, shape[:1], generator=generator),
         draw(st.none() | augmentations),
-        draw(st.booleans()),
     )

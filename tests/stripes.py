@@ -17,7 +17,7 @@ from capsnet.training.run import Run
 
 #: To be found by other processes.
 TESTS = Path(__file__).parent
-SMALL = CapsNetConfig(image_shape=(1, 18, 18), classes=3, stem_channels=8, primary_types=2, decoder=(16,))
+SMALL = CapsNetConfig(image_shape=(1, 18, 18), num_classes=3, stem_channels=8, primary_types=2, decoder=(16,))
 
 
 def stripes(n: int, seed: int) -> Examples:
@@ -37,18 +37,23 @@ CONFIG = TrainConfig(
 
 
 def run_training(
-    folder: Path, config: TrainConfig = CONFIG, model_config: CapsNetConfig = SMALL
+    folder: Path, config: TrainConfig = CONFIG, model_config: CapsNetConfig = SMALL, data: Dataset = DATA
 ) -> Evaluation:
     torch.manual_seed(config.seed)
     model = CapsNet(model_config)
-    with Run.create(folder, model, config, DATA.classes) as run:
-        return train(model, DATA, config, run, device="cpu")
+    with Run.create(folder, model, config) as run:
+        return train(model, data, config, run, device="cpu")
 
 
 def resume(folder: Path) -> Evaluation:
     with Run.reopen(folder) as run:
         return train(
-            build_model(folder, run.training().seed), DATA, run.training(), run, device="cpu", resume=True
+            build_model(folder, run.training().seed),
+            DATA,
+            run.training(),
+            run,
+            device="cpu",
+            resume=True,
         )
 
 

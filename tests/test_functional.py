@@ -158,4 +158,4 @@ def test_senseless_training_options_are_refused(options: dict) -> None:
 
 def test_a_config_is_refused_before_any_memory_is_asked_for() -> None:
     with pytest.raises(CapsnetError, match="parameters"):
-        CapsNetConfig(classes=10**9)
+        CapsNetConfig(num_classes=10**9)

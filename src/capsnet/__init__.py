@@ -20,7 +20,7 @@ The rooms, from the ground up; each imports only from those above it:
     _support/       files, errors, kernels: what knows nothing of capsules
 
 >>> import capsnet, torch
->>> model = capsnet.CapsNet(capsnet.CapsNetConfig(image_shape=(1, 28, 28), classes=10))
+>>> model = capsnet.CapsNet(capsnet.CapsNetConfig(image_shape=(1, 28, 28), num_classes=10))
 >>> model(torch.rand(4, 1, 28, 28)).shape
 torch.Size([4, 10, 16])
 """
@@ -32,10 +32,15 @@ from capsnet._support.version import __version__
 
 if TYPE_CHECKING:
     from capsnet import data as data
+    from capsnet import models as models
+    from capsnet import routing as routing
     from capsnet._support.errors import CapsnetError as CapsnetError
+    from capsnet.data import Dataset as Dataset
+    from capsnet.data import load_dataset as load_dataset
     from capsnet.functional import margin_loss as margin_loss
     from capsnet.functional import reconstruction_loss as reconstruction_loss
     from capsnet.functional import squash as squash
+    from capsnet.inference.evaluation import evaluate as evaluate
     from capsnet.layers import CapsuleLayer as CapsuleLayer
     from capsnet.layers import PrimaryCapsules as PrimaryCapsules
     from capsnet.models import CapsNet as CapsNet
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
     from capsnet.models import load_model as load_model
     from capsnet.routing import RoutingTrace as RoutingTrace
     from capsnet.routing import route as route
+    from capsnet.training.fit import train as train
 
 # Names → where they live. Looked up on first use, so that `capsnet --help` need not wait for PyTorch.
 _HOMES = {
@@ -50,22 +56,27 @@ _HOMES = {
     "CapsNetConfig": "capsnet.models",
     "CapsnetError": "capsnet._support.errors",
     "CapsuleLayer": "capsnet.layers",
+    "Dataset": "capsnet.data",
     "PrimaryCapsules": "capsnet.layers",
     "RoutingTrace": "capsnet.routing",
+    "evaluate": "capsnet.inference.evaluation",
+    "load_dataset": "capsnet.data",
     "load_model": "capsnet.models",
     "margin_loss": "capsnet.functional",
     "reconstruction_loss": "capsnet.functional",
     "route": "capsnet.routing",
     "squash": "capsnet.functional",
+    "train": "capsnet.training.fit",
 }
+_ROOMS = ("data", "models", "routing")
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, *_ROOMS, "__version__"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in {"data", "routing", "models"}:
+    if name in _ROOMS:
         return import_module(f"capsnet.{name}")
     raise AttributeError(f"module 'capsnet' has no attribute {name!r}")
 

@@ -225,7 +225,7 @@ def test_a_missing_or_unfinished_run_is_one_line(capsnet: Command, tmp_path: Pat
 
 
 def test_damaged_checkpoints_are_one_line(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
-    model = CapsNet(CapsNetConfig(image_shape=(1, 18, 18), classes=2, stem_channels=4, primary_types=1))
+    model = CapsNet(CapsNetConfig(image_shape=(1, 18, 18), num_classes=2, stem_channels=4, primary_types=1))
     model.save_pretrained(tmp_path)
     image = pictures / "dark" / "0.png"
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
@@ -238,7 +238,7 @@ def test_damaged_checkpoints_are_one_line(capsnet: Command, tmp_path: Path, pict
     assert_one_line(capsnet("predict", tmp_path, image), "config.json")
     config.write_text(described.replace('"capsnet"', '"resnet"'))
     assert_one_line(capsnet("predict", tmp_path, image), "'resnet'")
-    config.write_text(described.replace('"classes": 2', '"classes": 3'))
+    config.write_text(described.replace('"num_classes": 2', '"num_classes": 3'))
     assert_one_line(capsnet("predict", tmp_path, image), "does not fit its config.json")
     config.write_text(described)
     weights.unlink()
@@ -307,7 +307,7 @@ def test_a_learning_rate_far_too_large_ends_in_a_message_and_not_in_a_model(
     capsnet: Command, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: CapsNet, batch: object) -> dict[str, torch.Tensor]:
-        return {"loss": self.classes.weight.sum() * torch.nan}
+        return {"loss": self.class_capsules.weight.sum() * torch.nan}
 
     monkeypatch.setattr(CapsNet, "loss", broken)
     outcome = capsnet("train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", "--steps", 3, *FEW)

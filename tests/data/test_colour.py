@@ -14,6 +14,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
+from capsnet import CapsNet, CapsNetConfig
 from capsnet._support.errors import CapsnetError
 from capsnet.data import Examples, load
 from capsnet.data.cifar10 import ARCHIVE, FILES, read_batch
@@ -75,17 +76,20 @@ def test_cifar10_is_varied_in_training_and_cropped_at_test(tmp_path: Path) -> No
     assert isinstance(dataset.test, Examples)
     test = dataset.test.batch(torch.arange(4))
     torch.testing.assert_close(test.originals[:, 0], dataset.test.images[:, :, 4:28, 4:28].float() / 255)
-    torch.testing.assert_close(test.images.mean((1, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
+    assert torch.equal(test.images, test.originals[:, 0])
+    model = CapsNet(CapsNetConfig.for_dataset(dataset, stem_channels=2, primary_types=1))
+    seen = model.prepare(test.images)
+    torch.testing.assert_close(seen.mean((1, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen.std((1, 2, 3), correction=0), torch.ones(4))
     assert dataset.train.draws == 5  # two for the crop, flip, brightness, contrast
     train = dataset.train.batch(torch.arange(4), torch.rand(4, 5))
     assert train.images.shape == (4, 3, 24, 24)
-    torch.testing.assert_close(train.images.std((1, 2, 3), correction=0), torch.ones(4))
     assert 0 <= float(train.originals.min()) <= float(train.originals.max()) <= 1
 
 
 def test_real_cifar10(real_data: Callable[[str], Path]) -> None:
     dataset = load("cifar10", real_data("cifar-10-batches-bin"))
-    assert (len(dataset.train), dataset.classes[0]) == (50_000, "airplane")
+    assert (len(dataset.train), dataset.class_names[0]) == (50_000, "airplane")
     assert isinstance(dataset.train, Examples)
     assert torch.bincount(dataset.train.labels).tolist() == [5000] * 10
     pixels = dataset.train.images.permute(0, 2, 3, 1).contiguous().numpy()

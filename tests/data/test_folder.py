@@ -37,7 +37,7 @@ def test_folder_is_split_in_the_same_way_every_time(tmp_path: Path) -> None:
     folder(tmp_path, {"b": 10, "a": 20, "c": 2})
     dataset = load(f"folder:{tmp_path}")
     train, test = parts(dataset)
-    assert dataset.classes == ("a", "b", "c")
+    assert dataset.class_names == ("a", "b", "c")
     assert dataset.image_shape == (1, 6, 8)
     assert train.labels.tolist() == sorted(train.labels.tolist())
     assert all(torch.bincount(half.labels, minlength=3).min() >= 1 for half in (train, test))
@@ -113,7 +113,7 @@ def test_hidden_files_and_stray_ones_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "a" / ".DS_Store").write_bytes(b"x")
     (tmp_path / "README.txt").write_text("mine")
     dataset = load(f"folder:{tmp_path}")
-    assert dataset.classes == ("a", "b")
+    assert dataset.class_names == ("a", "b")
     assert len(dataset.train) + len(dataset.test) == 10
 
 
@@ -137,7 +137,7 @@ def test_links_within_the_folder_and_to_the_folder_are_fine(tmp_path: Path) -> N
 
 def test_names_with_line_breaks_are_shown_escaped(tmp_path: Path) -> None:
     folder(tmp_path, {"a": 3, "b\nc": 3})
-    assert load(f"folder:{tmp_path}").classes == ("a", "b\\nc")
+    assert load(f"folder:{tmp_path}").class_names == ("a", "b\\nc")
     (tmp_path / "b\nc" / "bad\n.png").write_bytes(b"")
     with pytest.raises(CapsnetError, match="is empty") as caught:
         load(f"folder:{tmp_path}")

@@ -36,9 +36,7 @@ SOURCES: dict[str, Source] = {
     "shift": examples(augment=Shift(2)),
     "placement": examples(augment=RandomPlacement(40)),
     "affine": examples(augment=Affine(20, 0.2, (0.8, 1.2), 2)),
-    "photographs": examples(
-        augment=Compose([RandomCrop(24), Flip(), Brightness(0.2), Contrast(0.2, 1.8)]), standardize=True
-    ),
+    "photographs": examples(augment=Compose([RandomCrop(24), Flip(), Brightness(0.2), Contrast(0.2, 1.8)])),
     "pairs": Pairs.of(examples()),
     "frozen pairs": freeze(Pairs.of(examples()), 1, 80),
 }

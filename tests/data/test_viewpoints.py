@@ -81,7 +81,7 @@ def test_splits_by_viewpoint(tmp_path: Path) -> None:
     for axis, familiar, novel in (("azimuth", 12, 6), ("elevation", 12, 6)):
         dataset = load(f"smallnorb-{axis}", tmp_path)
         assert (len(dataset.train), len(dataset.test), dataset.image_shape) == (familiar, novel, (2, 32, 32))
-        assert dataset.classes == ("animal", "human", "airplane", "truck", "car")
+        assert dataset.class_names == ("animal", "human", "airplane", "truck", "car")
         parts = viewpoints("smallnorb", axis, tmp_path)  # type: ignore[arg-type]
         assert [len(part) for part in parts] == [familiar, familiar, novel]
         seen = {image.numpy().tobytes() for image in parts.familiar.images}

@@ -338,7 +338,7 @@ def tiny_data(count: int = 96) -> Dataset:
 TINY = Variant(
     "tiny",
     "a tiny CNN",
-    CNNConfig((1, 12, 12), 3, (Stage(4, 3),), hidden=(8,), dropout=0.0),
+    CNNConfig((1, 12, 12), 3, stages=(Stage(4, 3),), hidden=(8,), dropout=0.0),
     TrainConfig(data="tiny", steps=200, batch_size=16, learning_rate=0.01, shift=0, evaluate_every=0),
 )
 

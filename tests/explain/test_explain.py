@@ -45,7 +45,7 @@ from capsnet.routing import RoutingTrace, trace_routing
 def small(**changes: object) -> CapsNet:
     options: dict[str, object] = {
         "image_shape": (1, 14, 12),
-        "classes": 3,
+        "num_classes": 3,
         "stem_channels": 8,
         "stem_kernel": 5,
         "primary_types": 4,
@@ -235,7 +235,7 @@ def test_a_trace_knows_whether_it_is_leaky(leaky: bool, backend: str) -> None:
 
 
 def test_what_holds_tensors_is_told_from_another_and_equals_itself() -> None:
-    model, images = small(leaky=True), torch.rand(2, 1, 14, 12)
+    model, images = small(routing_leaky=True), torch.rand(2, 1, 14, 12)
     trace, again = model.trace(images), model.trace(images)
     assert trace.routing.leaky
     for one, other in (
@@ -251,7 +251,7 @@ def test_what_holds_tensors_is_told_from_another_and_equals_itself() -> None:
 def test_routing_starts_even_and_its_logits_move() -> None:
     model = small()
     with torch.no_grad():
-        model.classes.weight.mul_(30)  # votes long enough to be heard
+        model.class_capsules.weight.mul_(30)  # votes long enough to be heard
     trace = model.trace(torch.rand(5, 1, 14, 12)).routing
     entropy, changes = coupling_entropy(trace), logit_changes(trace)
     assert entropy.shape == (3, 5)
@@ -289,7 +289,7 @@ class Reader(CapsNet):
 @pytest.fixture
 def bars() -> tuple[Reader, Pairs]:
     model = Reader(
-        CapsNetConfig(image_shape=(1, 20, 20), classes=3, class_dim=2, stem_channels=4, primary_types=2)
+        CapsNetConfig(image_shape=(1, 20, 20), num_classes=3, class_dim=2, stem_channels=4, primary_types=2)
     )
     images = (Reader.shapes.repeat(4, 1, 1, 1) * 255).byte()
     return model, Pairs.of(Examples(images, torch.arange(3).repeat(4)), shift=0, canvas=20)

@@ -52,7 +52,7 @@ def save(folder: Path, config: CapsNetConfig = SMALL, weight: float = 3.0) -> Pa
     torch.manual_seed(3)
     model = CapsNet(config)
     with torch.no_grad():
-        model.classes.weight.mul_(weight)
+        model.class_capsules.weight.mul_(weight)
     model.save_pretrained(folder)
     return folder
 
@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session(folder: Path) -> Iterator[Session]:
     """Without the control that comes with the package: it has a test of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("capsnet.models.base.SHIPPED", folder.parent / "none")
+        patch.setattr("capsnet.models.saved.SHIPPED", folder.parent / "none")
         yield open_session(str(folder))
 
 
@@ -125,7 +125,7 @@ def test_numbers_are_the_library_s_for_100_digits(client: httpx.Client, session:
         trace = session.model.trace(images)
         drawn = session.model.decode(trace.capsules)
     for index in range(100):
-        answer = ask(client, "trace", layers=[layer(session, index)], iterations=SMALL.iterations)
+        answer = ask(client, "trace", layers=[layer(session, index)], iterations=SMALL.routing_iterations)
         torch.testing.assert_close(unpack(answer["lengths"]), trace.lengths[index], atol=1e-5, rtol=0)
         torch.testing.assert_close(unpack(answer["capsules"]), trace.capsules[index], atol=1e-5, rtol=0)
         torch.testing.assert_close(unpack(answer["primary"]), trace.primary[index], atol=1e-5, rtol=0)
@@ -184,7 +184,7 @@ def test_votes_are_seen_along_the_parent_s_vector(client: httpx.Client, session:
     points, couplings = unpack(cloud["points"]), unpack(answer["couplings"])[:, :, 7]
     pose = unpack(answer["capsules"])[7]
     votes = torch.einsum(
-        "ic,icd->id", unpack(answer["primary"]), session.model.classes.weight[:, :, 7].detach()
+        "ic,icd->id", unpack(answer["primary"]), session.model.class_capsules.weight[:, :, 7].detach()
     )
     torch.testing.assert_close(points[:, 0], votes @ (pose / pose.norm()), atol=1e-4, rtol=1e-4)
     outputs = torch.stack((pose.norm(), torch.tensor(0.0)))
@@ -298,7 +298,7 @@ def test_ablation_of_the_test_set_counts_the_library_s_errors(client: httpx.Clie
         assert time.monotonic() < deadline
         time.sleep(0.1)  # it is measured in the background
     assert session.dataset is not None
-    own = next(row for row in answer["rows"] if row["iterations"] == SMALL.iterations)
+    own = next(row for row in answer["rows"] if row["iterations"] == SMALL.routing_iterations)
     assert own["changed"] == 0
     assert (own["errors"], own["n"]) == (evaluate(session.model, session.dataset.test).errors, 1000)
     assert own["interval"][0] < own["error"] < own["interval"][1]
@@ -342,7 +342,9 @@ def test_agents_route_as_the_equations_say(client: httpx.Client) -> None:
 
 
 def test_colour_images_of_another_size_without_a_decoder(tmp_path: Path) -> None:
-    config = CapsNetConfig(image_shape=(3, 24, 20), classes=4, stem_channels=6, primary_types=3, decoder=None)
+    config = CapsNetConfig(
+        image_shape=(3, 24, 20), num_classes=4, stem_channels=6, primary_types=3, decoder=None
+    )
     session = open_session(str(save(tmp_path / "colour", config)))
     with served(session) as address, httpx.Client(base_url=address, timeout=30) as client:
         info = client.get("/api/model").json()
@@ -359,7 +361,9 @@ def test_colour_images_of_another_size_without_a_decoder(tmp_path: Path) -> None
 def test_a_network_for_overlapping_digits_offers_single_ones(tmp_path: Path) -> None:
     save(
         tmp_path / "pairs",
-        CapsNetConfig(image_shape=(1, 36, 36), stem_channels=6, primary_types=2, leaky=True, bias=True),
+        CapsNetConfig(
+            image_shape=(1, 36, 36), stem_channels=6, primary_types=2, routing_leaky=True, routing_bias=True
+        ),
     )
     about = json.loads((tmp_path / "pairs" / "config.json").read_text())
     about["training"] = {"data": "multimnist5k"}
@@ -381,7 +385,7 @@ def test_control_that_comes_with_the_package_runs_beside(
 ) -> None:
     control = CNN(CNNConfig.max_pooling(SMALL)).eval()
     control.save_pretrained(tmp_path / sessions.CONTROL)
-    monkeypatch.setattr("capsnet.models.base.SHIPPED", tmp_path)
+    monkeypatch.setattr("capsnet.models.saved.SHIPPED", tmp_path)
     session = open_session(str(folder))
     assert session.control is not None
     with served(session) as address, httpx.Client(base_url=address, timeout=30) as client:

@@ -15,11 +15,11 @@ from strategies import examples, images_for, models
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("changes", [{}, {"leaky": True, "bias": True, "decoder": None, "iterations": 1}])
+@pytest.mark.parametrize("changes", [{}, {"routing_leaky": True, "routing_bias": True, "decoder": None}])
 def test_onnx_runtime_gives_the_same_scores_at_any_batch_size(tmp_path: Path, changes: dict) -> None:
     torch.manual_seed(0)
     model = CapsNet(
-        CapsNetConfig(image_shape=(1, 20, 20), classes=4, stem_channels=8, primary_types=2, **changes)
+        CapsNetConfig(image_shape=(1, 20, 20), num_classes=4, stem_channels=8, primary_types=2, **changes)
     )
     assert export_onnx(model, tmp_path / "model.onnx") < 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -30,7 +30,7 @@ def test_onnx_runtime_gives_the_same_scores_at_any_batch_size(tmp_path: Path, ch
 
 def test_torch_export_gives_the_same_capsules() -> None:
     model = CapsNet(
-        CapsNetConfig(image_shape=(1, 20, 20), classes=4, stem_channels=8, primary_types=2)
+        CapsNetConfig(image_shape=(1, 20, 20), num_classes=4, stem_channels=8, primary_types=2)
     ).eval()
     images = torch.rand(3, 1, 20, 20)
     program = torch.export.export(model, (images,))

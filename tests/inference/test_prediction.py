@@ -7,31 +7,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
-import torch
 from PIL import Image
 
 from capsnet import CapsNet, CapsNetConfig
 from capsnet._support.errors import CapsnetError
 from capsnet.convolution import cache
 from capsnet.data import Examples, listing, load
-from capsnet.data.augmentation import Standardize
-from capsnet.data.images import read_image
 from capsnet.data.listing import files_in
-from capsnet.inference.export import export_onnx
-from capsnet.inference.output import AnswerFile
+from capsnet.inference.output import PredictionFile
 from capsnet.inference.prediction import (
     BATCH_SIZE,
-    Answer,
+    Prediction,
     PredictOptions,
     image_files,
     predict_files,
-    standardizes,
 )
-from capsnet.models.base import find_pretrained
-from capsnet.training.config import TrainConfig
-from capsnet.training.run import Run
+from capsnet.models.saved import find_pretrained
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 65_536])
@@ -107,19 +99,19 @@ def test_processes_share_the_work_and_say_the_same(pictures: Path, tmp_path: Pat
 def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path: Path) -> None:
     target, model = tmp_path / "answers.jsonl", find_pretrained("capsnet-mnist")
     inverted = PredictOptions(invert=True)
-    with AnswerFile(target, model, [pictures], BATCH_SIZE):
+    with PredictionFile(target, model, [pictures], BATCH_SIZE):
         pass
     with (
         pytest.raises(CapsnetError, match="delete it"),
-        AnswerFile(target, model, [pictures], BATCH_SIZE, inverted),
+        PredictionFile(target, model, [pictures], BATCH_SIZE, inverted),
     ):
         pass
     target.unlink()
-    with AnswerFile(target, model, [pictures], BATCH_SIZE, inverted):
+    with PredictionFile(target, model, [pictures], BATCH_SIZE, inverted):
         pass
     with (
         pytest.raises(CapsnetError, match="name a file"),
-        AnswerFile(pictures, model, [pictures], BATCH_SIZE),
+        PredictionFile(pictures, model, [pictures], BATCH_SIZE),
     ):
         pass
 
@@ -127,7 +119,7 @@ def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path:
 @pytest.mark.parametrize("left", [0, 1, 40_000])
 def test_a_file_that_was_left_is_taken_up(pictures: Path, tmp_path: Path, answers: bytes, left: int) -> None:
     target = tmp_path / "answers.jsonl"
-    with AnswerFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
+    with PredictionFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
         pass
     target.write_bytes(answers[: len(answers) - left])  # killed in the middle of a line
     done = predict(pictures, "--out", target)
@@ -138,18 +130,17 @@ def test_a_file_that_was_left_is_taken_up(pictures: Path, tmp_path: Path, answer
 def test_the_last_few_files_get_the_same_answers_after_a_crash(pictures: Path) -> None:
     """They are the first that the process which takes the file up computes, and not among the last."""
     model, files = CapsNet.from_pretrained("capsnet-mnist"), list(image_files([pictures]))[: BATCH_SIZE + 5]
-    names = [str(number) for number in range(10)]
     cache.clear()
-    whole = list(predict_files(model, files, names))
+    whole = list(predict_files(model, files))
     cache.clear()
-    assert list(predict_files(model, files[BATCH_SIZE:], names)) == whole[BATCH_SIZE:]
+    assert list(predict_files(model, files[BATCH_SIZE:])) == whole[BATCH_SIZE:]
 
 
 def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Path, answers: bytes) -> None:
     target = tmp_path / "answers.jsonl"
     target.write_bytes(b"mine\n")
     with pytest.raises(CapsnetError, match="holds something else"):
-        AnswerFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE).__enter__()
+        PredictionFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE).__enter__()
     assert target.read_bytes() == b"mine\n"
 
 
@@ -170,17 +161,16 @@ def test_black_on_white_is_noticed_and_can_be_turned_round(tmp_path: Path) -> No
 
 def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path) -> None:
     model, files = CapsNet.from_pretrained("capsnet-mnist"), [pictures / "000.png"]
-    names = [f"class {number}" for number in range(10)]
-    (answer,) = predict_files(model, files, names, options=PredictOptions(all_scores=True))
-    assert list(answer.as_dict()["scores"]) == names
+    (answer,) = predict_files(model, files, options=PredictOptions(all_scores=True))
+    assert list(answer.as_dict()["scores"]) == [str(number) for number in range(10)]
     assert answer.score == max(answer.scores.values()) == answer.scores[answer.label]
-    (alone,) = predict_files(model, files, names)
+    (alone,) = predict_files(model, files)
     assert "scores" not in alone.as_dict()
-    with AnswerFile(tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
+    with PredictionFile(tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
         pass
     options = PredictOptions(all_scores=True)
     with pytest.raises(CapsnetError, match="other options"):
-        AnswerFile(
+        PredictionFile(
             tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE, options
         ).__enter__()
     refused = predict(pictures / "000.png", "--scores")
@@ -191,14 +181,17 @@ def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path) -> No
 def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
     model, target = find_pretrained("capsnet-mnist"), tmp_path / "answers.jsonl"
     files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
-    said = [Answer(str(file), "1", 0.5) for file in files[:2]]
-    with AnswerFile(target, model, [tmp_path], 2) as file:
+    said = [Prediction(str(file), "1", 0.5) for file in files[:2]]
+    with PredictionFile(target, model, [tmp_path], 2) as file:
         assert file.append(said) == 2
-    with AnswerFile(target, model, [tmp_path], 2) as file:
+    with PredictionFile(target, model, [tmp_path], 2) as file:
         file.take_up(rest := iter(files))
         assert file.kept == 2
         assert next(rest) == files[2]
-    with AnswerFile(target, model, [tmp_path], 2) as file, pytest.raises(CapsnetError, match="other files"):
+    with (
+        PredictionFile(target, model, [tmp_path], 2) as file,
+        pytest.raises(CapsnetError, match="other files"),
+    ):
         file.take_up(iter(files[1:]))
 
 
@@ -207,39 +200,16 @@ def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, t
     (tmp_path / "1.png").write_text("no image")
     (tmp_path / "2.png").write_bytes((pictures / "001.png").read_bytes())
     model = CapsNet.from_pretrained("capsnet-mnist")
-    digits = [str(number) for number in range(10)]
-    told = list(predict_files(model, image_files([tmp_path]), digits, keep_going=True))
+    told = list(predict_files(model, image_files([tmp_path]), keep_going=True))
     assert [answer.label is None for answer in told] == [False, True, False]
     assert "1.png" in (told[1].error or "")
-    strict = predict_files(model, image_files([tmp_path]), digits)
+    strict = predict_files(model, image_files([tmp_path]))
     assert next(strict) == told[0]
     with pytest.raises(CapsnetError, match=r"1\.png"):
         next(strict)
 
 
-def test_a_model_of_standardised_images_is_given_such_ones(tmp_path: Path, pictures: Path) -> None:
-    """As it was when it was tested: CIFAR-10's images are standardised."""
-    torch.manual_seed(0)
-    model = CapsNet(CapsNetConfig(stem_channels=4, primary_types=1))
-    with Run.create(tmp_path / "run", model, TrainConfig("mnist"), None, standardize=True) as run:
-        run.finish(model, {})
-    assert standardizes(tmp_path / "run")
-    assert not standardizes("capsnet-mnist")
-    files, names = list(image_files([pictures]))[:6], [str(number) for number in range(10)]
-    images = torch.stack([read_image(file, (1, 28, 28)) for file in files]) / 255
-    with torch.no_grad():
-        expected = model.scores(Standardize()(images)).max(dim=1).values
-    told = [
-        answer.score
-        for answer in predict_files(model, files, names, options=PredictOptions(standardize=True))
-    ]
-    torch.testing.assert_close(torch.tensor(told), expected)
-    export_onnx(model, tmp_path / "model.onnx", standardize=True)
-    (scores,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": images.numpy()})
-    np.testing.assert_allclose(scores.max(axis=1), expected.numpy(), atol=1e-5)
-
-
 def test_two_channels_are_no_image_file(pictures: Path) -> None:
     model = CapsNet(CapsNetConfig(image_shape=(2, 20, 20), stem_channels=4, primary_types=1))
     with pytest.raises(CapsnetError, match="2 channels"):
-        list(predict_files(model, list(image_files([pictures]))[:1], [str(n) for n in range(10)]))
+        list(predict_files(model, list(image_files([pictures]))[:1]))

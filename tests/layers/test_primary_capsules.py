@@ -111,7 +111,7 @@ def test_a_forward_that_was_replaced_is_called() -> None:
 
 
 def test_the_scores_pass_through_both_convolutions() -> None:
-    config = CapsNetConfig(image_shape=(1, 20, 20), classes=3, stem_channels=4, primary_types=2)
+    config = CapsNetConfig(image_shape=(1, 20, 20), num_classes=3, stem_channels=4, primary_types=2)
     model = CapsNet(config).eval()
     images, labels = torch.rand(2, 1, 20, 20), torch.tensor([0, 1])
     maps = layer_output(model, model.primary.conv2)(images, labels).unflatten(1, (16, 2, 2))

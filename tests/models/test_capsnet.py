@@ -13,12 +13,12 @@ from capsnet.data.dataset import Batch
 from capsnet.models import CNN, Classifier, CNNConfig
 from capsnet.models.cnn import Stage
 
-SMALL = CapsNetConfig(image_shape=(1, 20, 20), classes=4, stem_channels=8, primary_types=2, decoder=(16,))
+SMALL = CapsNetConfig(image_shape=(1, 20, 20), num_classes=4, stem_channels=8, primary_types=2, decoder=(16,))
 
 
 def small_batch(config: CapsNetConfig = SMALL, size: int = 3) -> Batch:
     images = torch.rand(size, *config.image_shape)
-    return Batch(images, torch.arange(size)[:, None] % config.classes, images[:, None])
+    return Batch(images, torch.arange(size)[:, None] % config.num_classes, images[:, None])
 
 
 def test_published_network_has_the_published_number_of_parameters() -> None:
@@ -47,10 +47,22 @@ def test_published_network_shapes() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"image_shape": (3, 24, 32), "classes": 2},
-        {"image_shape": (2, 17, 18), "classes": 7, "iterations": 1, "class_dim": 5, "primary_dim": 3},
-        {"image_shape": (1, 40, 40), "classes": 100, "decoder": None, "leaky": True},
-        {"image_shape": (1, 12, 12), "stem_kernel": 5, "primary_kernel": 3, "bias": True, "gradient": "last"},
+        {"image_shape": (3, 24, 32), "num_classes": 2},
+        {
+            "image_shape": (2, 17, 18),
+            "num_classes": 7,
+            "routing_iterations": 1,
+            "class_dim": 5,
+            "primary_dim": 3,
+        },
+        {"image_shape": (1, 40, 40), "num_classes": 100, "decoder": None, "routing_leaky": True},
+        {
+            "image_shape": (1, 12, 12),
+            "stem_kernel": 5,
+            "primary_kernel": 3,
+            "routing_bias": True,
+            "routing_gradient": "last",
+        },
         {"official_init": True, "decoder": (8, 8, 8)},
     ],
 )
@@ -59,7 +71,7 @@ def test_every_size_and_reading_works_and_every_parameter_learns(changes: dict) 
     model = CapsNet(config)
     batch = small_batch(config, size=5)
     model.loss(batch)["loss"].backward()
-    assert model(batch.images).shape == (5, config.classes, config.class_dim)
+    assert model(batch.images).shape == (5, config.num_classes, config.class_dim)
     assert model.parameter_count() == config.parameter_count()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -118,8 +130,8 @@ def test_an_image_too_small_says_what_would_do() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"classes": 1},
-        {"iterations": 0},
+        {"num_classes": 1},
+        {"routing_iterations": 0},
         {"primary_dim": 0},
         {"decoder": (0,)},
         {"reconstruction_weight": float("nan")},
@@ -172,7 +184,7 @@ def test_overlapping_digits_are_reconstructed_one_by_one() -> None:
 
 def test_official_margin_loss_is_a_twentieth() -> None:
     assert CapsNetConfig.official().margin_weight == 1 / 20
-    assert CapsNetConfig.official(iterations=1).iterations == 1
+    assert CapsNetConfig.official(routing_iterations=1).routing_iterations == 1
 
 
 def test_decode_speaks_for_the_longest_capsule_unless_told() -> None:
@@ -187,7 +199,7 @@ def test_decode_speaks_for_the_longest_capsule_unless_told() -> None:
 
 def test_the_loss_never_waits_for_the_classes_and_decode_looks_at_them_unless_compiled() -> None:
     model, batch = CapsNet(SMALL), small_batch()
-    with mock.patch("capsnet.models.capsnet._check_classes", side_effect=AssertionError):
+    with mock.patch("capsnet.models.capsnet._check_labels", side_effect=AssertionError):
         model.loss(batch)
     capsules, classes = model(batch.images).detach(), torch.tensor([0, 3, 1])
     drawn = model.decode(capsules, classes)
@@ -214,7 +226,7 @@ def test_predict_names_the_longest_capsules() -> None:
     images = torch.rand(5, 1, 20, 20)
     order = model(images).norm(dim=-1).argsort(dim=1, descending=True)
     assert torch.equal(model.predict(images), order[:, 0])
-    assert torch.equal(model.predict(images, count=2), order[:, :2])
+    assert torch.equal(model.predict(images, top_k=2), order[:, :2])
 
 
 def test_a_batch_equals_its_images_one_by_one() -> None:
@@ -262,8 +274,8 @@ def change_config(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": 5}, "does not fit its config.json"),
-        ({"classes": 10**9}, "parameters"),
+        ({"num_classes": 5}, "does not fit its config.json"),
+        ({"num_classes": 10**9}, "parameters"),
         ({"classes": "four"}, "classes"),
         ({"no_such_option": 1}, "no_such_option"),
         ({"image_shape": [1, 20]}, "image_shape"),
@@ -309,7 +321,7 @@ def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
     CapsNet(SMALL).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "transformer"}))
-    with pytest.raises(CapsnetError, match="'transformer' is none of"):
+    with pytest.raises(CapsnetError, match="there is no model 'transformer'"):
         load_model(tmp_path)
     with pytest.raises(CapsnetError, match="'transformer', not a 'capsnet'"):
         CapsNet.from_pretrained(tmp_path)

@@ -21,19 +21,19 @@ from torture.fuzz.runs import RESULT_JSON, tiny_stepper
 import capsnet
 from capsnet import CapsNet, CapsNetConfig, CapsnetError
 from capsnet._support.files import MAX_JSON_BYTES, read_json
+from capsnet._support.validation import parse_config
 from capsnet.cli.console import fail, out
 from capsnet.data.idx import read_idx
 from capsnet.data.images import read_image
-from capsnet.inference.prediction import class_names, image_files, predict_files
+from capsnet.inference.prediction import image_files, predict_files
 from capsnet.models import CNNConfig
-from capsnet.models.base import parse_config
 from capsnet.models.cnn import Stage
 from capsnet.report.page import Section, render
 from capsnet.training.config import TrainConfig
 from capsnet.training.run import Run
 
 SMALL = CapsNetConfig(
-    image_shape=(1, 8, 8), classes=2, stem_channels=2, stem_kernel=3, primary_types=1, primary_dim=2,
+    image_shape=(1, 8, 8), num_classes=2, stem_channels=2, stem_kernel=3, primary_types=1, primary_dim=2,
     primary_kernel=3, class_dim=2, decoder=None,
 )  # fmt: skip
 
@@ -63,8 +63,8 @@ def test_json_that_would_surprise_later_is_refused(tmp_path: Path, text: str) ->
 
 
 ABSURD = [
-    (CapsNetConfig, {"classes": 10**9}),
-    (CapsNetConfig, {"classes": 10**18}),
+    (CapsNetConfig, {"num_classes": 10**9}),
+    (CapsNetConfig, {"num_classes": 10**18}),
     (CapsNetConfig, {"stem_channels": -1}),
     (CapsNetConfig, {"image_shape": [1, 10**9, 10**9], "stem_stride": 10**8, "decoder": None}),
     (CapsNetConfig, {"image_shape": [1, 8000, 8000], "primary_stride": 4000, "decoder": None}),
@@ -101,7 +101,7 @@ def test_absurd_configurations_are_refused_before_any_memory_is_asked_for(tmp_pa
 
 def test_numbers_of_thousands_of_digits_are_refused_by_name() -> None:
     for build in (
-        lambda: CapsNetConfig(classes=10**5000),
+        lambda: CapsNetConfig(num_classes=10**5000),
         lambda: CNNConfig(hidden=(10**5000,)),
         lambda: Stage(10**5000, 1),
         lambda: TrainConfig(seed=10**5000),
@@ -115,7 +115,13 @@ def test_a_small_file_cannot_ask_for_a_large_model(tmp_path: Path, monkeypatch: 
     about = json.loads((tmp_path / "config.json").read_text())
     about["model"] |= {"stem_channels": 4000, "primary_types": 1000, "decoder": [10_000]}
     (tmp_path / "config.json").write_text(json.dumps(about))
-    monkeypatch.setattr(CapsNet, "__init__", lambda *_: pytest.fail("memory was asked for"))
+    build = CapsNet.__init__
+
+    def without_memory(*arguments: Any, **options: Any) -> None:
+        assert torch.empty(1).is_meta, "memory was asked for"
+        build(*arguments, **options)
+
+    monkeypatch.setattr(CapsNet, "__init__", without_memory)
     with pytest.raises(CapsnetError, match=r"it holds .* of the model's .* weights"):
         CapsNet.from_pretrained(tmp_path)
 
@@ -234,7 +240,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / name)
     run = Run(tmp_path)
     for read in (
-        run.description,
+        run.saved,
         run.metrics,
         run.load_state,
         lambda: read_image(tmp_path / "image.png", (1, 8, 8)),
@@ -261,11 +267,12 @@ def test_names_from_strangers_stay_on_one_plain_line(
     CapsNet(SMALL).save_pretrained(tmp_path)
     about = json.loads((tmp_path / "config.json").read_text())
     ugly = UGLY.removesuffix("\udcff")
-    (tmp_path / "config.json").write_text(json.dumps({**about, "classes": [ugly, "b"]}))
-    assert all(name.isprintable() for name in class_names(tmp_path, CapsNet(SMALL)))
+    about["model"]["class_names"] = [ugly, "b"]
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert all(name.isprintable() for name in CapsNet.from_pretrained(tmp_path).class_names)
     picture = tmp_path / f"{UGLY.replace('/', '')}.png"
     Image.new("L", (9, 9)).save(picture)
-    (answer,) = predict_files(CapsNet(SMALL), image_files([picture]), ("a", "b"))
+    (answer,) = predict_files(CapsNet(SMALL), image_files([picture]))
     assert answer.name.isprintable()
 
 

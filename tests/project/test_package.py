@@ -19,7 +19,7 @@ import torch
 
 import capsnet
 from capsnet.models import load_model
-from capsnet.models.base import find_pretrained
+from capsnet.models.saved import find_pretrained
 
 PACKAGE = files("capsnet")
 ROOT = Path(__file__).parents[2]

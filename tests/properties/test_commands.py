@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model
 from capsnet._support.errors import NotFinite
-from capsnet._support.limits import MAX_PARAMETERS
+from capsnet._support.validation import MAX_PARAMETERS, parse_config
 from capsnet.data.dataset import Batch
-from capsnet.models import ARCHITECTURES, CNN, Classifier, CNNConfig
-from capsnet.models.base import parse_config
+from capsnet.models import CNN, MODELS, Classifier, CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.training.config import TrainConfig, learning_rate
 from strategies import (
@@ -41,7 +40,7 @@ HERE = Path("config.json")
 
 def batch_for(model: Classifier, count: int, present: int = 1) -> Batch:
     images = images_for(model, count)
-    labels = torch.arange(count * present).reshape(count, present) % model.config.classes
+    labels = torch.arange(count * present).reshape(count, present) % model.config.num_classes
     return Batch(images, labels, images[:, None].expand(-1, present, -1, -1, -1))
 
 
@@ -100,14 +99,23 @@ def test_any_values_are_a_configuration_or_one_line(kind: type[Any], data: st.Da
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: CapsNetConfig(gradient="first"), "gradient: Input should be 'all' or 'last', not 'first'"),
-        (lambda: CapsNetConfig(image_shape=(1, 28)), "image_shape.2: Field required"),
-        (lambda: CapsNetConfig(classes=2.5), "classes: Input should be a valid integer, not 2.5"),
-        (lambda: CNNConfig(output="sofmax"), "output: Input should be 'softmax' or 'sigmoid', not 'sofmax'"),
-        (lambda: CNNConfig(stages=(3,)), "stages.0: Input should be an instance of Stage"),
-        (lambda: Stage(4, 3, pool="avg"), "pool: Input should be 'max' or 'average', not 'avg'"),
-        (lambda: TrainConfig(schedule="onecycle"), "schedule: Input should be 'one-cycle', 'paper'"),
-        (lambda: TrainConfig(save_seconds=float("inf")), "save_seconds is too large"),
+        (
+            lambda: CapsNetConfig(routing_gradient="first"),
+            "routing_gradient is 'first'; it should be 'all' or 'last'",
+        ),
+        (lambda: CapsNetConfig(image_shape=(1, 28)), "image_shape.2 is missing"),
+        (lambda: CapsNetConfig(num_classes=2.5), "num_classes is 2.5; it should be a valid integer"),
+        (lambda: CNNConfig(output="sofmax"), "output is 'sofmax'; it should be 'softmax' or 'sigmoid'"),
+        (lambda: CNNConfig(stages=(3,)), "stages.0 is 3; it should be an instance of Stage"),
+        (lambda: Stage(4, 3, pool="avg"), "pool is 'avg'; it should be 'max' or 'average'"),
+        (
+            lambda: TrainConfig(schedule="onecycle"),
+            "schedule is 'onecycle'; it should be 'one-cycle', 'paper'",
+        ),
+        (
+            lambda: TrainConfig(save_seconds=float("inf")),
+            "save_seconds is inf; it must be at most 1,000,000,000",
+        ),
     ],
 )
 def test_a_slip_is_named(build: Any, message: str) -> None:
@@ -120,15 +128,15 @@ def test_a_slip_is_named(build: Any, message: str) -> None:
 def test_numbers_of_other_libraries_and_lists_become_pythons() -> None:
     config = CapsNetConfig(
         image_shape=torch.rand(3, 30, 28).shape,
-        classes=np.int64(4),
+        num_classes=np.int64(4),
         decoder=[torch.tensor(5), 6],
-        bias=np.bool_(True),
+        routing_bias=np.bool_(True),
         margin_weight=np.float32(0.5),
     )
-    plain = CapsNetConfig((3, 30, 28), 4, decoder=(5, 6), bias=True, margin_weight=0.5)
+    plain = CapsNetConfig((3, 30, 28), 4, decoder=(5, 6), routing_bias=True, margin_weight=0.5)
     assert config == plain
     assert hash(config) == hash(plain)
-    assert json.loads(json.dumps(asdict(config)))["classes"] == 4
+    assert json.loads(json.dumps(asdict(config)))["num_classes"] == 4
 
 
 @examples(12)
@@ -137,7 +145,7 @@ def test_any_network_that_is_accepted_has_as_many_parameters_as_was_said(data: s
     wide = st.integers(1, 3000)
     changes = {name: data.draw(wide) for name in ("stem_channels", "primary_types", "class_dim")}
     try:
-        config = replace(data.draw(capsnet_configs()), **changes, classes=data.draw(st.integers(2, 3000)))
+        config = replace(data.draw(capsnet_configs()), **changes, num_classes=data.draw(st.integers(2, 3000)))
     except CapsnetError:
         return
     assert 0 < config.parameter_count() <= MAX_PARAMETERS
@@ -155,7 +163,11 @@ def test_a_capsnets_controls_have_its_size_or_say_why_not(like: CapsNetConfig, o
             if not str(error).isprintable():
                 raise
             continue
-        assert (config.image_shape, config.classes, config.output) == (like.image_shape, like.classes, output)
+        assert (config.image_shape, config.num_classes, config.output) == (
+            like.image_shape,
+            like.num_classes,
+            output,
+        )
         assert CNN(config).parameter_count() == config.parameter_count()
         if preset == CNNConfig.max_pooling:
             (width,) = config.hidden
@@ -192,7 +204,7 @@ def test_a_network_is_what_it_says_and_each_parameter_gets_a_gradient(
     two = two and getattr(config, "output", "") != "softmax"
     batch = batch_for(model, count, 2 if two else 1)
     scores = model.scores(batch.images)
-    assert scores.shape == (count, config.classes)
+    assert scores.shape == (count, config.num_classes)
     assert ((scores >= 0) & (scores <= 1)).all()
     parts = model.train().loss(batch)
     assert all(torch.isfinite(part) and part >= 0 and part.shape == () for part in parts.values())
@@ -208,14 +220,14 @@ def test_a_trace_is_what_the_network_does(config: CapsNetConfig, count: int) -> 
     model = CapsNet(config)
     images = images_for(model, count)
     trace, capsules = model.trace(images), model(images)
-    (rows, columns), r = config.grid, config.iterations
-    routes = (r, count, config.in_caps, config.classes)
+    (rows, columns), r = config.grid, config.routing_iterations
+    routes = (r, count, config.in_caps, config.num_classes)
     assert config.in_caps == config.primary_types * rows * columns
     assert trace.maps.shape[:2] == (count, config.stem_channels)
     assert trace.primary.shape == (count, config.in_caps, config.primary_dim)
     assert trace.routing.logits.shape == trace.routing.couplings.shape == routes
-    assert trace.routing.outputs.shape == (r, count, config.classes, config.class_dim)
-    assert capsules.shape == (count, config.classes, config.class_dim)
+    assert trace.routing.outputs.shape == (r, count, config.num_classes, config.class_dim)
+    assert capsules.shape == (count, config.num_classes, config.class_dim)
     torch.testing.assert_close(trace.capsules, capsules, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(trace.lengths, model.scores(images), rtol=1e-5, atol=1e-6)
     assert torch.equal(trace.capsules, trace.routing.outputs[-1])
@@ -235,7 +247,7 @@ def test_saved_and_loaded_a_network_is_the_same_to_the_last_bit(
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     images = images_for(model, 2)
-    for loaded in (load_model(folder), ARCHITECTURES[model.architecture].from_pretrained(str(folder))):
+    for loaded in (load_model(folder), MODELS.get(model.architecture).from_pretrained(str(folder))):
         assert loaded.config == model.config
         assert not loaded.training
         own, found = model.state_dict(), loaded.state_dict()
@@ -266,7 +278,7 @@ def test_an_image_is_answered_alike_alone_elsewhere_in_the_batch_and_in_any_layo
 @examples(15)
 @given(models())
 def test_no_images_have_no_answers(model: Classifier) -> None:
-    nothing, classes = images_for(model, 0), model.config.classes
+    nothing, classes = images_for(model, 0), model.config.num_classes
     assert model.scores(nothing).shape == (0, classes)
     assert model.predict(nothing).shape == (0,)
     assert model.predict(nothing, 2).shape == (0, 2)
@@ -291,8 +303,10 @@ def test_what_is_no_image_is_not_answered(model: Classifier, count: int, broken:
     ):
         with pytest.raises(ValueError, match=said):
             model.predict(wrong)
-    for number in (-1, 0, model.config.classes + 1):
-        with pytest.raises(ValueError, match=f"predict: {number} of {model.config.classes} classes"):
+    for number in (-1, 0, model.config.num_classes + 1):
+        with pytest.raises(
+            ValueError, match=f"predict: top_k is {number}; it must be from 1 to {model.config.num_classes}"
+        ):
             model.predict(images, number)
     images[-1] = broken
     with pytest.raises(NotFinite, match=f"1 of {count} images"):

@@ -22,7 +22,7 @@ from capsnet.inference.prediction import predict_files
 from strategies import augmentations, examples, images_for, labelled, pictures, upto
 
 TINY = CapsNetConfig(
-    image_shape=(1, 9, 8), classes=3, stem_channels=4, stem_kernel=3, primary_types=2, primary_dim=3,
+    image_shape=(1, 9, 8), num_classes=3, stem_channels=4, stem_kernel=3, primary_types=2, primary_dim=3,
     primary_kernel=3, class_dim=4, decoder=(5,),
 )  # fmt: skip
 
@@ -137,10 +137,10 @@ EMPTY = Examples(BYTES[:0], ONE[:0])
         (lambda: margin_loss(torch.rand(3), torch.rand(3)), "not both"),
         (lambda: dead_share(torch.zeros(0, 3, 4)), "0 examples"),
         (lambda: segment(tiny(), FLOATS, 0), "0 of 3 classes"),
-        (lambda: tiny().decode(torch.rand(2, 3, 4), 3), "no class 3 among 3"),
+        (lambda: tiny().decode(torch.rand(2, 3, 4), 3), "class 3 is out of range; this model has 3"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([1])), "one for each of 2"),
-        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([3, 1])), "no class 3 among 3"),
-        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([-1, 2])), "no class -1 among 3"),
+        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([3, 1])), "class 3 is out of range; this model has 3"),
+        (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([-1, 2])), "class -1 is out of range"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([1.0, 2.0])), "must be integers"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([True, False])), "must be integers"),
         (lambda: reconstruction_loss(FLOATS, BYTES), r"images\.float\(\) / 255"),
@@ -179,4 +179,4 @@ def test_scores_that_are_no_numbers_are_no_answer(tmp_path: Path) -> None:
         for parameter in model.parameters():
             parameter.fill_(1e38)
     with pytest.raises(CapsnetError, match=r"a\.png: the model's scores are not finite"):
-        list(predict_files(model, [tmp_path / "a.png"], ("a", "b", "c")))
+        list(predict_files(model, [tmp_path / "a.png"]))

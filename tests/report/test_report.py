@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from base64 import b64decode
-from dataclasses import dataclass
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from capsnet._support.errors import CapsnetError
+from capsnet._support.validation import configuration
 from capsnet.data import Dataset, Examples
 from capsnet.data.dataset import Batch
 from capsnet.data.fixed_random import freeze
 from capsnet.data.overlapping import Pairs
 from capsnet.inference.evaluation import Evaluation, evaluate
-from capsnet.models import CapsNet, CapsNetConfig, Classifier
+from capsnet.models import CapsNet, CapsNetConfig, Classifier, ClassifierConfig
 from capsnet.report import write_report
 from capsnet.report.capsules import coupling_maps
 from capsnet.report.curves import duration, learning_curves
@@ -38,10 +38,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 NASTY = ("<script>alert(1)</script>", "a$b$c", "猫\n&amp;", "\u202eevil", "plain")
 
 
-@dataclass(frozen=True)
-class PlainConfig:
-    image_shape: tuple[int, int, int]
-    classes: int
+@configuration
+class PlainConfig(ClassifierConfig):
+    def build(self) -> "Plain":
+        return Plain(self)
 
 
 class Plain(Classifier):
@@ -53,7 +53,7 @@ class Plain(Classifier):
     def __init__(self, config: PlainConfig) -> None:
         super().__init__()
         self.config = config
-        self.layer = nn.Linear(int(np.prod(config.image_shape)), config.classes)
+        self.layer = nn.Linear(int(np.prod(config.image_shape)), config.num_classes)
 
     def scores(self, images: Tensor) -> Tensor:
         return self.layer(images.flatten(1)).softmax(dim=1)
@@ -65,7 +65,7 @@ class Plain(Classifier):
 def capsnet(dataset: Dataset, **changes: Any) -> CapsNet:
     options: dict[str, Any] = {
         "image_shape": dataset.image_shape,
-        "classes": len(dataset.classes),
+        "num_classes": len(dataset.class_names),
         "stem_channels": 8,
         "stem_kernel": 5,
         "primary_types": 4,
@@ -90,7 +90,7 @@ def some_data(classes: tuple[str, ...], shape: tuple[int, int, int] = (1, 14, 12
 
 
 def a_run(folder: Path, model: Classifier, dataset: Dataset, metrics: bool = True, **changes: Any) -> Path:
-    run = Run.create(folder, model, TrainConfig(data="toy", seed=7), dataset.classes)
+    run = Run.create(folder, model, TrainConfig(data="toy", seed=7))
     with run:
         if metrics:
             for step in (10, 20, 30):
@@ -213,7 +213,7 @@ def test_the_result_says_all_that_is_needed_to_judge_it(digits: tuple[Path, Page
 def test_models_without_a_decoder_strange_names_colour_and_no_metrics(tmp_path: Path) -> None:
     names = NASTY + tuple(f"kind {number} with a long name" for number in range(25))
     dataset = some_data(names, (3, 16, 18), each=1)
-    model = capsnet(dataset, decoder=None, iterations=1)
+    model = capsnet(dataset, decoder=None, routing_iterations=1)
     page = Page(write_report(a_run(tmp_path / "run", model, dataset, metrics=False), dataset, model))
     written = {path.stem for path in (tmp_path / "run" / "report").glob("*.png")}
     assert {"confusion", "examples-wrong", "lengths", "couplings-1"} <= written
@@ -258,7 +258,7 @@ def test_overlapping_digits_are_shown_in_two_colours(tmp_path: Path) -> None:
     base = some_data(tuple("012"), (1, 12, 12))
     assert isinstance(base.train, Examples)
     pairs = Pairs.of(base.train, shift=2, canvas=16)
-    dataset = Dataset("pairs", pairs, freeze(pairs, 3), base.classes, (1, 16, 16), "Pairs.")
+    dataset = Dataset("pairs", pairs, freeze(pairs, 3), base.class_names, (1, 16, 16), "Pairs.")
     model = capsnet(dataset)
     page = Page(write_report(a_run(tmp_path / "run", model, dataset), dataset, model))
     assert "intersection over union, 18 digits" in page.text
@@ -270,7 +270,7 @@ def test_overlapping_digits_are_shown_in_two_colours(tmp_path: Path) -> None:
 
 def material(dataset: Dataset, scores: list[list[float]], labels: list[list[int]]) -> Material:
     evaluation = Evaluation(torch.tensor(scores), torch.tensor(labels))
-    model = Plain(PlainConfig(dataset.image_shape, len(dataset.classes)))
+    model = Plain(PlainConfig(dataset.image_shape, len(dataset.class_names)))
     return Material(Path(), {}, {}, [], dataset, model, evaluation, dataset.test)
 
 
@@ -396,7 +396,7 @@ def test_a_report_on_nothing_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
     refused("no run")
-    Run.create(folder, model, TrainConfig(data="toy"), dataset.classes)
+    Run.create(folder, model, TrainConfig(data="toy"))
     refused("not finished.*--resume")
     (folder / "result.json").write_text('{"test_error": 0.')
     refused("cannot be read as JSON")

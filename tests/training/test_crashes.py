@@ -51,7 +51,15 @@ def test_a_damaged_save_is_noticed_and_the_one_before_goes_on_to_the_same_weight
     damage(stopped_run / NEWEST)
     watch = StopAt(10**9)
     with Run.reopen(stopped_run) as run:
-        train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True, progress=watch)
+        train(
+            build_model(stopped_run, 0),
+            DATA,
+            CONFIG,
+            run,
+            device="cpu",
+            resume=True,
+            progress=watch,
+        )
     (notice,) = watch.notices
     assert "state.safetensors is damaged" in notice
     assert "going on from the save before it, step 20" in notice
@@ -79,7 +87,7 @@ def test_a_damaged_save_never_pushes_out_the_good_one_before(stopped_run: Path) 
 def test_a_state_of_another_form_is_refused(stopped_run: Path) -> None:
     tensors = load_file(stopped_run / NEWEST)
     with Run.reopen(stopped_run) as run:
-        for without in ("random.cpu", "model.classes.weight", "optimizer.0.exp_avg"):
+        for without in ("random.cpu", "model.class_capsules.weight", "optimizer.0.exp_avg"):
             rest = {name: tensor for name, tensor in tensors.items() if name != without}
             run.save_state(rest, {"step": 20, "seconds": 1.0})
             with pytest.raises(CapsnetError, match="does not fit the run's config"):

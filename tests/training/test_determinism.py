@@ -12,12 +12,12 @@ import torch
 
 from capsnet import CapsNet, CapsnetError
 from capsnet._support import dispatch
+from capsnet._support.validation import parse_config
 from capsnet.convolution import cache
 from capsnet.data import load
 from capsnet.experiments import EXPERIMENTS
 from capsnet.inference.evaluation import evaluate
 from capsnet.models import build_model
-from capsnet.models.base import parse_config
 from capsnet.training.config import TrainConfig
 from capsnet.training.determinism import WORKSPACE, deterministic
 from capsnet.training.loop import train
@@ -185,4 +185,4 @@ def test_a_deterministic_training_on_a_gpu_gives_the_same_bits(tmp_path: Path) -
             train(model, load("mnist5k"), config, run, device="cuda")
     assert weights(tmp_path / "first") == weights(tmp_path / "second")
     assert build_model(tmp_path / "first", 0).config == CapsNet().config
-    assert SMALL.classes == len(DATA.classes)
+    assert SMALL.num_classes == len(DATA.class_names)

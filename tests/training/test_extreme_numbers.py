@@ -26,7 +26,7 @@ def spoil(run: Path, name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("model.classes.weight", torch.nan), ("optimizer.0.exp_avg_sq", torch.inf)]
+    ("name", "value"), [("model.class_capsules.weight", torch.nan), ("optimizer.0.exp_avg_sq", torch.inf)]
 )
 def test_a_save_that_holds_nan_is_damaged_and_the_one_before_goes_on(
     stopped_run: Path, whole_weights: bytes, name: str, value: float
@@ -34,7 +34,15 @@ def test_a_save_that_holds_nan_is_damaged_and_the_one_before_goes_on(
     spoil(stopped_run, name, value)
     watch = StopAt(10**9)
     with Run.reopen(stopped_run) as run:
-        train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True, progress=watch)
+        train(
+            build_model(stopped_run, 0),
+            DATA,
+            CONFIG,
+            run,
+            device="cpu",
+            resume=True,
+            progress=watch,
+        )
     (notice,) = watch.notices
     assert "damaged (numbers in it are NaN or infinite); going on from the save before it, step 20" in notice
     assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
@@ -48,7 +56,7 @@ def test_moments_that_are_no_numbers_are_not_saved(moment: str, value: float) ->
     stepper = Stepper(model, DATA.train, CONFIG, 4, "cpu")
     stepper.step(torch.arange(4), torch.rand(4, 0), 0.01)
     stepper.state()
-    stepper.optimizer.state[model.classes.weight][moment].view(-1)[5] = value
+    stepper.optimizer.state[model.class_capsules.weight][moment].view(-1)[5] = value
     with pytest.raises(NotFinite, match="the optimizer's moments are not finite"):
         stepper.state()
 
@@ -70,7 +78,7 @@ def test_a_run_whose_moments_are_spoiled_keeps_the_last_good_state(
 
         def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
             if step == 20:
-                steppers[0].optimizer.state[model.classes.weight]["exp_avg"].fill_(torch.nan)
+                steppers[0].optimizer.state[model.class_capsules.weight]["exp_avg"].fill_(torch.nan)
 
     with (
         Run.create(tmp_path / "run", model, CONFIG) as run,
@@ -125,7 +133,7 @@ def test_a_run_of_any_age_goes_on_and_has_a_speed(stopped_run: Path) -> None:
 
 
 def test_both_saves_spoiled_are_refused_in_one_line(stopped_run: Path) -> None:
-    spoil(stopped_run, "model.classes.weight", torch.nan)
+    spoil(stopped_run, "model.class_capsules.weight", torch.nan)
     (stopped_run / BEFORE).write_bytes((stopped_run / NEWEST).read_bytes())
     with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinite[^\n]*start it again with another --out$"):
         resume(stopped_run)

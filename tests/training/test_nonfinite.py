@@ -56,7 +56,7 @@ def test_stop_ends_the_run_keeps_the_last_good_state_and_says_what_to_do(tmp_pat
         def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
             if step == 20:
                 with torch.no_grad():
-                    model.classes.weight.fill_(torch.nan)
+                    model.class_capsules.weight.fill_(torch.nan)
 
     with (
         Run.create(tmp_path / "run", model, CONFIG) as run,
@@ -102,7 +102,9 @@ def test_a_step_left_out_changes_neither_weights_nor_moments() -> None:
     losses, broken = stepper.look()
     assert [(step.number, step.what) for step in broken] == [(1, "loss")]
     assert all(torch.isfinite(torch.tensor(list(losses.values()))))
-    assert not torch.equal(stepper.state()["model.classes.weight"], before["model.classes.weight"])
+    assert not torch.equal(
+        stepper.state()["model.class_capsules.weight"], before["model.class_capsules.weight"]
+    )
 
 
 def test_gradients_count_as_well_as_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +189,7 @@ def test_a_learning_rate_out_of_all_measure_never_ends_in_nan(tmp_path: Path, ra
 def test_scores_that_are_no_numbers_are_no_test_error() -> None:
     model = CapsNet(SMALL)
     with torch.no_grad():
-        model.classes.weight.fill_(torch.nan)
+        model.class_capsules.weight.fill_(torch.nan)
     with pytest.raises(NotFinite, match="not finite for 60 of 60 test examples"):
         evaluate(model, DATA.test)
 

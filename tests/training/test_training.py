@@ -36,7 +36,7 @@ def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
         SMALL.parameter_count(),
     )
     assert result["environment"]["versions"]["torch"] == torch.__version__
-    assert json.loads((run.folder / "config.json").read_text())["classes"] == ["top", "middle", "bottom"]
+    assert result["class_names"] == ["top", "middle", "bottom"]
     assert json.loads((run.folder / "environment.json").read_text())["processor"]
     assert [step for step, _ in losses(run.folder)] == [10, 20, 30]
     assert [line["step"] for line in run.metrics() if "test_error" in line] == [12, 24, 30]

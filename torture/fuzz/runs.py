@@ -54,7 +54,7 @@ def tiny_stepper() -> tuple[CapsNet, Stepper]:
     model = CapsNet(
         CapsNetConfig(
             image_shape=shape,
-            classes=2,
+            num_classes=2,
             stem_channels=1,
             stem_kernel=2,
             primary_types=1,
@@ -112,7 +112,7 @@ def prepare_run(folder: Path) -> Check:
     images = torch.zeros(2, 1, 5, 5, dtype=torch.uint8)
     test = Examples(images, torch.tensor([0, 1]))
     dataset = Dataset("tiny", test, test, ("a", "b"), (1, 5, 5), "Made here.")
-    with Run.create(folder / "run", model, TrainConfig(), dataset.classes) as run:
+    with Run.create(folder / "run", model, TrainConfig()) as run:
         run.finish(model, RESULT_JSON)
     material = Material.of(run.folder, dataset, model, None)
     one = {"a": torch.zeros(2)}

@@ -107,19 +107,20 @@ def prepare_image(folder: Path) -> Check:
 
 def config_seeds() -> list[bytes]:
     """A config.json of each architecture, with training."""
-    from capsnet.models import ARCHITECTURES, CNNConfig
+    from capsnet.models import MODELS, CNNConfig
     from capsnet.training.config import TrainConfig
 
     training = asdict(TrainConfig())
     small = asdict(CNNConfig(stages=CNNConfig().stages[:1], hidden=()))
-    about = [
-        {"architecture": name, "model": asdict(kind.config_class()), "training": training, "classes": ["a"]}
-        for name, kind in ARCHITECTURES.items()
+    about: list[dict[str, Any]] = [
+        {"architecture": name, "model": asdict(MODELS.get(name).config_class()), "training": training}
+        for name in ("capsnet", "cnn")
     ]
     about += [
         {"architecture": "cnn", "model": small},
-        {"architecture": "capsnet", "model": {"decoder": None}},
-        {"architecture": "capsnet", "model": {"image_shape": [1, 10**9, 10**9], "classes": 10**9}},
+        {"architecture": "capsnet", "model": {"decoder": None, "class_names": ["a"]}},
+        {"architecture": "cnn", "model": {"classes": 2}, "classes": ["a", "b"], "standardize": True},
+        {"architecture": "capsnet", "model": {"image_shape": [1, 10**9, 10**9], "num_classes": 10**9}},
         {"architecture": "capsnet", "model": {}, "training": {"seed": 10**18, "learning_rate": 1e308}},
     ]
     return [json.dumps(values, separators=(",", ":")).encode() for values in about]
@@ -128,9 +129,8 @@ def config_seeds() -> list[bytes]:
 def prepare_config(folder: Path) -> Check:
     """config.json of a saved model and of a run, up to where the model would be built."""
     from capsnet._support.errors import CapsnetError
-    from capsnet._support.limits import MAX_PARAMETERS
-    from capsnet.models import find_architecture
-    from capsnet.models.base import parse_config, read_model_config
+    from capsnet._support.validation import MAX_PARAMETERS
+    from capsnet.models import MODELS, SavedModel
     from capsnet.training.run import Run
 
     path = folder / "config.json"
@@ -138,12 +138,12 @@ def prepare_config(folder: Path) -> Check:
     def check(data: bytes) -> None:
         path.write_bytes(data)
         with suppress(CapsnetError):
-            about = read_model_config(folder)
-            config = parse_config(find_architecture(about, folder).config_class, about["model"], path)
+            saved = SavedModel.open(folder)
+            config = saved.config(MODELS.get(saved.architecture).config_class)
             assert 0 < config.parameter_count() <= MAX_PARAMETERS
         with suppress(CapsnetError):
-            config = Run.reopen(folder).training()
-            assert config.seed < 2**44
+            training = Run.reopen(folder).training()
+            assert training.seed < 2**44
 
     return check
 

@@ -49,14 +49,28 @@ def count_weights(path: Path) -> int:
         return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    """Return a weight's name of today; `prefixes` maps the first parts of older names to today's."""
+    for old, new in prefixes.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def load_weights(model: nn.Module, path: Path, prefixes: Mapping[str, str] | None = None) -> None:
     """Fill a model with a file's weights (any float type; converted to the model's).
+
+    Args:
+        model: is filled.
+        path: the safetensors file.
+        prefixes: see `renamed`.
 
     Raises:
         CapsnetError: the file is damaged, or does not fit the model: names, shapes, or numbers that are not
             finite.
     """
     tensors, _ = read_weights(path)
+    tensors = {renamed(name, prefixes or {}): tensor for name, tensor in tensors.items()}
     own = model.state_dict()
     if missing := sorted(own.keys() - tensors.keys()):
         raise CapsnetError(f"{path} does not fit its config.json: it has no {missing[0]!r}")

@@ -17,19 +17,30 @@ if TYPE_CHECKING:
     from capsnet.data import Dataset
     from capsnet.data.folder import ImageFolder
     from capsnet.inference.evaluation import Evaluation
-    from capsnet.models import Classifier
+    from capsnet.models import Classifier, SavedModel
+
+
+#: Options that set a field of a model's configuration, and the field.
+MODEL_FIELDS = {
+    "iterations": "routing_iterations",
+    "stem_channels": "stem_channels",
+    "primary_types": "primary_types",
+    "reconstruction": "decoder",
+}
 
 
 @contextmanager
 def options_by_name(context: typer.Context) -> Iterator[None]:
-    """Errors about a field of a configuration name the option that it came from."""
+    """Name the option in errors about the field that it sets."""
+    options = {field: option for option, field in MODEL_FIELDS.items()}
     try:
         yield
     except CapsnetError as error:
         field = re.match(r"(?:\w+Config: )?(\w+) is ", str(error))
-        if field is None or field[1] not in context.params:
+        name = options.get(field[1], field[1]) if field else ""
+        if field is None or name not in context.params:
             raise
-        option = "--" + field[1].replace("_", "-")
+        option = "--" + name.replace("_", "-")
         raise CapsnetError(f"{option}{str(error)[field.end(1) :]}") from error
 
 
@@ -54,9 +65,9 @@ def side(model: Classifier) -> int | None:
 
 def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
     """Refuse a data set whose classes or image size are not the model's."""
-    if model.config.classes != len(dataset.classes):
+    if model.config.num_classes != len(dataset.class_names):
         raise CapsnetError(
-            f"the model knows {model.config.classes} classes and {dataset.name} has {len(dataset.classes)}; "
+            f"the model knows {model.config.num_classes} classes and {dataset.name} has {len(dataset.class_names)}; "
             "choose the --data it was trained on"
         )
     if tuple(model.config.image_shape) != tuple(dataset.image_shape):
@@ -101,14 +112,11 @@ def check_shift(shift: int, dataset: Dataset) -> None:
         raise CapsnetError(f"--shift {shift}: images of {side} pixels may be shifted by at most {side - 1}")
 
 
-def check_names(model: str, loaded: Classifier, dataset: Dataset | ImageFolder) -> None:
-    """Refuse a data set whose classes have other names, or another order, than those the model was trained on."""
-    from capsnet.inference.prediction import class_names
-    from capsnet.models.base import find_pretrained, read_model_config
-
-    if read_model_config(find_pretrained(model)).get("classes") is None:
+def check_names(model: Classifier, dataset: Dataset | ImageFolder) -> None:
+    """Refuse a data set whose classes have other names, or another order, than the model was trained on."""
+    if model.config.class_names is None:
         return
-    for number, (own, other) in enumerate(zip(class_names(model, loaded), dataset.classes, strict=True)):
+    for number, (own, other) in enumerate(zip(model.class_names, dataset.class_names, strict=True)):
         if own != shown(str(other)):
             raise CapsnetError(
                 f"{dataset.name} calls class {number} {shown(str(other))!r}, and the model was trained to call it "
@@ -116,15 +124,13 @@ def check_names(model: str, loaded: Classifier, dataset: Dataset | ImageFolder) 
             )
 
 
-def trained_on(model: str) -> str:
-    """Name of the data set that a saved model's config.json gives."""
-    from capsnet.models.base import find_pretrained, read_model_config
-
-    training = read_model_config(find_pretrained(model)).get("training", {})
-    if not isinstance(training, dict) or not isinstance(training.get("data"), str):
-        raise CapsnetError(f"{model} does not say what it was trained on; name a test set with --data")
-    name: str = training["data"]
-    return name
+def trained_on(saved: SavedModel) -> str:
+    """Return the name of the data set that a saved model was trained on."""
+    if saved.data is None:
+        raise CapsnetError(
+            f"{shown(saved.folder)} does not say what it was trained on; name a test set with --data"
+        )
+    return saved.data
 
 
 def write_the_report(

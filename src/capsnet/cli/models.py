@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from capsnet.data import Batch
     from capsnet.distributed import Team
     from capsnet.inference.evaluation import Count
-    from capsnet.inference.prediction import Answer, PredictOptions
-    from capsnet.models import Classifier
+    from capsnet.inference.prediction import Prediction, PredictOptions
+    from capsnet.models import Classifier, SavedModel
 
 
 @app.command()
@@ -37,16 +37,17 @@ def evaluate(
     Under torchrun the processes share the work. The images of a folder are not kept in memory.
     """
     from capsnet.distributed import Team, pick_device
-    from capsnet.models import load_model
+    from capsnet.models import SavedModel, load_model
 
-    loaded = load_model(model, device=pick_device(device))
-    name = data or trained_on(model)
+    saved = SavedModel.open(model)
+    loaded = load_model(saved, device=pick_device(device))
+    name = data or trained_on(saved)
     with Team() as team:
         if name.startswith("folder:"):
-            named, counted = _count_in_folder(model, loaded, name.removeprefix("folder:"), team)
+            named, counted = _count_in_folder(loaded, name.removeprefix("folder:"), team)
         else:
-            named, counted = _count_in_memory(model, loaded, name, data_dir, team)
-    if counted is None:  # this process worked for the first
+            named, counted = _count_in_memory(saved, loaded, name, data_dir, team)
+    if counted is None:  # only rank 0 has the count
         return
     if as_json:
         print(json.dumps({"data": named, **counted.summary()}))
@@ -54,7 +55,7 @@ def evaluate(
         out.print(f"{named}: {counted.title} {counted}")
 
 
-def _count_in_folder(name: str, model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:
+def _count_in_folder(model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:
     from capsnet.data.folder import Portion, open_folder, read_portion
     from capsnet.inference.evaluation import BATCH_SIZE, batch_of, count_errors
 
@@ -62,7 +63,7 @@ def _count_in_folder(name: str, model: Classifier, path: str, team: Team) -> tup
     folder = open_folder(path, side(model), team)
     if folder is not None:
         check_fit(model, folder)
-        check_names(name, model, folder)
+        check_names(model, folder)
 
     def read(portion: Portion) -> Batch:
         examples = read_portion(portion, model.config.image_shape).to(device)
@@ -78,15 +79,15 @@ def _count_in_folder(name: str, model: Classifier, path: str, team: Team) -> tup
 
 
 def _count_in_memory(
-    saved: str, model: Classifier, name: str, data_dir: Path | None, team: Team
+    saved: SavedModel, model: Classifier, name: str, data_dir: Path | None, team: Team
 ) -> tuple[str, Count | None]:
     from capsnet.inference.evaluation import batch_of, count_errors, row_ranges
 
     device = next(model.parameters()).device
     dataset = load_data(name, data_dir, None)
     check_fit(model, dataset)
-    check_names(saved, model, dataset)
-    if name == "mnist5k" and trained_on(saved) == "mnist":
+    check_names(model, dataset)
+    if name == "mnist5k" and saved.data == "mnist":
         err.print("mnist5k is made of MNIST's training digits, on which this model was trained")
     test = dataset.test.to(device)
     ranges = row_ranges(len(test))
@@ -101,79 +102,72 @@ def predict(
         Path | None,
         typer.Option(
             "--out",
-            help="Write JSON lines to this file; go on where it was left. Images are known by their names.",
+            help="Write JSON lines to this file, and resume it if it exists. Images are known by their paths.",
         ),
     ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Files that cannot be read become answers that say so.")
+        bool, typer.Option("--keep-going", help="Report unreadable files in the output instead of stopping.")
     ] = False,
     invert: Annotated[
         bool,
-        typer.Option("--invert", help="Turn light and dark round first: MNIST's digits are light on dark."),
+        typer.Option("--invert", help="Invert light and dark first: MNIST's digits are light on dark."),
     ] = False,
     all_scores: Annotated[
-        bool, typer.Option("--scores", help="In JSON, the length of every class: several may be there.")
+        bool, typer.Option("--scores", help="Include the scores of all classes in the JSON.")
     ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is in images: file, class and length (near 1: it is there) for each, in order.
+    """Classify images. Prints file, class and score (a capsule's length), one line per image.
 
     Images must look like those the model was trained on. Under torchrun the processes share the work.
     """
     from capsnet.distributed import Team, pick_device
-    from capsnet.inference.prediction import (
-        PredictOptions,
-        class_names,
-        image_files,
-        looks_inverted,
-        predict_files,
-        standardizes,
-    )
-    from capsnet.models import load_model
+    from capsnet.inference.prediction import PredictOptions, image_files, looks_inverted, predict_files
+    from capsnet.models import SavedModel, load_model
 
-    loaded = load_model(model, device=pick_device(device))
+    saved = SavedModel.open(model)
+    loaded = load_model(saved, device=pick_device(device))
     if all_scores and not as_json and target is None:
         raise CapsnetError("--scores is for JSON: add --json, or --out FILE")
-    names, files = class_names(model, loaded), image_files(images)
-    options = PredictOptions(standardizes(model), invert, all_scores)
+    files = image_files(images)
+    options = PredictOptions(invert, all_scores)
     with Team() as team:
         if team.leads:
             first = next(files)
-            if not invert and looks_inverted(model, loaded, first):
+            if not invert and looks_inverted(saved.data, loaded, first):
                 err.print(
                     f"note: {shown(first)} is light, and the model knows light digits on black: see --invert"
                 )
             files = chain((first,), files)
-        answers = predict_files(loaded, files, names, options=options, keep_going=keep_going, team=team)
+        predictions = predict_files(loaded, files, options=options, keep_going=keep_going, team=team)
         if target is not None and team.leads:
-            _write_answers(target, model, images, files, answers, options)
+            _write_predictions(target, saved, images, files, predictions, options)
             return
-        for answer in answers:  # there are none in a process that works for the first
+        for prediction in predictions:  # none outside rank 0
             if as_json:
-                print(json.dumps(answer.as_dict()))
-            elif answer.error is None:
-                out.print(f"{answer.name}\t{answer.label}\t{answer.score:.3f}")
+                print(json.dumps(prediction.as_dict()))
+            elif prediction.error is None:
+                out.print(f"{prediction.name}\t{prediction.label}\t{prediction.score:.3f}")
             else:
-                err.print(shown(answer.error))
+                err.print(shown(prediction.error))
 
 
-def _write_answers(
+def _write_predictions(
     target: Path,
-    model: str,
+    saved: SavedModel,
     images: list[Path],
     files: Iterator[Path],
-    answers: Iterator[Answer],
+    predictions: Iterator[Prediction],
     options: PredictOptions,
 ) -> None:
-    from capsnet.inference.output import AnswerFile
+    from capsnet.inference.output import PredictionFile
     from capsnet.inference.prediction import BATCH_SIZE
-    from capsnet.models.base import find_pretrained
 
-    with AnswerFile(target, find_pretrained(model), images, BATCH_SIZE, options) as file:
+    with PredictionFile(target, saved.folder, images, BATCH_SIZE, options) as file:
         file.take_up(files)
-        added = file.append(answers)
-    out.print(f"{shown(target)}: {file.kept + added:,} answers, {added:,} of them new")
+        added = file.append(predictions)
+    out.print(f"{shown(target)}: {file.kept + added:,} predictions, {added:,} of them new")
 
 
 @app.command()
@@ -208,7 +202,7 @@ def report(
     model = load_model(run)
     dataset = load_data(opened.training().data, data_dir, opened.training().image_size)
     check_fit(model, dataset)
-    check_names(str(run), model, dataset)
+    check_names(model, dataset)
     write_the_report(run, dataset, model)
 
 
@@ -217,7 +211,7 @@ def explore(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="A run or saved model. Default: the shipped one.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8721,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Use 0 to pick a free port.")] = 8721,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
 ) -> None:
     """Watch a capsule network think: a page in the browser, served from this machine only."""
@@ -233,8 +227,7 @@ def export(
 ) -> None:
     """Write a model as ONNX (images in, class scores out) and check that it gives the same numbers."""
     from capsnet.inference.export import export_onnx
-    from capsnet.inference.prediction import standardizes
     from capsnet.models import load_model
 
-    difference = export_onnx(load_model(model), onnx, standardize=standardizes(model))
+    difference = export_onnx(load_model(model), onnx)
     out.print(f"{shown(onnx)}: scores differ from PyTorch's by at most {difference:.1e}")

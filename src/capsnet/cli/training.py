@@ -16,6 +16,7 @@ from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
 from capsnet.cli.console import TrainingBar, err, out
 from capsnet.cli.loading import (
+    MODEL_FIELDS,
     absolute,
     check_fit,
     check_names,
@@ -53,6 +54,9 @@ STEPS_TO_A_LOOK = 25
 def train(
     context: typer.Context,
     data: DataOption = "mnist5k",
+    architecture: Annotated[
+        str, typer.Option("--model", help="An architecture: capsnet, cnn, or one of a plug-in.")
+    ] = "capsnet",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     out_folder: Annotated[
@@ -100,7 +104,7 @@ def train(
     ] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
-    """Train a CapsNet: the published network on digits by default. Leaves a run folder behind."""
+    """Train a model: by default the published CapsNet on digits. Leaves a run folder behind."""
     from capsnet.distributed import is_main_process, pick_device
     from capsnet.models import build_model
     from capsnet.training.config import TrainConfig
@@ -128,9 +132,9 @@ def train(
                 if is_main_process():
                     run.change_training(config)
             dataset = load_data(config.data, data_dir, config.image_size)
-            model = build_model(resume, config.seed)
+            model = build_model(run.saved(), config.seed)
             check_fit(model, dataset)
-            check_names(str(resume), model, dataset)
+            check_names(model, dataset)
         else:
             with options_by_name(context):
                 config = TrainConfig(
@@ -151,13 +155,17 @@ def train(
                 )
                 dataset = load_data(config.data, data_dir, config.image_size)
                 config = _suited(config, dataset, context)
-                model = _new_model(
-                    dataset, seed, reading, iterations, reconstruction, stem_channels, primary_types
-                )
+                fields: dict[str, Any] = {
+                    "iterations": iterations,
+                    "stem_channels": stem_channels,
+                    "primary_types": primary_types,
+                    **({} if reconstruction else {"reconstruction": None}),
+                }
+                fields = {name: value for name, value in fields.items() if _is_given(context, name)}
+                model = _new_model(architecture, reading, fields, dataset, config.seed)
             folder = out_folder or _next_folder(data)
             creates = is_main_process()
-            about = (dataset.classes, bool(getattr(dataset.train, "standardize", False)))
-            run = _hold(Run.create(folder, model, config, *about), stack) if creates else Run(folder)
+            run = _hold(Run.create(folder, model, config), stack) if creates else Run(folder)
         if is_main_process():
             size = f"{model.parameter_count():,} parameters"
             err.print(f"{model.architecture}, {size}, on {dataset.name}: {shown(run.folder)}")
@@ -194,30 +202,33 @@ def _suited(config: TrainConfig, dataset: Dataset, context: typer.Context) -> Tr
 
 
 def _new_model(
-    dataset: Dataset,
-    seed: int,
-    reading: Reading,
-    iterations: int,
-    reconstruction: bool,
-    stem_channels: int,
-    primary_types: int,
+    name: str, reading: Reading, fields: dict[str, Any], dataset: Dataset, seed: int
 ) -> Classifier:
+    """Build an architecture for a data set, with weights drawn from `seed`.
+
+    Args:
+        name: of the architecture.
+        reading: for CapsNets; the authors' code's reading sets several fields.
+        fields: of the configuration, by the option that sets them.
+        dataset: determines image size and classes.
+        seed: of the weights.
+    """
     import torch
 
-    from capsnet.models import CapsNet, CapsNetConfig
+    from capsnet.models import MODELS
 
-    build = CapsNetConfig.official if reading is Reading.official else CapsNetConfig
-    options: dict[str, Any] = {} if reconstruction else {"decoder": None}
-    config = build(
-        image_shape=dataset.image_shape,
-        classes=len(dataset.classes),
-        stem_channels=stem_channels,
-        primary_types=primary_types,
-        iterations=iterations,
-        **options,
-    )
+    kind = MODELS.get(name).config_class
+    if reading is Reading.official and not hasattr(kind, "official"):
+        raise CapsnetError(f"--reading official is not an option of the model {name!r}; leave it out")
+    for option, field in MODEL_FIELDS.items():
+        if option in fields and field not in kind.__dataclass_fields__:
+            raise CapsnetError(
+                f"--{option.replace('_', '-')} is not an option of the model {name!r}; leave it out"
+            )
+    changes = kind.fields_for(dataset) | {MODEL_FIELDS[option]: value for option, value in fields.items()}
     torch.manual_seed(seed)
-    return CapsNet(config)
+    model: Classifier = (kind.official if reading is Reading.official else kind)(**changes).build()
+    return model
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from capsnet._support.errors import CapsnetError, did_you_mean
 from capsnet.data.dataset import Batch, Dataset, Examples, Source
 from capsnet.data.files import root_of
 
-__all__ = ["Batch", "Dataset", "Examples", "Source", "load", "names", "short_name"]
+__all__ = ["Batch", "Dataset", "Examples", "Source", "load", "load_dataset", "names", "short_name"]
 
 #: name → (module, what it is). Each module has the function `load(name, data_dir, download)`.
 _SETS = {
@@ -26,12 +26,15 @@ _SETS = {
         "trained as mnist40, tested on fixed affine transforms of MNIST's test digits",
     ),
     "affnist": ("affine", "trained as mnist40, tested on the published affNIST (local files only)"),
-    "smallnorb": ("views", "smallNORB, 24,300 + 24,300 stereo pairs of toys (local files only)"),
-    "smallnorb-azimuth": ("views", "the same, tested on azimuths that were not trained on"),
-    "smallnorb-elevation": ("views", "the same, tested on elevations that were not trained on"),
-    "objects3d": ("views", "rendered toys under smallNORB's viewpoints; rendered once, in about two minutes"),
-    "objects3d-azimuth": ("views", "the same, tested on azimuths that were not trained on"),
-    "objects3d-elevation": ("views", "the same, tested on elevations that were not trained on"),
+    "smallnorb": ("viewpoints", "smallNORB, 24,300 + 24,300 stereo pairs of toys (local files only)"),
+    "smallnorb-azimuth": ("viewpoints", "the same, tested on azimuths that were not trained on"),
+    "smallnorb-elevation": ("viewpoints", "the same, tested on elevations that were not trained on"),
+    "objects3d": (
+        "viewpoints",
+        "rendered toys under smallNORB's viewpoints; rendered once, in about two minutes",
+    ),
+    "objects3d-azimuth": ("viewpoints", "the same, tested on azimuths that were not trained on"),
+    "objects3d-elevation": ("viewpoints", "the same, tested on elevations that were not trained on"),
     "cifar10": ("cifar10", "CIFAR-10, 50,000 + 10,000 photographs, cropped to 24×24"),
     "svhn": ("svhn", "SVHN, 73,257 + 26,032 house numbers"),
 }
@@ -88,3 +91,7 @@ def load(
     module = import_module(f"capsnet.data.{_SETS[name][0]}")
     dataset: Dataset = module.load(name, data_dir, download)
     return dataset
+
+
+#: The same under the name that `capsnet.load_dataset` has.
+load_dataset = load

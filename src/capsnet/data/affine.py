@@ -171,4 +171,4 @@ def load(name: str, data_dir: Path | str | None = None, download: bool = True) -
 
         test = load_affnist_test(data_dir)
         about += f"; tested on {len(test):,} digits of the published affNIST test set."
-    return Dataset(name, train, test, base.classes, (1, CANVAS, CANVAS), about)
+    return Dataset(name, train, test, base.class_names, (1, CANVAS, CANVAS), about)

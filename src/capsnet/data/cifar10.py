@@ -50,9 +50,11 @@ def load(name: str = "cifar10", data_dir: Path | str | None = None, download: bo
     parts = [read_batch(content, shown_name) for content, shown_name in zip(contents, names, strict=True)]
     images, labels = zip(*parts, strict=True)
     varied = Compose([RandomCrop(CROP), Flip(), Brightness(63 / 255), Contrast(0.2, 1.8)])
-    train = Examples(torch.cat(images[:-1]), torch.cat(labels[:-1]), augment=varied, standardize=True)
-    test = Examples(images[-1], labels[-1], augment=CenterCrop(CROP), standardize=True)
-    return Dataset(name, train, test, CLASSES, (3, CROP, CROP), _about(len(train), len(test)))
+    train = Examples(torch.cat(images[:-1]), torch.cat(labels[:-1]), augment=varied)
+    test = Examples(images[-1], labels[-1], augment=CenterCrop(CROP))
+    return Dataset(
+        name, train, test, CLASSES, (3, CROP, CROP), _about(len(train), len(test)), standardize=True
+    )
 
 
 def _about(train: int, test: int) -> str:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from capsnet.data.augmentation import Augmentation, Standardize
+from capsnet._support.errors import CapsnetError
+from capsnet.data.arrays import held_out, image_tensor, label_tensor
+from capsnet.data.augmentation import Augmentation
 
 
 class Batch(NamedTuple):
     """Examples as the network sees them. K classes are present in each: 1, or 2 if digits overlap."""
 
-    #: The network's input, in [0, 1] unless the data set standardises.
+    #: The network's input, in [0, 1] but for augmented brightness.
     images: Float[Tensor, "batch channels height width"]
     #: The classes present.
     labels: Int[Tensor, "batch present"]
     #: What the capsule of each present class should reconstruct, in [0, 1].
     originals: Float[Tensor, "batch present channels height width"]
 
-    def targets(self, classes: int) -> Float[Tensor, "batch classes"]:
-        """T_k of the margin loss: 1 where class k is present, else 0."""
-        zeros = torch.zeros(len(self.labels), classes, device=self.labels.device)
+    def targets(self, num_classes: int) -> Float[Tensor, "batch num_classes"]:
+        """Return T_k of the margin loss: 1 where class k is present, else 0."""
+        zeros = torch.zeros(len(self.labels), num_classes, device=self.labels.device)
         return zeros.scatter(1, self.labels, 1.0)
 
 
@@ -58,8 +61,6 @@ class Examples:
         images: pixels 0 … 255, shape (examples, channels, height, width).
         labels: class numbers, shape (examples,).
         augment: what happens to the images of a batch. None leaves them as they are.
-        standardize: the network sees each image with mean 0 and deviation 1. Capsules still reconstruct the
-            image in [0, 1].
         groups: which thing each image shows, where several show the same one, shape (examples,): answers to images
             of one thing are not independent. None: nothing is known of that.
 
@@ -71,7 +72,6 @@ class Examples:
     images: UInt8[Tensor, "examples channels height width"]
     labels: Int[Tensor, " examples"]
     augment: Augmentation | None = None
-    standardize: bool = False
     groups: Int[Tensor, " examples"] | None = None
 
     def __post_init__(self) -> None:
@@ -127,9 +127,8 @@ class Examples:
                 )
             images = self.augment(images, uniforms)
         labels = self.labels.index_select(0, indices)[:, None]
-        if self.standardize:
-            return Batch(Standardize()(images), labels, images.clamp(0, 1)[:, None])
-        return Batch(images, labels, images[:, None])
+        originals = images.clamp(0, 1) if self.augment else images  # brightness may leave [0, 1]
+        return Batch(images, labels, originals[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +138,85 @@ class Dataset:
     name: str
     train: Source
     test: Source
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     #: (channels, height, width) of the network's input, after augmentation.
     image_shape: tuple[int, int, int]
     #: One sentence: where the data come from, and where they deviate from the published set.
     provenance: str
+    #: Models of this data set bring each image to mean 0 and standard deviation 1 first.
+    standardize: bool = False
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Any,
+        test_images: Any = None,
+        test_labels: Any = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        test_share: float = 0.2,
+        seed: int = 0,
+        standardize: bool = False,
+        name: str = "arrays",
+    ) -> Self:
+        """Make a data set of images and labels in memory.
+
+        Args:
+            images: (n, height, width), (n, height, width, channels) or (n, channels, height, width); NumPy arrays,
+                tensors or lists; integers from 0 to 255, or floats from 0 to 1.
+            labels: a class number or name for each image.
+            test_images, test_labels: the test set; None: `test_share` of every class is held out.
+            class_names: in the order of the numbers; None: the sorted distinct labels.
+            test_share: share of each class that is held out, if there is no test set.
+            seed: of the choice of held-out examples.
+            standardize: see the field.
+            name: what reports call the data set.
+
+        Raises:
+            CapsnetError: images or labels of the wrong shape, type or range, or not as many of one as of the other.
+
+        >>> import numpy as np
+        >>> dataset = Dataset.from_arrays(np.zeros((20, 28, 28), np.uint8), ["cat", "dog"] * 10)
+        >>> len(dataset.train), len(dataset.test), dataset.class_names, dataset.image_shape
+        (16, 4, ('cat', 'dog'), (1, 28, 28))
+        """
+        pixels = image_tensor(images)
+        numbers, names = label_tensor(labels, None if class_names is None else tuple(class_names))
+        if len(pixels) != len(numbers):
+            raise CapsnetError(
+                f"{name}: {len(pixels)} images and {len(numbers)} labels; give one label per image"
+            )
+        if (test_images is None) != (test_labels is None):
+            raise CapsnetError(f"{name}: give test_images and test_labels, or neither")
+        if test_images is None:
+            test = held_out(numbers, test_share, seed)
+            train_part, test_part = (
+                Examples(pixels[~test], numbers[~test]),
+                Examples(pixels[test], numbers[test]),
+            )
+            about = f"{len(test_part):,} of {len(pixels):,} held out for testing"
+        else:
+            test_pixels = image_tensor(test_images, "test_images")
+            test_numbers, _ = label_tensor(test_labels, names, "test_labels")
+            if len(test_pixels) != len(test_numbers):
+                raise CapsnetError(
+                    f"{name}: {len(test_pixels)} test_images and {len(test_numbers)} test_labels; "
+                    "give one label per image"
+                )
+            if test_pixels.shape[1:] != pixels.shape[1:]:
+                raise CapsnetError(
+                    f"{name}: test_images are {tuple(test_pixels.shape[1:])} (channels, height, width) and images "
+                    f"are {tuple(pixels.shape[1:])}; give both the same size"
+                )
+            train_part, test_part = Examples(pixels, numbers), Examples(test_pixels, test_numbers)
+            about = f"{len(train_part):,} to train on and {len(test_part):,} to test on"
+        channels, height, width = pixels.shape[1:]
+        provenance = f"{name}: images from arrays, {about}."
+        return cls(name, train_part, test_part, names, (channels, height, width), provenance, standardize)
+
+    @property
+    def classes_present(self) -> int:
+        """Classes in each example: 2 where digits overlap."""
+        uniforms = torch.full((1, self.test.draws), 0.5) if self.test.draws else None
+        return self.test.batch(torch.zeros(1, dtype=torch.int64), uniforms).labels.shape[1]

@@ -33,7 +33,7 @@ class Published:
     """A set in MNIST's four files."""
 
     title: str
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     download: Download
     #: SHA-256 of the pixels of the training and the test images: the .gz around them differs between mirrors.
     pixels: tuple[str, str]
@@ -107,10 +107,10 @@ def load_idx(name: str, data_dir: Path | str | None = None, download: bool = Tru
             f"{tuple(train.images.shape[2:])}; the four files must belong together"
         )
     for path, part in ((paths[1], train), (paths[3], test)):
-        if int(part.labels.max()) >= len(published.classes):
+        if int(part.labels.max()) >= len(published.class_names):
             raise CapsnetError(
                 f"{shown(path)}: has label {int(part.labels.max())}, but {published.title} has "
-                f"{len(published.classes)} classes; put the right file there"
+                f"{len(published.class_names)} classes; put the right file there"
             )
     counts = f"{len(train):,} training and {len(test):,} test images"
     genuine = (train_hash, test_hash) == published.pixels
@@ -120,7 +120,7 @@ def load_idx(name: str, data_dir: Path | str | None = None, download: bool = Tru
             f"{counts} in {published.title}'s format; the pixels are NOT the published {published.title}."
         )
     shape = (1, train.images.shape[2], train.images.shape[3])
-    return Dataset(name, train, test, published.classes, shape, provenance)
+    return Dataset(name, train, test, published.class_names, shape, provenance)
 
 
 def _examples(images_path: Path, labels_path: Path) -> tuple[Examples, str]:

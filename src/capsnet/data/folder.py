@@ -43,9 +43,9 @@ class ImageFolder:
         return f"folder:{shown(self.layout.root)}"
 
     @property
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """The classes' names, each on one line."""
-        return tuple(shown(name) for name in self.layout.classes)
+        return tuple(shown(name) for name in self.layout.class_names)
 
     @property
     def provenance(self) -> str:
@@ -53,7 +53,7 @@ class ImageFolder:
         _, height, width = self.image_shape
         resized = f", resized to {width}×{height}" if self.resized else ""
         return (
-            f"{self.images:,} images of {len(self.classes)} classes from {shown(self.layout.root)}{resized}; "
+            f"{self.images:,} images of {len(self.class_names)} classes from {shown(self.layout.root)}{resized}; "
             f"{self.layout.split}."
         )
 
@@ -87,7 +87,7 @@ def load_folder(path: Path | str, image_size: int | None = None) -> Dataset:
             f"{MAX_BYTES // 2**30} GiB; give a smaller --image-size"
         )
     train, test = (read_portion(folder.layout.files(half), folder.image_shape) for half in ("train", "test"))
-    return Dataset(folder.name, train, test, folder.classes, folder.image_shape, folder.provenance)
+    return Dataset(folder.name, train, test, folder.class_names, folder.image_shape, folder.provenance)
 
 
 def open_folder(

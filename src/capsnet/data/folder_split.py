@@ -32,7 +32,7 @@ class Layout:
 
     root: Path
     #: The classes' directories, sorted; a class's number is its place here.
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     #: For each class, the place below which its images are held out for testing; None: train/ and test/ are there.
     held_out: tuple[int, ...] | None
 
@@ -45,7 +45,7 @@ class Layout:
 
     def files(self, half: Half) -> Iterator[tuple[Path, int]]:
         """(image file, number of its class), in the order of the classes and of the names within each."""
-        for label, name in enumerate(self.classes):
+        for label, name in enumerate(self.class_names):
             directory = self.root / name if self.held_out else self.root / half / name
             for entry in _visible(directory):
                 if self.held_out is None or half == self._half(label, entry.name):
@@ -53,7 +53,7 @@ class Layout:
 
     def _half(self, label: int, file: str) -> Half:
         assert self.held_out is not None
-        return "test" if place(self.classes[label], file) < self.held_out[label] else "train"
+        return "test" if place(self.class_names[label], file) < self.held_out[label] else "train"
 
 
 def place(name: str, file: str) -> int:

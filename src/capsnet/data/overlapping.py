@@ -125,7 +125,7 @@ def load(name: str, data_dir: Path | str | None = None, download: bool = True) -
         name,
         Pairs.of(base.train, shift),
         freeze(Pairs.of(base.test, shift), TEST_STREAM, TEST_PAIRS),
-        base.classes,
+        base.class_names,
         (1, CANVAS, CANVAS),
         f"Pairs of digits of different classes, each shifted up to {shift} px on {CANVAS}×{CANVAS}, made "
         f"from {base.provenance.rstrip('.')}; the {TEST_PAIRS:,} test pairs are our own and fixed.",

@@ -165,7 +165,7 @@ def comparison(
 
     def variants(scale: Scale) -> Sequence[Variant]:
         plan = training(scale, dataset.name, STEPS, **changes)
-        like = capsnet(scale, image_shape=dataset.image_shape, classes=len(dataset.classes))
+        like = capsnet(scale, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
         ours = Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan)
         theirs = controls(like, plan, "sigmoid" if present > 1 else "softmax")
         alike = [replace(variant, pixels=pixels) for variant in (ours, *theirs)]

@@ -16,7 +16,7 @@ from capsnet.data import Dataset, load
 from capsnet.data.dataset import Examples, Source
 from capsnet.experiments.record import Findings, Record
 from capsnet.inference.evaluation import Evaluation
-from capsnet.models import CNN, CapsNet, CapsNetConfig, Classifier, CNNConfig
+from capsnet.models import Classifier, ClassifierConfig
 from capsnet.training.config import TrainConfig
 from capsnet.training.run import Run
 
@@ -45,7 +45,7 @@ class Variant:
 
     name: str
     about: str
-    model: CapsNetConfig | CNNConfig
+    model: ClassifierConfig
     training: TrainConfig
     control: bool = False
     per_class: int | None = None
@@ -54,18 +54,23 @@ class Variant:
     pixels: str | None = None
     """Fingerprint of the images, where their data set's name does not determine them."""
 
-    def build(self) -> Classifier:
-        """The untrained model; seed PyTorch first."""
-        return CapsNet(self.model) if isinstance(self.model, CapsNetConfig) else CNN(self.model)
+    def build(self, dataset: Dataset) -> Classifier:
+        """Return the untrained model for a data set. Seed PyTorch first."""
+        suited = replace(self.model, class_names=dataset.class_names, standardize=dataset.standardize)
+        model: Classifier = suited.build()
+        return model
 
     def settings(self, seed: int) -> str:
         """Fingerprint of all that determines a run. Runs of different experiments may share it."""
         training = asdict(replace(self.training, seed=seed))
         for irrelevant in ("save_seconds", "evaluate_every", "epochs", "on_nonfinite", "deterministic"):
             del training[irrelevant]
+        model = asdict(self.model)
+        for told_by_the_data in ("class_names", "standardize"):
+            del model[told_by_the_data]
         asked = {
             "architecture": type(self.model).__name__,
-            "model": asdict(self.model),
+            "model": model,
             "training": training,
             "per_class": self.per_class,
             "stop": asdict(self.stop) if self.stop else None,

@@ -91,10 +91,10 @@ def prepared(variant: Variant, seed: int, dataset: Dataset, scale: Scale) -> Dat
     Raises:
         CapsnetError: model and data do not fit, or a class has too few examples.
     """
-    shape, classes = tuple(variant.model.image_shape), variant.model.classes
-    if shape != tuple(dataset.image_shape) or classes != len(dataset.classes):
+    shape, classes = tuple(variant.model.image_shape), variant.model.num_classes
+    if shape != tuple(dataset.image_shape) or classes != len(dataset.class_names):
         raise CapsnetError(
-            f"{dataset.name}: images of {tuple(dataset.image_shape)} in {len(dataset.classes)} classes, but "
+            f"{dataset.name}: images of {tuple(dataset.image_shape)} in {len(dataset.class_names)} classes, but "
             f"{variant.name} takes {shape} and {classes}; check the files of the data set"
         )
     if variant.per_class is not None:
@@ -153,11 +153,10 @@ def train_variant(
         model = load_model(folder, device=pick_device(device))
         return Trial(model, run, evaluate(model, dataset.test.to(pick_device(device))))
     torch.manual_seed(seed)
-    model = variant.build()
+    model = variant.build(dataset)
     taken_up = (folder / "config.json").exists()
     watch = StopAtAccuracy(variant.stop, model, dataset, progress) if variant.stop else progress
-    about = (dataset.classes, bool(getattr(dataset.train, "standardize", False)))
-    with Run.reopen(folder) if taken_up else Run.create(folder, model, config, *about) as run:
+    with Run.reopen(folder) if taken_up else Run.create(folder, model, config) as run:
         try:
             evaluation = train(model, dataset, config, run, device=device, resume=taken_up, progress=watch)
         except EqualAccuracy as reached:

@@ -108,7 +108,7 @@ def inner_split(dataset: Dataset) -> Dataset:
         raise TypeError(f"inner_split: the training images of {dataset.name} are {type(train).__name__}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     held_out = torch.zeros(len(train), dtype=torch.bool)
-    for label in range(len(dataset.classes)):
+    for label in range(len(dataset.class_names)):
         own = order[train.labels[order] == label]
         held_out[own[: max(1, round(HELD_OUT * len(own)))] if len(own) > 1 else own[:0]] = True
     fit, judged = (torch.nonzero(which).flatten() for which in (~held_out, held_out))

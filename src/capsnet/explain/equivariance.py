@@ -19,7 +19,7 @@ from torch.nn.functional import max_pool2d
 from capsnet.data.warping import affine_matrices, warp
 from capsnet.functional import at_least_float32
 from capsnet.models.base import Classifier
-from capsnet.models.capsnet import CapsNet
+from capsnet.models.protocols import HasPoses
 
 Images = Float[Tensor, "batch channels height width"]
 Labels = Int[Tensor, " batch"]
@@ -68,14 +68,14 @@ TRANSFORMS: dict[str, Transform] = {
 }
 
 
-def class_pose(model: CapsNet, batch_size: int = 250) -> Features:
-    """Φ: the pose of the true class's capsule, (batch, class_dim)."""
+def class_pose(model: HasPoses, batch_size: int = 250) -> Features:
+    """Φ: the pose of the true class's capsule, (batch, dim)."""
 
     @torch.no_grad()
     def features(images: Images, labels: Labels) -> Tensor:
         return torch.cat(
             [
-                model(part)[torch.arange(len(part), device=part.device), numbers]
+                model.class_poses(part)[torch.arange(len(part), device=part.device), numbers]
                 for part, numbers in zip(images.split(batch_size), labels.split(batch_size), strict=True)  # type: ignore[no-untyped-call]
             ]
         )

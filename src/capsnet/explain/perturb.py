@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from capsnet.explain.morphometrics import MEASURES, correlations, measure
-from capsnet.models.capsnet import CapsNet
+from capsnet.models.protocols import Decodes
 
 #: The paper's: −0.25 … 0.25 in steps of 0.05.
 OFFSETS = tuple(step / 20 for step in range(-5, 6))
@@ -30,7 +30,7 @@ GROWTH = (2, 1, 1, 0, 1, 1, 1, 1)
 
 @torch.no_grad()
 def dimension_sheet(
-    model: CapsNet,
+    model: Decodes,
     capsules: Float[Tensor, "classes dim"],
     class_number: int | None = None,
     offsets: Sequence[float] = OFFSETS,
@@ -39,7 +39,7 @@ def dimension_sheet(
 
     Args:
         model: a CapsNet with a decoder.
-        capsules: one example's class capsules, `model(images)[0]`.
+        capsules: one example's class capsules, `model.class_poses(images)[0]`.
         class_number: whose capsule; None: the longest.
         offsets: what is added to one number while the others stay.
 
@@ -89,7 +89,7 @@ class DimensionEffects:
 
 
 def dimension_effects(
-    model: CapsNet,
+    model: Decodes,
     capsules: Float[Tensor, "batch classes dim"],
     classes: Int[Tensor, " batch"],
     offsets: Sequence[float] = OFFSETS,

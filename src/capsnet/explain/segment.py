@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from capsnet.data.dataset import Source
-from capsnet.models.capsnet import CapsNet, lengths_of
+from capsnet.models.capsnet import lengths_of
+from capsnet.models.protocols import Decodes
 
 #: A pixel belongs to a digit if it is at least half lit.
 THRESHOLD = 0.5
@@ -42,14 +43,14 @@ class Segmentation:
 
 @torch.no_grad()
 def segment(
-    model: CapsNet, images: Float[Tensor, "batch channels height width"], count: int = 2
+    model: Decodes, images: Float[Tensor, "batch channels height width"], count: int = 2
 ) -> Segmentation:
     """Decode each of the `count` longest capsules alone.
 
     Raises:
         ValueError: the model has no decoder, or `count` is no number of classes.
     """
-    capsules = model(images)
+    capsules = model.class_poses(images)
     if not 1 <= count <= capsules.shape[1]:
         raise ValueError(f"segment: {count} of {capsules.shape[1]} classes")
     lengths, classes = lengths_of(capsules).topk(count, dim=1)
@@ -92,7 +93,7 @@ class SegmentationQuality:
 
 @torch.no_grad()
 def segmentation_quality(
-    model: CapsNet, source: Source, examples: int = 1000, batch_size: int = 250, threshold: float = THRESHOLD
+    model: Decodes, source: Source, examples: int = 1000, batch_size: int = 250, threshold: float = THRESHOLD
 ) -> SegmentationQuality:
     """Compare each capsule's drawing with the true digit, for the first `examples` of a test source.
 

@@ -62,7 +62,7 @@ def sweep(session: Session, request: SweepRequest) -> SweepResponse:
         [compose(placed([moved(first, request.parameter, v), *others], shape)) for v in values]
     )
     origin = len(values) // 2
-    capsules = model(session.network_input(images))
+    capsules = model.class_poses(images)
     lengths = lengths_of(capsules)
     focus = int(lengths[origin].argmax()) if request.focus is None else check_class(session, request.focus)
     poses = capsules[:, focus]
@@ -102,10 +102,10 @@ def _relative_change(vectors: Tensor, origin: int) -> list[float]:
 @torch.no_grad()
 def ablation(session: Session, scene: Scene) -> AblationResponse:
     """One scene with uniform couplings and with more and more routing."""
-    image = session.network_input(scene_image(session, scene))
+    image = session.model.prepare(scene_image(session, scene))
     primary = session.model.primary(image)
     # What is known after t iterations does not depend on how many follow: one trace holds them all.
-    routing = session.model.classes.trace(primary, max(ABLATION))
+    routing = session.model.class_capsules.trace(primary, max(ABLATION))
     entropy = coupling_entropy(routing)[:, 0].tolist()
     rows = []
     for iterations in ABLATION:

@@ -43,7 +43,7 @@ def pixel(session: Session, request: PixelRequest) -> PixelResponse:
         CapsnetError: no such channel or place.
     """
     conv1 = session.model.primary.conv1
-    image = session.network_input(scene_image(session, request))
+    image = session.model.prepare(scene_image(session, request))
     maps = conv1(image).relu()
     channels, rows, columns = maps.shape[1:]
     if request.channel >= channels or request.row >= rows or request.column >= columns:
@@ -78,13 +78,13 @@ def child(session: Session, request: ChildRequest) -> ChildResponse:
         raise CapsnetError(
             f"there is no primary capsule {request.child}; they are numbered 0 to {config.in_caps - 1}"
         )
-    trace = model.trace(session.network_input(scene_image(session, request)), request.iterations)
+    trace = model.trace(scene_image(session, request), request.iterations)
     rows, columns = config.grid
     kind, place = divmod(request.child, rows * columns)
     row, column = divmod(place, columns)
     u = trace.primary[0, request.child]
     before = _before_squash(session, trace.maps, kind, row, column)
-    weight = model.classes.weight[request.child, :, parent].T
+    weight = model.class_capsules.weight[request.child, :, parent].T
     vote = weight @ u
     norms = torch.linspace(0, max(4.0, 1.1 * float(before.norm())), 121)
     squashed = squash(norms[:, None])[:, 0]
@@ -133,7 +133,7 @@ def _capsules(session: Session, request: CapsuleRequest) -> Tensor:
         raise CapsnetError(
             f"a class capsule of this model has {config.class_dim} numbers, not {len(request.pose)}"
         )
-    capsules = torch.zeros(1, config.classes, config.class_dim)
+    capsules = torch.zeros(1, config.num_classes, config.class_dim)
     capsules[0, number] = torch.tensor(request.pose)
     return capsules
 
@@ -163,7 +163,7 @@ def meanings(session: Session, number: int) -> MeaningsResponse:
     own = [index for index, labels in enumerate(session.labels) if labels == [number]][:MEANING_EXAMPLES]
     if len(own) < 2:
         return MeaningsResponse(examples=len(own), meanings=[None] * session.model.config.class_dim)
-    capsules = session.model(session.network_input(session.pictures[own].float() / 255))
+    capsules = session.model.class_poses(session.pictures[own].float() / 255)
     found = dimension_effects(
         session.model, capsules, torch.full((len(own),), number), MEANING_OFFSETS
     ).meanings()
@@ -182,7 +182,7 @@ def pool(session: Session, request: PoolRequest) -> PoolResponse:
     Raises:
         CapsnetError: no such channel, or windows larger than the map.
     """
-    maps = session.model.primary.conv1(session.network_input(scene_image(session, request))).relu()
+    maps = session.model.primary.conv1(session.model.prepare(scene_image(session, request))).relu()
     size = request.size
     if request.channel >= maps.shape[1] or size > min(maps.shape[2:]):
         raise CapsnetError(

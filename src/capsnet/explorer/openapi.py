@@ -32,7 +32,7 @@ def sizes(config: CapsNetConfig) -> dict[str, dict[str, dict[str, int]]]:
     _, height, width = config.image_shape
     pixels = prod(config.image_shape)
     rows, columns = ((side - config.stem_kernel) // config.stem_stride for side in (height, width))
-    last_class = {"maximum": config.classes - 1}
+    last_class = {"maximum": config.num_classes - 1}
     channel = {"maximum": config.stem_channels - 1}
     return {
         "Layer": {"pixels": {"minItems": pixels, "maxItems": pixels}},

@@ -96,4 +96,4 @@ def _warm_up(session: Session, plain: ExitStack) -> None:
     import_module("capsnet.convolution.inference")
     plain.close()
     with torch.no_grad():  # the kernels themselves are loaded when they are first called
-        session.model(torch.zeros(16, *session.model.config.image_shape))
+        session.model.class_poses(torch.zeros(16, *session.model.config.image_shape))

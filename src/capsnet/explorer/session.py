@@ -13,12 +13,9 @@ from torch import Tensor
 from capsnet._support.errors import CapsnetError
 from capsnet._support.files import read_json
 from capsnet.data import Dataset, load
-from capsnet.data.augmentation import Standardize
 from capsnet.explorer.geometry import main_directions
-from capsnet.inference.prediction import class_names
-from capsnet.models import CapsNet, load_model
-from capsnet.models.base import find_pretrained, read_model_config
-from capsnet.models.cnn import CNN
+from capsnet.models import SavedModel, load_model
+from capsnet.models.protocols import HasFeatures, Traceable
 
 #: The control that comes with the package, shown beside any model of the same images and classes.
 CONTROL = "cnn-mnist"
@@ -33,15 +30,12 @@ class Session:
     """One model and all that is shown with it."""
 
     run: str
-    folder: Path
-    model: CapsNet
-    class_names: tuple[str, ...]
-    about: dict[str, Any]
-    """What config.json says beside the model."""
+    saved: SavedModel
+    model: Traceable
     result: dict[str, Any]
     """result.json, empty if there is none."""
     dataset: Dataset | None
-    control: CNN | None
+    control: HasFeatures | None
     control_result: dict[str, Any]
     pictures: UInt8[Tensor, "examples channels height width"]
     labels: list[list[int]]
@@ -55,7 +49,7 @@ class Session:
         probes = self.pictures[:PROBES].float() / 255
         if not len(probes):  # nothing to pick: noise shows as well where the network is lively
             probes = torch.rand(PROBES, *shape, generator=torch.Generator().manual_seed(0))
-        trace = self.model.trace(self.network_input(probes))
+        trace = self.model.trace(probes)
         types = self.model.config.primary_types
         by_type = trace.primary.unflatten(1, (types, -1)).transpose(0, 1).flatten(1, 2)  # type: ignore[no-untyped-call]
         object.__setattr__(self, "planes", main_directions(by_type - by_type.mean(dim=1, keepdim=True)))
@@ -63,20 +57,15 @@ class Session:
         channels = variation.topk(min(OVERVIEW_CHANNELS, len(variation))).indices
         object.__setattr__(self, "channels", sorted(channels.tolist()))
 
-    def network_input(self, images: Float[Tensor, "batch channels height width"]) -> Tensor:
-        """Images in [0, 1] as the model was trained to see them."""
-        return Standardize()(images) if getattr(self._test, "standardize", False) else images
-
     @property
-    def _test(self) -> object:
-        return self.dataset.test if self.dataset else None
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.model.class_names
 
     @property
     def trained_on(self) -> str | None:
         """Name of the training data, if the run says so."""
-        training = self.about.get("training")
-        name = training.get("data") if isinstance(training, dict) else None
-        return name if isinstance(name, str) else None
+        return self.saved.data
 
     @property
     def provenance(self) -> str:
@@ -94,20 +83,27 @@ def open_session(run: str) -> Session:
     Raises:
         CapsnetError: no such run, a broken one, or one that is no capsule network.
     """
-    folder = find_pretrained(run)
-    model = load_model(folder)
-    if not isinstance(model, CapsNet):
+    saved = SavedModel.open(run)
+    model = load_model(saved)
+    if not isinstance(model, Traceable):
         raise CapsnetError(
-            f"{run} is a {model.architecture}; the explorer shows capsule networks: choose another RUN"
+            f"{run} is a {model.architecture}, whose routing cannot be traced; the explorer shows capsule networks: "
+            "choose another RUN"
         )
-    about = read_model_config(folder)
-    dataset = _dataset(about, model)
+    dataset = _dataset(saved.data, model)
     pictures, labels = _pictures(dataset, model)
-    control, control_result = _control(model, class_names(folder, model))
+    control, control_result = _control(model)
     return Session(
-        Path(run).name, folder, model, class_names(folder, model), about, read_result(folder), dataset,
-        control, control_result, pictures, labels,
-    )  # fmt: skip
+        Path(run).name,
+        saved,
+        model,
+        read_result(saved.folder),
+        dataset,
+        control,
+        control_result,
+        pictures,
+        labels,
+    )
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -117,11 +113,9 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def _dataset(about: dict[str, Any], model: CapsNet) -> Dataset | None:
-    """The data the model was trained on if they are here; else the digits that need no network."""
-    training = about.get("training")
-    name = training.get("data") if isinstance(training, dict) else None
-    fits = model.config.image_shape == (1, 28, 28) and model.config.classes == 10
+def _dataset(name: str | None, model: Traceable) -> Dataset | None:
+    """Return the data the model was trained on if they are here; else the digits that need no network."""
+    fits = model.config.image_shape == (1, 28, 28) and model.config.num_classes == 10
     side = model.config.image_shape[1]
     for candidate in [name, "mnist5k"] if fits else [name]:
         if not isinstance(candidate, str):
@@ -134,13 +128,13 @@ def _dataset(about: dict[str, Any], model: CapsNet) -> Dataset | None:
             continue
         if (
             tuple(dataset.image_shape) == model.config.image_shape
-            and len(dataset.classes) == model.config.classes
+            and len(dataset.class_names) == model.config.num_classes
         ):
             return dataset
     return None
 
 
-def _pictures(dataset: Dataset | None, model: CapsNet) -> tuple[Tensor, list[list[int]]]:
+def _pictures(dataset: Dataset | None, model: Traceable) -> tuple[Tensor, list[list[int]]]:
     if dataset is None:
         return torch.zeros(0, *model.config.image_shape, dtype=torch.uint8), []
     test = dataset.test
@@ -151,13 +145,13 @@ def _pictures(dataset: Dataset | None, model: CapsNet) -> tuple[Tensor, list[lis
     return (images * 255).round().to(torch.uint8), batch.labels[:, :1].tolist()
 
 
-def _control(model: CapsNet, names: tuple[str, ...]) -> tuple[CNN | None, dict[str, Any]]:
+def _control(model: Traceable) -> tuple[HasFeatures | None, dict[str, Any]]:
     try:
-        folder = find_pretrained(CONTROL)
-        control = load_model(folder)
+        saved = SavedModel.open(CONTROL)
+        control = load_model(saved)
     except CapsnetError:
         return None, {}
-    if not isinstance(control, CNN):
-        return None, {}
     same = tuple(control.config.image_shape) == model.config.image_shape
-    return (control, read_result(folder)) if same and class_names(folder, control) == names else (None, {})
+    if isinstance(control, HasFeatures) and same and control.class_names == model.class_names:
+        return control, read_result(saved.folder)
+    return None, {}

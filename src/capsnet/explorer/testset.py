@@ -69,9 +69,9 @@ class Ablation:
         stop = min(self.done + count, self.total)
         batch = _batch(session.dataset.test, torch.arange(self.done, stop))
         primary = session.model.primary(batch.images)
-        sums.own.append(lengths_of(session.model.classes(primary)))
+        sums.own.append(lengths_of(session.model.class_capsules(primary)))
         # What is known after t iterations does not depend on how many follow: one trace holds them all.
-        routing = session.model.classes.trace(primary, max(ABLATION))
+        routing = session.model.class_capsules.trace(primary, max(ABLATION))
         entropy = coupling_entropy(routing)
         for index, iterations in enumerate(ABLATION):
             sums.scores[index].append(lengths_of(routing.outputs[iterations - 1]))
@@ -169,8 +169,8 @@ def measure(session: Session) -> TestsetResponse:
     while ablation.step(count=50):
         pass
     result = ablation.result()
-    kept = Measured(weights_sha256=_weights_of(session.folder), figures=result)
-    write_text(session.folder / FILE, kept.model_dump_json(indent=2) + "\n")
+    kept = Measured(weights_sha256=_weights_of(session.saved.folder), figures=result)
+    write_text(session.saved.folder / FILE, kept.model_dump_json(indent=2) + "\n")
     return result
 
 
@@ -179,7 +179,7 @@ class Background:
 
     def __init__(self, session: Session, worker: Worker) -> None:
         self._ablation = Ablation(session)
-        self._measured = read_measured(session.folder)
+        self._measured = read_measured(session.saved.folder)
         self._worker = worker
         self._job: Future[TestsetResponse] | None = None
 

@@ -28,9 +28,9 @@ from capsnet.models.capsnet import lengths_of
 
 def check_class(session: Session, number: int) -> int:
     """Refuse a class that the model does not have."""
-    if number >= session.model.config.classes:
+    if number >= session.model.config.num_classes:
         raise CapsnetError(
-            f"class {number} is none of this model's {session.model.config.classes} classes (from 0)"
+            f"class {number} is none of this model's {session.model.config.num_classes} classes (from 0)"
         )
     return number
 
@@ -52,17 +52,17 @@ def trace_scene(session: Session, request: TraceRequest) -> TraceResponse:
     layers = placed(request.layers, config.image_shape)
     image = compose(layers)
     focus = None if request.focus is None else check_class(session, request.focus)
-    trace = model.trace(session.network_input(image), request.iterations)
+    trace = model.trace(image, request.iterations)
     routing = trace.routing
     couplings, outputs = routing.couplings[:, 0], routing.outputs[:, 0]
     primary, lengths = trace.primary[0], trace.lengths[0]
     ranking = lengths.argsort(descending=True).tolist()
     focus = ranking[0] if focus is None else focus
 
-    votes = torch.einsum("ic,icjd->ijd", primary, model.classes.weight)
+    votes = torch.einsum("ic,icjd->ijd", primary, model.class_capsules.weight)
     sums = torch.einsum("tij,ijd->tjd", couplings, votes)
-    if model.classes.bias is not None:
-        sums = sums + model.classes.bias
+    if model.class_capsules.bias is not None:
+        sums = sums + model.class_capsules.bias
     directions = outputs / lengths_of(outputs)[..., None].clamp(min=1e-12)
     support = couplings * torch.einsum("ijd,tjd->tij", votes, directions)
     by_place = (config.primary_types, *config.grid)
@@ -70,8 +70,8 @@ def trace_scene(session: Session, request: TraceRequest) -> TraceResponse:
 
     reconstructions = errors = None
     if model.decoder is not None:
-        everyone = torch.arange(config.classes)
-        reconstructions = model.decode(trace.capsules.expand(config.classes, -1, -1), everyone)
+        everyone = torch.arange(config.num_classes)
+        reconstructions = model.decode(trace.capsules.expand(config.num_classes, -1, -1), everyone)
         errors = (reconstructions - image).square().sum(dim=(1, 2, 3)).tolist()
 
     return TraceResponse(
@@ -123,7 +123,7 @@ def speakers(ranking: list[int], reconstructions: Tensor | None, layers: Tensor)
 def all_maps(session: Session, scene: Scene) -> MapsResponse:
     """Every Conv1 map of a scene, and the kernels that made them."""
     conv1 = session.model.primary.conv1
-    maps = conv1(session.network_input(scene_image(session, scene))).relu()
+    maps = conv1(session.model.prepare(scene_image(session, scene))).relu()
     return MapsResponse(maps=Array.of(maps[0]), kernels=Array.of(conv1.weight))
 
 
@@ -157,11 +157,11 @@ def describe(session: Session) -> ModelInfo:
             primary_stride=config.primary_stride,
             grid=config.grid,
             in_caps=config.in_caps,
-            classes=config.classes,
+            classes=config.num_classes,
             class_dim=config.class_dim,
-            iterations=config.iterations,
-            leaky=config.leaky,
-            bias=config.bias,
+            iterations=config.routing_iterations,
+            leaky=config.routing_leaky,
+            bias=config.routing_bias,
         ),
         has_decoder=model.decoder is not None,
         test_error=session.result.get("test_error"),

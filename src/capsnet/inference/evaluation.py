@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError, NotFinite
-from capsnet.data.dataset import Batch, Source
+from capsnet.data.dataset import Batch, Dataset, Source
 from capsnet.distributed import Team
 from capsnet.models.base import Classifier
 
@@ -142,18 +142,25 @@ class Count(Measured):
         return self._classes_each
 
 
-def evaluate(model: Classifier, source: Source, batch_size: int = BATCH_SIZE) -> Evaluation:
-    """Scores of every example of a data set, without augmentation.
+def evaluate(model: Classifier, source: Source | Dataset, batch_size: int = BATCH_SIZE) -> Evaluation:
+    """Measure a model on every example of a test set, without augmentation.
 
-    The model's training mode is put back afterwards.
+    The model's training mode is restored afterwards.
+
+    Args:
+        model: on the device that is to be used.
+        source: examples, or a data set, of which the test set is taken.
+        batch_size: images at a time.
 
     Raises:
         ValueError: there are no examples, or no batches.
         NotFinite: a score is no number, so there is no answer to count.
     """
+    device = next(model.parameters()).device
+    if isinstance(source, Dataset):
+        source = source.test.to(device)
     if not len(source) or batch_size < 1:
         raise ValueError(f"evaluate: {len(source)} examples in batches of {batch_size}")
-    device = next(model.parameters()).device
     ranges = row_ranges(len(source), batch_size)
     with _answering(model):
         parts = [_answer(model, batch_of(source, rows, device)) for rows in ranges]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from capsnet._support.errors import CapsnetError
 from capsnet._support.files import refuse_place, write_bytes
-from capsnet.data.augmentation import standardized
 from capsnet.models.base import Classifier
 
 #: Scores of the exported model may differ from PyTorch's by this much.
@@ -21,16 +20,18 @@ TOLERANCE = 1e-4
 
 
 class _Scores(nn.Module):
-    def __init__(self, model: Classifier, standardize: bool) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.model, self.standardize = model, standardize
+        self.model = model
 
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.model.scores(standardized(images) if self.standardize else images)
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_classes"]:
+        return self.model.scores(images)
 
 
-def export_onnx(model: Classifier, path: Path, *, standardize: bool = False) -> float:
-    """Write a model as ONNX: float images (batch, channels, height, width) in [0, 1] → scores (batch, classes).
+def export_onnx(model: Classifier, path: Path) -> float:
+    """Write a model as ONNX: float images (batch, channels, height, width) in [0, 1] → scores (batch, num_classes).
 
     The batch size is free. The routing is exported as the plain reference, since the fast backends are no
     ONNX operators. The file is kept only if ONNX Runtime gives the same scores.
@@ -38,7 +39,6 @@ def export_onnx(model: Classifier, path: Path, *, standardize: bool = False) -> 
     Args:
         model: is put into evaluation mode, on the CPU.
         path: the file.
-        standardize: the exported model standardises each image first, as one that was trained on such images needs.
 
     Returns:
         The largest difference between ONNX Runtime's scores and PyTorch's on random images.
@@ -55,7 +55,7 @@ def export_onnx(model: Classifier, path: Path, *, standardize: bool = False) -> 
         raise CapsnetError(f"export needs {error.name}: pip install 'capsnet[export]'") from error
     refuse_place(path)
 
-    scores = _Scores(model, standardize).cpu().eval()
+    scores = _Scores(model).cpu().eval()
     images = torch.rand(3, *model.config.image_shape, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own making; what counts is checked below

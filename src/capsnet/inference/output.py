@@ -1,4 +1,4 @@
-"""A file of answers that is taken up where it was left, after a crash too."""
+"""A resumable file of predictions; a crash loses at most one batch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any, BinaryIO, Self
 
 from capsnet._support.errors import CapsnetError, shown
 from capsnet._support.files import cannot_write, hold, read_json, refuse_folder, write_json
-from capsnet.inference.prediction import PLAIN, Answer, PredictOptions
+from capsnet.inference.prediction import PLAIN, Prediction, PredictOptions
 
 
-class AnswerFile(AbstractContextManager["AnswerFile"]):
-    """JSON Lines, one answer each, in the order of the files; beside it FILE.about.json: of what model and inputs.
+class PredictionFile(AbstractContextManager["PredictionFile"]):
+    """JSON Lines, one prediction each, in the order of the files. FILE.about.json beside it names model and inputs.
 
     Use in a with statement; one process at a time.
 
     Args:
-        path: of the answers.
+        path: the file to write.
         model: the folder of the saved model.
-        inputs: files and folders that were asked about.
-        batch_size: answers are kept by whole batches, so that what is computed again has the same bits.
-        options: how the files are read, and how much is told of each.
+        inputs: the files and folders to classify.
+        batch_size: whole batches are kept, so that predictions computed again have the same bits.
+        options: preprocessing, and what to report.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
     ) -> None:
         self.path = path
         self.kept = 0
-        """Answers that were there already."""
+        """Predictions that were there already."""
         self._batch_size = batch_size
         self._about = {
             "model": hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest(),
@@ -56,12 +56,12 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
         lock_file = self.path.with_name(f".{self.path.name}.lock")
         self._lock = hold(lock_file, f"{shown(self.path)} is being written by another process; wait for it")
         try:
-            if not self.path.exists():  # not begun, or deleted to begin anew
+            if not self.path.exists():  # new, or deleted to start again
                 write_json(about, self._about)
             if not about.exists() or read_json(about) != self._about:
                 raise CapsnetError(
-                    f"{shown(self.path)} holds something else, or answers of another model, to other inputs or with "
-                    "other options; delete it, or choose another --out"
+                    f"{shown(self.path)} holds something else, or predictions of another model, for other inputs or "
+                    "with other options; delete it, or choose another --out"
                 )
             self._file = self.path.open("r+b" if self.path.exists() else "x+b")
         except BaseException:
@@ -77,10 +77,10 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
         self._lock.release()
 
     def take_up(self, files: Iterator[Path]) -> None:
-        """Keep the whole batches that are there, and advance `files` past what they answer.
+        """Keep the whole batches in the file, and advance `files` past them.
 
         Raises:
-            CapsnetError: they are not answers to these files.
+            CapsnetError: they are predictions for other files.
         """
         assert self._file is not None
         whole = sum(line.endswith(b"\n") for line in self._file) // self._batch_size * self._batch_size
@@ -89,18 +89,18 @@ class AnswerFile(AbstractContextManager["AnswerFile"]):
             line, asked = self._file.readline(), next(files, None)
             if asked is None or _name(line) != shown(asked):
                 raise CapsnetError(
-                    f"{shown(self.path)} has answers to other files than are there now; delete it to begin anew"
+                    f"{shown(self.path)} has predictions for other files than are there now; delete it to start again"
                 )
         self._file.truncate(self._file.tell())
         self.kept = whole
 
-    def append(self, answers: Iterable[Answer]) -> int:
-        """Write answers as they come; on the disk after every batch. Returns how many."""
+    def append(self, predictions: Iterable[Prediction]) -> int:
+        """Write predictions as they come, flushed to disk after every batch. Return their number."""
         assert self._file is not None
         number = 0
         lines: list[bytes] = []
-        for number, answer in enumerate(answers, 1):
-            lines.append(json.dumps(answer.as_dict()).encode() + b"\n")
+        for number, prediction in enumerate(predictions, 1):
+            lines.append(json.dumps(prediction.as_dict()).encode() + b"\n")
             if number % self._batch_size == 0:
                 self._write(lines)
                 lines.clear()

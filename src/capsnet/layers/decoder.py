@@ -12,15 +12,15 @@ from capsnet.functional import at_least_float32
 
 
 def mask(
-    capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
-) -> Float[Tensor, "batch classes dim"]:
-    """Set every capsule but the named one to zero.
+    capsules: Float[Tensor, "batch num_classes dim"], labels: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch num_classes dim"]:
+    """Set every capsule but the labelled one to zero.
 
-    The shape stays: the decoder is fed classes · dim numbers (160 for digits), so that it knows *which*
-    capsule speaks. A class that there is not leaves nothing: whether there is cannot be asked without waiting
-    for the device (`CapsNet.decode` asks).
+    The shape stays: the decoder receives num_classes · dim numbers (160 for digits), so that it knows *which*
+    capsule it draws. An out-of-range label masks everything to zero. Checking the range here would force a
+    device sync, so `CapsNet.decode` does it.
     """
-    chosen = torch.arange(capsules.shape[1], device=capsules.device) == classes[:, None]
+    chosen = torch.arange(capsules.shape[1], device=capsules.device) == labels[:, None]
     return capsules * chosen[:, :, None]
 
 
@@ -28,27 +28,27 @@ class Decoder(nn.Module):
     """Three fully connected layers from masked capsules to pixels in (0, 1).
 
     Args:
-        classes, dim: the class capsules.
+        num_classes, dim: the class capsules.
         hidden: widths of the hidden layers, (512, 1024) in the paper.
         image_shape: (channels, height, width).
     """
 
     def __init__(
-        self, classes: int, dim: int, hidden: tuple[int, ...], image_shape: tuple[int, int, int]
+        self, num_classes: int, dim: int, hidden: tuple[int, ...], image_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
         channels, height, width = image_shape
-        widths = (classes * dim, *hidden)
+        widths = (num_classes * dim, *hidden)
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], channels * height * width))
 
     def forward(
-        self, capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
+        self, capsules: Float[Tensor, "batch num_classes dim"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Reconstruct an image from one capsule of each example."""
-        pixels = at_least_float32(self.layers(mask(capsules, classes).flatten(1))).sigmoid()
+        pixels = at_least_float32(self.layers(mask(capsules, labels).flatten(1))).sigmoid()
         images: Tensor = pixels.unflatten(1, self.image_shape)  # type: ignore[no-untyped-call]
         return images

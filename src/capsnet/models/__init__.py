@@ -1,4 +1,15 @@
-"""Models by name: CapsNet, and the controls it is measured against."""
+"""Models by name: CapsNet, and the controls it is measured against.
+
+base.py       what every model can do; config.py, what every configuration holds
+capsnet.py    the paper's network, readable from top to bottom
+cnn.py        the controls
+protocols.py  what reports, the explorer and experiments ask of a model
+registry.py   architectures by name; `register` adds one, also from outside the package
+saved.py      folders with config.json and model.safetensors
+cost.py       parameters and multiply-adds
+
+May import `layers`, `data` and everything below them. Begin with `capsnet.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +19,61 @@ from typing import Any
 import torch
 
 from capsnet._support.errors import CapsnetError
-from capsnet.models.base import Classifier, find_pretrained, parse_config, read_model_config
+from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNet, CapsNetConfig, CapsNetTrace
 from capsnet.models.cnn import CNN, CNNConfig
+from capsnet.models.config import ClassifierConfig
+from capsnet.models.registry import MODELS, register
+from capsnet.models.saved import SavedModel
 
 __all__ = [
-    "ARCHITECTURES",
     "CNN",
+    "MODELS",
     "CNNConfig",
     "CapsNet",
     "CapsNetConfig",
     "CapsNetTrace",
     "Classifier",
+    "ClassifierConfig",
+    "SavedModel",
     "build_model",
     "load_model",
+    "register",
 ]
 
-#: Every architecture, by the name that config.json holds.
-ARCHITECTURES: dict[str, type[Classifier]] = {CapsNet.architecture: CapsNet, CNN.architecture: CNN}
 
+def load_model(
+    name: str | Path | SavedModel, *, device: str | torch.device = "cpu", **hub: Any
+) -> Classifier:
+    """Load a saved model of any registered architecture, in evaluation mode.
 
-def load_model(name: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
-    """Load a saved model of whichever architecture, as `CapsNet.from_pretrained` does for its own.
+    Args:
+        name: as for `CapsNet.from_pretrained`, or an opened `SavedModel`.
+        device: where to put it.
+        hub: revision, token, cache_dir, local_files_only, for a model on the Hugging Face Hub.
 
     Raises:
         CapsnetError: no such model, a broken file, or an unknown architecture.
     """
-    folder = find_pretrained(name)
-    description = read_model_config(folder)
-    return find_architecture(description, folder).from_description(description, folder).to(device)
+    saved = name if isinstance(name, SavedModel) else SavedModel.open(name, **hub)
+    return _architecture(saved).from_saved(saved).to(device)
 
 
-def build_model(folder: Path, seed: int) -> Classifier:
-    """An untrained model as a folder's config.json describes it, its weights drawn from `seed`.
+def build_model(name: str | Path | SavedModel, seed: int) -> Classifier:
+    """Return an untrained model as config.json describes it, its weights drawn from `seed`.
 
     Raises:
-        CapsnetError: the file is missing, or describes no model of this package.
+        CapsnetError: config.json describes no model of a registered architecture.
     """
-    description = read_model_config(folder)
-    architecture = find_architecture(description, folder)
+    saved = name if isinstance(name, SavedModel) else SavedModel.open(name)
+    config: ClassifierConfig = saved.config(_architecture(saved).config_class)
     torch.manual_seed(seed)
-    return architecture(parse_config(architecture.config_class, description["model"], folder / "config.json"))
+    model: Classifier = config.build()
+    return model
 
 
-def find_architecture(description: dict[str, Any], folder: Path) -> type[Classifier]:
-    """The class that config.json names."""
-    architecture = ARCHITECTURES.get(description["architecture"])
-    if architecture is None:
-        raise CapsnetError(
-            f"{folder / 'config.json'}: architecture {description['architecture']!r} is none of "
-            f"{', '.join(ARCHITECTURES)}"
-        )
-    return architecture
+def _architecture(saved: SavedModel) -> type[Classifier]:
+    try:
+        return MODELS.get(saved.architecture)
+    except CapsnetError as error:
+        raise CapsnetError(f"{saved.path}: {error}") from error

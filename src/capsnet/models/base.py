@@ -1,69 +1,84 @@
-"""What every model here can do: classify images, name its loss, be saved and loaded."""
+"""What every model here can do: prepare its input, classify images, name its loss, be saved and loaded."""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capsnet._support.errors import CapsnetError, NotFinite, did_you_mean, shown
-from capsnet._support.files import read_json, write_json
-from capsnet._support.limits import check_sizes
-from capsnet._support.weights import count_weights, load_weights, save_weights
+from capsnet._support.errors import CapsnetError, NotFinite, shown
+from capsnet._support.files import write_json
+from capsnet._support.weights import count_weights, load_weights, renamed, save_weights
+from capsnet.data.augmentation import standardized
+from capsnet.models.config import ClassifierConfig
+from capsnet.models.saved import SavedModel
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch
-
-C = TypeVar("C")
-
-#: Models that come with the package, by the name that `from_pretrained` takes.
-SHIPPED = Path(__file__).parent.parent / "pretrained"
 
 
 class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
     """Base of CapsNet and of the controls.
 
+    `model(images)` is what the architecture is made for: class capsules, or logits. Code that serves every
+    architecture uses `scores`, `predict` and `loss`, and asks for more by `capsnet.models.protocols`.
+
     A saved model is a folder with `config.json` and `model.safetensors`; a finished run is one too.
     """
 
-    #: Name in config.json and in `capsnet.models.ARCHITECTURES`.
+    #: Name in config.json and in `capsnet.models.MODELS`.
     architecture: ClassVar[str]
-    #: The dataclass that describes a model of this architecture completely.
-    config_class: ClassVar[type[Any]]
+    #: The configuration that describes a model of this architecture completely.
+    config_class: ClassVar[type[Any]] = ClassifierConfig
+    #: First parts of weights' names in older files → today's.
+    renamed_weights: ClassVar[Mapping[str, str]] = {}
     config: Any
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_pre_hook(_rename)  # type: ignore[no-untyped-call]
+
     @abstractmethod
-    def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """How strongly each class is there, in [0, 1]; the largest is the answer."""
+    def scores(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_classes"]:
+        """Return how strongly each class is there, in [0, 1]; the largest is the prediction."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The training objective under the key "loss", and its parts under their own names."""
+        """Return the training objective under the key "loss", and its parts under their own names."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, each on one line; their numbers if the configuration has no names."""
+        names = self.config.class_names
+        if names is None:
+            return tuple(str(number) for number in range(self.config.num_classes))
+        return tuple(shown(name) for name in names)
 
     @torch.no_grad()
     def predict(
-        self, images: Float[Tensor, "batch channels height width"], count: int = 1
-    ) -> Int[Tensor, "batch *count"]:
-        """The `count` most likely classes of each image.
+        self, images: Float[Tensor, "batch channels height width"], top_k: int = 1
+    ) -> Int[Tensor, "batch *top_k"]:
+        """Return the `top_k` most likely classes of each image.
 
         Returns:
-            (batch,) for count = 1, else (batch, count) with the most likely first.
+            (batch,) for top_k = 1, else (batch, top_k) with the most likely first.
 
         Raises:
-            ValueError: `count` is no number of classes; or as `check_images`.
-            NotFinite: a number of an image is NaN or infinite, or a score, because a weight is.
+            ValueError: `top_k` is not between 1 and the number of classes; or as `check_images`.
+            NotFinite: an image or a score holds NaN or infinity; a score does if a weight does.
         """
         scores = self.scores(images)
-        if not 1 <= count <= scores.shape[1]:
-            raise ValueError(f"predict: {count} of {scores.shape[1]} classes")
+        if not 1 <= top_k <= scores.shape[1]:
+            raise ValueError(f"predict: top_k is {top_k}; it must be from 1 to {scores.shape[1]}")
         if not torch.compiler.is_compiling():
             # argmax would call NaN the largest, and answer with its class; ReLU makes 0 of −∞.
             finite = scores.isfinite().all(dim=1) & images.isfinite().flatten(1).all(dim=1)
@@ -71,10 +86,24 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
                 raise NotFinite(
                     f"predict: {broken} of {len(scores)} images, or their scores, are not finite; look for NaN there"
                 )
-        return scores.argmax(dim=1) if count == 1 else scores.topk(count, dim=1).indices
+        return scores.argmax(dim=1) if top_k == 1 else scores.topk(top_k, dim=1).indices
+
+    def prepare(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Check images in [0, 1] and bring them into the form that the first layer was trained on.
+
+        Raises:
+            ValueError: as `check_images`.
+        """
+        self.check_images(images)
+        if not self.config.standardize:
+            return images
+        empty = not torch.compiler.is_compiling() and not len(images)  # PyTorch would warn of no images
+        return images if empty else standardized(images)
 
     def check_images(self, images: object) -> None:
-        """Refuse what is no batch of images of this model's size and floating type.
+        """Refuse anything but a batch of images of this model's size and floating type.
 
         Raises:
             ValueError: what they are, and what they should be.
@@ -99,11 +128,11 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
             )
 
     def parameter_count(self) -> int:
-        """Number of trained numbers."""
+        """Return the number of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def describe(self) -> dict[str, Any]:
-        """What config.json holds: enough to build this model again."""
+        """Return what config.json holds: enough to build this model again and to prepare its input."""
         return {"architecture": self.architecture, "model": asdict(self.config)}
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -116,115 +145,60 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
         pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Load a model: from a folder (a finished run, or `save_pretrained`), by the name of a model that
-        comes with this package ("capsnet-mnist"), or from the Hugging Face Hub ("owner/name").
+        """Load a model in evaluation mode. Only safetensors are read, never pickles.
 
-        Only safetensors are read, never pickles. The model is returned in evaluation mode.
+        Args:
+            pretrained_model_name_or_path: a folder (a finished run, or `save_pretrained`), the name of a model
+                that comes with this package ("capsnet-mnist"), or "owner/name" on the Hugging Face Hub.
+            revision, token, cache_dir, local_files_only: for the Hub, as for
+                `huggingface_hub.snapshot_download`.
+            device: where to put it.
 
         Raises:
             CapsnetError: no such model, a broken file, or a model of another architecture.
         """
-        folder = find_pretrained(pretrained_model_name_or_path, revision)
-        config = read_model_config(folder)
-        if config["architecture"] != cls.architecture:
+        hub = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+        }
+        saved = SavedModel.open(pretrained_model_name_or_path, **hub)
+        if saved.architecture != cls.architecture:
             raise CapsnetError(
-                f"{folder} holds a {config['architecture']!r}, not a {cls.architecture!r}; "
-                "use capsnet.models.load_model to load either"
+                f"{saved.folder} holds a {saved.architecture!r}, not a {cls.architecture!r}; "
+                "use capsnet.load_model to load either"
             )
-        return cls.from_description(config, folder).to(device)
+        return cls.from_saved(saved).to(device)
 
     @classmethod
-    def from_description(cls, config: dict[str, Any], folder: Path) -> Self:
-        """Build the model of an already read config.json and fill in the folder's weights."""
-        settings = parse_config(cls.config_class, config["model"], folder / "config.json")
-        weights = folder / "model.safetensors"
+    def from_saved(cls, saved: SavedModel) -> Self:
+        """Build the model of an opened folder and fill in its weights.
+
+        Raises:
+            CapsnetError: a wrong configuration, a broken file, or weights that do not fit.
+        """
+        config = saved.config(cls.config_class)
         # Before memory for the model is asked for: a config.json can promise eight gigabytes.
-        held, wanted = count_weights(weights), settings.parameter_count()
+        held, wanted = count_weights(saved.weights), config.parameter_count()
         if held < wanted:
             raise CapsnetError(
-                f"{weights} does not fit its config.json: it holds {held:,} of the model's {wanted:,} weights"
+                f"{saved.weights} does not fit its config.json: it holds {held:,} of the model's {wanted:,} weights"
             )
-        model = cls(settings)
-        load_weights(model, weights)
+        model: Self = config.build()
+        load_weights(model, saved.weights, cls.renamed_weights)
         return model.eval()
 
 
-def find_pretrained(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of a saved model: a path, a shipped model's name, or a download from the Hub."""
-    path = Path(name)
-    try:
-        if path.is_dir():
-            return path
-    except OSError as error:  # the name is longer than names may be
-        raise CapsnetError(f"no model at {shown(path)[:100]}…: {error.strerror}") from error
-    shipped = SHIPPED / str(name)
-    if len(path.parts) == 1 and shipped.is_dir():
-        return shipped
-    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(
-                snapshot_download(
-                    str(name), revision=revision, allow_patterns=["config.json", "model.safetensors"]
-                )
-            )
-        except Exception as error:
-            raise CapsnetError(
-                f"model {str(name)!r} is no folder here and could not be had from the Hugging Face Hub "
-                f"({type(error).__name__}); check the name and the network"
-            ) from error
-    if path.is_file():
-        raise CapsnetError(f"{shown(path)} is a file; name the folder that it lies in: {shown(path.parent)}")
-    known = sorted(folder.name for folder in SHIPPED.glob("*/"))
-    raise CapsnetError(
-        f"no model at {shown(path)}: it is no folder; models that come with capsnet: {', '.join(known) or 'none'}"
-        f"{did_you_mean(path.name, known)}"
-    )
-
-
-def read_model_config(folder: Path) -> dict[str, Any]:
-    """The part of config.json that describes the model, checked for form."""
-    config = read_json(folder / "config.json")
-    if (
-        not isinstance(config, dict)
-        or not isinstance(config.get("model"), dict)
-        or not isinstance(config.get("architecture"), str)
-    ):
-        raise CapsnetError(
-            f"{folder / 'config.json'} does not describe a capsnet model (it needs architecture and model)"
-        )
-    return config
-
-
-def parse_config(config_class: type[C], values: dict[str, Any], where: Path) -> C:
-    """Build a configuration dataclass from untrusted values: unknown names and wrong types are refused.
-
-    Raises:
-        CapsnetError: naming the file, the field and what is wrong with it.
-    """
-    from pydantic import ValidationError
-
-    # Before anything is built of it: each of a hundred thousand layers would be checked, for seconds.
-    check_sizes(
-        f"{where}: {config_class.__name__}",
-        {},
-        {shown(name)[:100]: len(value) for name, value in values.items() if isinstance(value, list)},
-    )
-    try:
-        adapter = _adapter(config_class)  # type: ignore[arg-type]  # a class is hashable
-        config: C = adapter.validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])[:100] or "model"
-        raise CapsnetError(f"{where}: {shown(field)}: {shown(first['msg'])}") from error
-    return config
-
-
-@cache
-def _adapter(config_class: type[Any]) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(config_class)
+def _rename(model: nn.Module, tensors: dict[str, Any], prefix: str, *_: object) -> None:
+    """Load weights under the names that older versions gave them; a hook of `load_state_dict`."""
+    assert isinstance(model, Classifier)
+    for name in list(tensors):
+        current = prefix + renamed(name.removeprefix(prefix), model.renamed_weights)
+        if name.startswith(prefix) and current != name:
+            tensors[current] = tensors.pop(name)

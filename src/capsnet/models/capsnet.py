@@ -3,94 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from capsnet._support.errors import CapsnetError
-from capsnet._support.fields import settle
-from capsnet._support.limits import check_sizes, check_totals
+from capsnet._support.validation import Size, Weight, Widths, configuration
 from capsnet.functional import RECONSTRUCTION_WEIGHT, margin_loss, reconstruction_loss
 from capsnet.layers.capsule_layer import CapsuleLayer
 from capsnet.layers.decoder import Decoder
 from capsnet.layers.primary_capsules import PrimaryCapsules
 from capsnet.models.base import Classifier
+from capsnet.models.config import ClassifierConfig
+from capsnet.models.registry import register
 from capsnet.routing import Gradient, RoutingTrace
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch
 
 
-@dataclass(frozen=True)
-class CapsNetConfig:
+@configuration
+class CapsNetConfig(ClassifierConfig):
     """Everything that defines a CapsNet and its objective. The defaults are the published network for digits.
 
     Raises:
-        CapsnetError: sizes that do not fit together; an image too small for the two convolutions; a wrong type.
+        CapsnetError: a wrong type or value; an image too small for the two convolutions; a network too large.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    image_shape: tuple[int, int, int] = (1, 28, 28)
-    """(channels, height, width)."""
-    classes: int = 10
-    stem_channels: int = 256
+    stem_channels: Size = 256
     """Channels of Conv1."""
-    stem_kernel: int = 9
-    stem_stride: int = 1
-    primary_types: int = 32
+    stem_kernel: Size = 9
+    stem_stride: Size = 1
+    primary_types: Size = 32
     """Capsule types at each place of the primary capsules' grid."""
-    primary_dim: int = 8
-    primary_kernel: int = 9
-    primary_stride: int = 2
-    class_dim: int = 16
-    iterations: int = 3
+    primary_dim: Size = 8
+    primary_kernel: Size = 9
+    primary_stride: Size = 2
+    class_dim: Size = 16
+    routing_iterations: Annotated[int, Field(ge=1, le=100)] = 3
     """Routing iterations r. 1 is routing without agreement: uniform couplings."""
-    decoder: tuple[int, ...] | None = (512, 1024)
+    decoder: Widths | None = (512, 1024)
     """Hidden widths of the decoder; None trains without reconstruction."""
 
     # Readings: where the text leaves a choice, or the authors' code differs from it.
-    bias: bool = False
+    routing_bias: bool = False
     """Add a learned bias to s before squash."""
-    leaky: bool = False
+    routing_leaky: bool = False
     """An extra zero logit in the softmax over parents ("none of the above", used for CIFAR-10)."""
-    gradient: Gradient = "all"
+    routing_gradient: Gradient = "all"
     """Gradient through all routing iterations, or the last only."""
     official_init: bool = False
-    """Start weights and biases as the authors' code does, with the primary convolution divided by 32."""
-    margin_weight: float = 1.0
-    reconstruction_weight: float = RECONSTRUCTION_WEIGHT
+    """Initialise weights and biases as the authors' code does, with the primary convolution divided by 32."""
+    margin_weight: Weight = 1.0
+    reconstruction_weight: Weight = RECONSTRUCTION_WEIGHT
 
     def __post_init__(self) -> None:
-        settle(self)
-        sizes = {
-            "image_shape": self.image_shape,
-            "classes": (self.classes,),
-            "stem_channels": (self.stem_channels,),
-            "stem_kernel": (self.stem_kernel,),
-            "stem_stride": (self.stem_stride,),
-            "primary_types": (self.primary_types,),
-            "primary_dim": (self.primary_dim,),
-            "primary_kernel": (self.primary_kernel,),
-            "primary_stride": (self.primary_stride,),
-            "class_dim": (self.class_dim,),
-            "iterations": (self.iterations,),
-            "decoder": self.decoder or (),
-        }
-        check_sizes("CapsNetConfig", sizes, {"decoder": len(self.decoder or ())})
-        if self.classes < 2:
-            raise CapsnetError(f"CapsNetConfig: classes is {self.classes}; a classifier needs at least 2")
-        if self.iterations > 100:
-            raise CapsnetError(f"CapsNetConfig: iterations is {self.iterations}; more than 100 is no routing")
-        for name in ("margin_weight", "reconstruction_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise CapsnetError(
-                    f"CapsNetConfig: {name} is {getattr(self, name)}; it must be finite and ≥ 0"
-                )
         if min(self.grid) < 1:
             smallest = self.stem_kernel + self.stem_stride * (self.primary_kernel - 1)
             raise CapsnetError(
@@ -98,13 +69,17 @@ class CapsNetConfig:
                 f"{self.stem_kernel}×{self.stem_kernel} and a {self.primary_kernel}×{self.primary_kernel} "
                 f"convolution; it must be at least {smallest}×{smallest}, or the kernels smaller"
             )
-        check_totals("CapsNetConfig", self.parameter_count(), self._largest_tensor())
+        self.check()
+
+    def build(self, *, backend: str = "auto") -> CapsNet:
+        """Return an untrained CapsNet. Seed PyTorch first."""
+        return CapsNet(self, backend=backend)
 
     @classmethod
     def official(cls, **changes: Any) -> Self:
-        """The authors' code where it differs from the paper's text (see docs/readings.md)."""
+        """Return the authors' code's reading where it differs from the paper's text (see docs/readings.md)."""
         preset = {
-            "bias": True,
+            "routing_bias": True,
             "official_init": True,
             # Half the equation's, and a mean over the ten classes; reconstruction stays as it is.
             "margin_weight": 1 / 20,
@@ -127,26 +102,6 @@ class CapsNetConfig:
         """Number of primary capsules."""
         return self.primary_types * prod(self.grid)
 
-    def parameter_count(self) -> int:
-        """Trained numbers of the network, computed without building it."""
-        channels = self.image_shape[0]
-        primary = self.primary_types * self.primary_dim
-        count = self.stem_channels * (channels * self.stem_kernel**2 + 1)
-        count += primary * (self.stem_channels * self.primary_kernel**2 + 1)
-        count += self.in_caps * self.primary_dim * self.classes * self.class_dim
-        count += self.classes * self.class_dim * self.bias
-        if self.decoder is not None:
-            widths = (self.classes * self.class_dim, *self.decoder, prod(self.image_shape))
-            count += sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(widths))
-        return count
-
-    def _largest_tensor(self) -> int:
-        maps = self.stem_channels * prod(
-            (size - self.stem_kernel) // self.stem_stride + 1 for size in self.image_shape[1:]
-        )
-        votes = self.in_caps * self.classes * self.class_dim
-        return max(prod(self.image_shape), maps, self.in_caps * self.primary_dim, votes)
-
 
 @dataclass(frozen=True, eq=False)
 class CapsNetTrace:
@@ -157,15 +112,16 @@ class CapsNetTrace:
     primary: Float[Tensor, "batch in_caps primary_dim"]
     """Primary capsules u, ordered by type, row, column."""
     routing: RoutingTrace
-    capsules: Float[Tensor, "batch classes class_dim"]
+    capsules: Float[Tensor, "batch num_classes class_dim"]
     """Class capsules v, the last iteration's outputs."""
 
     @property
-    def lengths(self) -> Float[Tensor, "batch classes"]:
+    def lengths(self) -> Float[Tensor, "batch num_classes"]:
         """‖v‖: the probability that each class is there."""
         return lengths_of(self.capsules)
 
 
+@register("capsnet")
 class CapsNet(Classifier):
     """CapsNet (section 4, figures 1 and 2): image → Conv1 → primary capsules → routing → class capsules.
 
@@ -181,8 +137,8 @@ class CapsNet(Classifier):
     torch.Size([2, 10, 16])
     """
 
-    architecture = "capsnet"
     config_class = CapsNetConfig
+    renamed_weights: ClassVar[dict[str, str]] = {"classes.": "class_capsules."}
     config: CapsNetConfig
 
     def __init__(self, config: CapsNetConfig | None = None, *, backend: str = "auto") -> None:
@@ -199,74 +155,84 @@ class CapsNet(Classifier):
             stride=config.primary_stride,
             scale=1 / 32 if config.official_init else 1.0,
         )
-        self.classes = CapsuleLayer(
+        self.class_capsules = CapsuleLayer(
             config.in_caps,
             config.primary_dim,
-            config.classes,
+            config.num_classes,
             config.class_dim,
-            iterations=config.iterations,
-            bias=config.bias,
-            leaky=config.leaky,
-            gradient=config.gradient,
+            iterations=config.routing_iterations,
+            bias=config.routing_bias,
+            leaky=config.routing_leaky,
+            gradient=config.routing_gradient,
             backend=backend,
         )
         self.decoder = (
             None
             if config.decoder is None
-            else Decoder(config.classes, config.class_dim, config.decoder, config.image_shape)
+            else Decoder(config.num_classes, config.class_dim, config.decoder, config.image_shape)
         )
         if config.official_init:
             start_as_official(self)
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch classes class_dim"]:
-        """Class capsules v; their lengths say which classes are there."""
-        self.check_images(images)
-        capsules: Tensor = self.classes(self.primary(images))
+    ) -> Float[Tensor, "batch num_classes class_dim"]:
+        """Return the class capsules v; their lengths say which classes are there."""
+        capsules: Tensor = self.class_capsules(self.primary(self.prepare(images)))
         return capsules
 
-    def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+    def class_poses(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_classes class_dim"]:
+        """Return the class capsules v, as `forward`."""
+        capsules: Tensor = self(images)
+        return capsules
+
+    def scores(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_classes"]:
         """Lengths of the class capsules."""
         return lengths_of(self(images))
 
     def decode(
         self,
-        capsules: Float[Tensor, "batch classes class_dim"],
-        classes: Int[Tensor, " batch"] | int | None = None,
+        capsules: Float[Tensor, "batch num_classes class_dim"],
+        labels: Int[Tensor, " batch"] | int | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
-        """Reconstruct images from one capsule each; all others are masked to zero.
+        """Reconstruct images from one class capsule each; all others are masked to zero.
 
         Args:
             capsules: class capsules.
-            classes: whose capsule speaks: one class per example, one for all, or None for the longest.
+            labels: which capsule to decode: one class per example, one for all, or None for the longest.
 
         Raises:
-            ValueError: the model was trained without a decoder; a class that there is not (not looked for when
-                compiled); classes that are no integers, or not one for each example.
+            ValueError: the model has no decoder; labels that are out of range (not checked when compiled), not
+                integers, or not one for each example.
         """
         if self.decoder is None:
             raise ValueError("decode: this model has no decoder (CapsNetConfig.decoder is None)")
-        if classes is None:
-            classes = lengths_of(capsules).argmax(dim=1)
-        elif isinstance(classes, int):
-            if not 0 <= classes < capsules.shape[1]:
-                raise ValueError(f"decode: there is no class {classes} among {capsules.shape[1]}")
-            classes = torch.full(capsules.shape[:1], classes, device=capsules.device)
-        elif classes.shape != capsules.shape[:1]:
+        if labels is None:
+            labels = lengths_of(capsules).argmax(dim=1)
+        elif isinstance(labels, int):
+            if not 0 <= labels < capsules.shape[1]:
+                raise ValueError(
+                    f"decode: class {labels} is out of range; this model has {capsules.shape[1]} classes"
+                )
+            labels = torch.full(capsules.shape[:1], labels, device=capsules.device)
+        elif labels.shape != capsules.shape[:1]:
             raise ValueError(
-                f"decode: classes {tuple(classes.shape)} must be one for each of {len(capsules)} examples"
+                f"decode: labels {tuple(labels.shape)} must be one for each of {len(capsules)} examples"
             )
         else:
-            _check_classes(classes, capsules.shape[1])
-        images: Tensor = self.decoder(capsules, classes)
+            _check_labels(labels, capsules.shape[1])
+        images: Tensor = self.decoder(capsules, labels)
         return images
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Margin loss, plus the reconstruction error of each digit that is there, decoded alone (section 4.1)."""
         capsules = self(batch.images)
         lengths = lengths_of(capsules)
-        margin = margin_loss(lengths, batch.targets(self.config.classes))
+        margin = margin_loss(lengths, batch.targets(self.config.num_classes))
         loss = self.config.margin_weight * margin
         parts = {"margin": margin}
         if self.decoder is not None:
@@ -289,21 +255,23 @@ class CapsNet(Classifier):
             images: a batch.
             iterations: routing iterations, if other than the model's own.
         """
-        self.check_images(images)
+        images = self.prepare(images)
         maps = self.primary.conv1(images).relu()
         primary = self.primary(images)
-        routing = self.classes.trace(primary, iterations)
+        routing = self.class_capsules.trace(primary, iterations)
         return CapsNetTrace(maps, primary, routing, routing.outputs[-1])
 
 
-def _check_classes(classes: Tensor, count: int) -> None:
-    if classes.dtype == torch.bool or classes.is_floating_point():
-        raise ValueError(f"decode: classes are {classes.dtype}; they must be integers")
+def _check_labels(labels: Tensor, num_classes: int) -> None:
+    if labels.dtype == torch.bool or labels.is_floating_point():
+        raise ValueError(f"decode: labels are {labels.dtype}; they must be integers")
     if torch.compiler.is_compiling():
         return
-    outside = (classes < 0) | (classes >= count)
+    outside = (labels < 0) | (labels >= num_classes)
     if bool(outside.any()):
-        raise ValueError(f"decode: there is no class {int(classes[outside][0])} among {count}")
+        raise ValueError(
+            f"decode: class {int(labels[outside][0])} is out of range; this model has {num_classes} classes"
+        )
 
 
 def lengths_of(capsules: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
@@ -322,4 +290,4 @@ def start_as_official(model: CapsNet) -> None:
         assert layer.bias is not None
         nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.constant_(layer.bias, 0.1)
-    nn.init.trunc_normal_(model.classes.weight, std=0.1, a=-0.2, b=0.2)
+    nn.init.trunc_normal_(model.class_capsules.weight, std=0.1, a=-0.2, b=0.2)

@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from capsnet._support.errors import CapsnetError
-from capsnet._support.fields import settle
-from capsnet._support.limits import check_sizes, check_totals
+from capsnet._support.validation import MAX_ITEMS, Size, Widths, configuration
 from capsnet.functional import at_least_float32
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNetConfig
+from capsnet.models.config import ClassifierConfig
+from capsnet.models.registry import register
 
 if TYPE_CHECKING:
-    from capsnet.data.dataset import Batch
+    from capsnet.data.dataset import Batch, Dataset
 
 Pool = Literal["max", "average"]
 Output = Literal["softmax", "sigmoid"]
 
 
-@dataclass(frozen=True)
+@configuration
 class Stage:
     """A convolution, ReLU, and perhaps 2×2 pooling.
 
     Raises:
-        CapsnetError: a size below 1; an even kernel or a stride where the size is to stay the same; a wrong type.
+        CapsnetError: a wrong type or value; an even kernel or a stride where the size is to stay the same.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    channels: int
-    kernel: int
-    stride: int = 1
+    channels: Size
+    kernel: Size
+    stride: Size = 1
     same: bool = False
     """Pad so that the size stays as it is ("SAME"); else not at all ("VALID")."""
     pool: Pool | None = None
 
     def __post_init__(self) -> None:
-        settle(self)
-        check_sizes("Stage", {name: (getattr(self, name),) for name in ("channels", "kernel", "stride")}, {})
         if self.same and (self.kernel % 2 == 0 or self.stride > 1):
             raise CapsnetError(
                 f"Stage: same padding takes an odd kernel and stride 1, not {self.kernel} and {self.stride}"
@@ -61,50 +59,45 @@ class Stage:
         return size // 2 if self.pool else size
 
 
-@dataclass(frozen=True)
-class CNNConfig:
+@configuration
+class CNNConfig(ClassifierConfig):
     """Everything that defines a control. The defaults are the paper's baseline for digits (35.4M parameters).
 
     Raises:
-        CapsnetError: sizes that do not fit together; an image too small for the stages; a wrong type.
+        CapsnetError: a wrong type or value; an image too small for the stages; a network too large.
     """
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    image_shape: tuple[int, int, int] = (1, 28, 28)
-    """(channels, height, width)."""
-    classes: int = 10
-    stages: tuple[Stage, ...] = (
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=MAX_ITEMS)] = (
         Stage(256, 5, same=True),
         Stage(256, 5, same=True),
         Stage(128, 5, same=True),
     )
     average_places: bool = False
     """Average each channel of the last stage over all places, instead of keeping the places apart."""
-    hidden: tuple[int, ...] = (328, 192)
+    hidden: Widths = (328, 192)
     """Widths of the fully connected layers before the last."""
-    dropout: float = 0.5
-    """Share of the last hidden layer's numbers left out in training. 0: none."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the last hidden layer's numbers that training leaves out. 0: none."""
     output: Output = "softmax"
     """"softmax": one class per image. "sigmoid": each class by itself, for several at once."""
 
     def __post_init__(self) -> None:
-        settle(self)
-        if not self.stages:
-            raise CapsnetError("CNNConfig: stages is empty; a CNN needs at least one")
-        layers = {"stages": len(self.stages), "hidden": len(self.hidden)}
-        sizes = {"image_shape": self.image_shape, "classes": (self.classes,), "hidden": self.hidden}
-        check_sizes("CNNConfig", sizes, layers)
-        if self.classes < 2:
-            raise CapsnetError(f"CNNConfig: classes is {self.classes}; a classifier needs at least 2")
-        if not 0 <= self.dropout < 1:
-            raise CapsnetError(f"CNNConfig: dropout is {self.dropout}; it must be at least 0 and below 1")
         if min(self.grid) < 1:
             raise CapsnetError(
                 f"CNNConfig: a {self.image_shape[1]}×{self.image_shape[2]} image is too small for these stages; "
                 "choose a larger one, smaller kernels or less pooling"
             )
-        check_totals("CNNConfig", self.parameter_count(), self._largest_tensor())
+        self.check()
+
+    @classmethod
+    def fields_for(cls, dataset: Dataset) -> dict[str, Any]:
+        """Return the fields that a data set determines: sigmoids where an image shows several classes."""
+        output: Output = "softmax" if dataset.classes_present == 1 else "sigmoid"
+        return {**super().fields_for(dataset), "output": output}
+
+    def build(self) -> CNN:
+        """Return an untrained CNN. Seed PyTorch first."""
+        return CNN(self)
 
     @classmethod
     def overlapping_baseline(cls, **changes: Any) -> Self:
@@ -127,7 +120,13 @@ class CNNConfig:
             Stage(like.stem_channels, like.stem_kernel, like.stem_stride, pool="max"),
             Stage(like.primary_types * like.primary_dim, like.primary_kernel | 1, same=True, pool="max"),
         )
-        template = cls(like.image_shape, like.classes, stages, hidden=(1,), output=output)
+        template = cls(
+            image_shape=like.image_shape,
+            num_classes=like.num_classes,
+            stages=stages,
+            hidden=(1,),
+            output=output,
+        )
         one, two = (replace(template, hidden=(width,)).parameter_count() for width in (1, 2))
         width = 1 + round((like.parameter_count() - one) / (two - one))
         return replace(template, hidden=(max(1, width),))
@@ -140,7 +139,7 @@ class CNNConfig:
         """
         return cls(
             image_shape=like.image_shape,
-            classes=like.classes,
+            num_classes=like.num_classes,
             stages=_stem(like),
             average_places=True,
             hidden=(),
@@ -157,9 +156,9 @@ class CNNConfig:
         """
         return cls(
             image_shape=like.image_shape,
-            classes=like.classes,
+            num_classes=like.num_classes,
             stages=_stem(like),
-            hidden=(like.classes * like.class_dim,),
+            hidden=(like.num_classes * like.class_dim,),
             dropout=0.0,
             output=output,
         )
@@ -176,25 +175,7 @@ class CNNConfig:
     def widths(self) -> tuple[int, ...]:
         """Sizes of the fully connected layers, from the stages' output to the classes."""
         places = 1 if self.average_places else prod(self.grid)
-        return (self.stages[-1].channels * places, *self.hidden, self.classes)
-
-    def parameter_count(self) -> int:
-        """Trained numbers of the network, computed without building it."""
-        channels = (self.image_shape[0], *(stage.channels for stage in self.stages))
-        count = sum(
-            stage.channels * (fan_in * stage.kernel**2 + 1)
-            for fan_in, stage in zip(channels, self.stages, strict=False)
-        )
-        return count + sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(self.widths))
-
-    def _largest_tensor(self) -> int:
-        rows, columns = self.image_shape[1:]
-        largest = prod(self.image_shape)
-        for stage in self.stages:
-            before = replace(stage, pool=None)
-            largest = max(largest, stage.channels * before.size(rows) * before.size(columns))
-            rows, columns = stage.size(rows), stage.size(columns)
-        return max(largest, *self.widths)
+        return (self.stages[-1].channels * places, *self.hidden, self.num_classes)
 
 
 def _stem(like: CapsNetConfig) -> tuple[Stage, Stage]:
@@ -204,6 +185,7 @@ def _stem(like: CapsNetConfig) -> tuple[Stage, Stage]:
     )
 
 
+@register("cnn")
 class CNN(Classifier):
     """Convolutions, fully connected layers, softmax or sigmoids.
 
@@ -217,7 +199,6 @@ class CNN(Classifier):
     torch.Size([2, 10])
     """
 
-    architecture = "cnn"
     config_class = CNNConfig
     config: CNNConfig
 
@@ -232,7 +213,9 @@ class CNN(Classifier):
         self.last = nn.Linear(config.widths[-2], config.widths[-1])
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_classes"]:
         """Logits, in float32 or better."""
         logits: Tensor = self.last(self.dropout(self.features(images)))
         return at_least_float32(logits)
@@ -247,13 +230,14 @@ class CNN(Classifier):
 
     def feature_maps(self, images: Float[Tensor, "batch channels height width"]) -> list[Tensor]:
         """What each stage puts out, (batch, channels, rows, columns) each."""
-        self.check_images(images)
-        maps = [images]
+        maps = [self.prepare(images)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         return maps[1:]
 
-    def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+    def scores(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_classes"]:
         """Softmax or sigmoids of the logits."""
         logits = self(images)
         scores: Tensor = logits.softmax(dim=1) if self.config.output == "softmax" else logits.sigmoid()
@@ -271,7 +255,7 @@ class CNN(Classifier):
         if not len(logits):  # as `margin_loss` has it
             loss = logits.sum()
         elif self.config.output == "sigmoid":
-            targets = batch.targets(self.config.classes).to(logits)
+            targets = batch.targets(self.config.num_classes).to(logits)
             loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
         else:
             loss = F.cross_entropy(logits, batch.labels[:, 0])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from capsnet.explain.perturb import OFFSETS, dimension_effects, dimension_sheet
 from capsnet.explain.routing import coupling_entropy, dead_share, logit_changes
-from capsnet.models.capsnet import CapsNet, CapsNetTrace
+from capsnet.models.capsnet import CapsNetTrace
+from capsnet.models.protocols import Traceable
 from capsnet.report.material import Material
 from capsnet.report.style import (
     BLUE,
@@ -46,16 +47,16 @@ ROUTING_EXAMPLES = 64
 SPREAD_HEIGHT = 2.3
 
 
-def sheets(material: Material, model: CapsNet) -> list[Picture]:
+def sheets(material: Material, model: Traceable) -> list[Picture]:
     """For each class (or ten of many), one example with each number of its capsule turned."""
     return [_sheet(material, model, number) for number in material.classes_shown]
 
 
 @torch.no_grad()
-def _sheet(material: Material, model: CapsNet, number: int) -> Picture:
+def _sheet(material: Material, model: Traceable, number: int) -> Picture:
     chosen = material.of_class(number, MEANING_EXAMPLES)
     batch = material.batch(chosen)
-    capsules = model(batch.images)
+    capsules = model.class_poses(batch.images)
     sheet = dimension_sheet(model, capsules[0], number)[:DIMENSIONS]
     meanings: list[tuple[str, float] | None] = [None] * len(sheet)
     if len(chosen) > 1 and material.is_light_on_dark:
@@ -81,7 +82,7 @@ def _sheet(material: Material, model: CapsNet, number: int) -> Picture:
     return Picture(
         f"dimensions-{number}",
         png(figure),
-        f"Reconstructions of class {material.dataset.classes[number]} with each of {len(rows)} dimensions changed "
+        f"Reconstructions of class {material.dataset.class_names[number]} with each of {len(rows)} dimensions changed "
         f"from {OFFSETS[0]} to {OFFSETS[-1]}" + (f"; they change {', '.join(found)}." if found else "."),
     )
 
@@ -103,7 +104,7 @@ def _meaning(meaning: tuple[str, float] | None) -> str:
     return "" if meaning is None else WORDS[meaning[0]][0 if meaning[1] > 0 else 1]
 
 
-def couplings_picture(material: Material, model: CapsNet, index: int, name: str) -> Picture:
+def couplings_picture(material: Material, model: Traceable, index: int, name: str) -> Picture:
     """Where each of two classes' votes come from, per iteration, and how the couplings spread."""
     batch = material.batch([index])
     trace = model.trace(batch.images)
@@ -125,7 +126,7 @@ def couplings_picture(material: Material, model: CapsNet, index: int, name: str)
     show(grid[0, 0], pixels(material.pictures(batch)[0]))
     bare(grid[0, 0], f"input: {material.named(material.evaluation.labels[index])}")
     bare(grid[1, 0])
-    if material.drawing is not None:
+    if material.decoding is not None:
         show(grid[1, 0], pixels(model.decode(trace.capsules, first)[0]))
         bare(grid[1, 0], f"drawn by {material.names[first]}")
     heat: Any = None
@@ -156,7 +157,7 @@ def _iterations(count: int) -> list[int]:
     return sorted({round(float(step)) for step in np.linspace(0, count - 1, min(count, ITERATIONS))})
 
 
-def coupling_maps(model: CapsNet, trace: CapsNetTrace) -> Float[Tensor, "iterations rows columns classes"]:
+def coupling_maps(model: Traceable, trace: CapsNetTrace) -> Float[Tensor, "iterations rows columns classes"]:
     """Couplings of the first example at each place of the primary capsules' grid, mean over the types."""
     rows, columns = model.config.grid
     couplings = trace.routing.couplings[:, 0]
@@ -200,7 +201,7 @@ def _spread(material: Material, axes: Any, trace: CapsNetTrace, lengths: Tensor,
     )
 
 
-def routing_numbers(material: Material, model: CapsNet) -> tuple[list[tuple[str, ...]], str]:
+def routing_numbers(material: Material, model: Traceable) -> tuple[list[tuple[str, ...]], str]:
     """A table of how the routing of the first test images settles, and a sentence on dead capsules."""
     trace = model.trace(material.batch(material.several(ROUTING_EXAMPLES)).images)
     entropy = coupling_entropy(trace.routing).mean(dim=1).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from capsnet.report.curves import duration
@@ -24,7 +25,7 @@ def result(material: Material) -> Section:
     rows += [
         ("data", f"{material.dataset.name}. {material.dataset.provenance}"),
         ("model", f"{material.model.architecture}, {material.model.parameter_count():,} parameters"),
-        ("training", _how_trained(run, material.config)),
+        ("training", _how_trained(run, material.training)),
         ("seed", _text(run.get("seed"))),
         ("machine", _machine(run)),
         ("versions", _versions(run)),
@@ -36,7 +37,7 @@ def result(material: Material) -> Section:
         )
     renamed = [
         f"{shown} is {name}"
-        for shown, name in zip(material.names, material.dataset.classes, strict=True)
+        for shown, name in zip(material.names, material.dataset.class_names, strict=True)
         if shown.startswith("class ") and shown != name
     ]
     if renamed:
@@ -50,9 +51,7 @@ def _text(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _how_trained(run: dict[str, Any], config: dict[str, Any]) -> str:
-    options = config.get("training")
-    options = options if isinstance(options, dict) else {}
+def _how_trained(run: dict[str, Any], options: Mapping[str, Any]) -> str:
     parts = []
     if isinstance(run.get("steps"), int):
         parts.append(f"{run['steps']:,} steps")

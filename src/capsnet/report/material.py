@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from capsnet.data.dataset import Batch, Dataset, Source
 from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
-from capsnet.models.capsnet import CapsNet
+from capsnet.models.protocols import Decodes, Traceable, decodes
 from capsnet.report.style import drawable
 from capsnet.training.run import Run
 
@@ -31,7 +32,8 @@ class Material:
     """Everything the figures draw from."""
 
     folder: Path
-    config: dict[str, Any]
+    training: Mapping[str, Any]
+    """How it was trained, as config.json says."""
     result: dict[str, Any]
     metrics: list[dict[str, Any]]
     dataset: Dataset
@@ -48,17 +50,17 @@ class Material:
             CapsnetError: no run, an unfinished one, or a model that does not fit the data set.
         """
         run = Run.reopen(folder)
-        config, result = run.description(), run.result()
+        training, result = run.saved().training, run.result()
         if result is None:
             raise CapsnetError(
                 f"{folder} is not finished: it has no result.json; continue it with: "
                 f"capsnet train --resume {folder}"
             )
-        takes = (model.config.classes, tuple(model.config.image_shape))
-        if takes != (len(dataset.classes), tuple(dataset.image_shape)):
+        takes = (model.config.num_classes, tuple(model.config.image_shape))
+        if takes != (len(dataset.class_names), tuple(dataset.image_shape)):
             raise CapsnetError(
                 f"{folder}: the model knows {takes[0]} classes in images of {takes[1]}, and {dataset.name} has "
-                f"{len(dataset.classes)} in {tuple(dataset.image_shape)}; use the data it was trained on"
+                f"{len(dataset.class_names)} in {tuple(dataset.image_shape)}; use the data it was trained on"
             )
         test = dataset.test.to(next(model.parameters()).device)
         measured = evaluate(model, test) if evaluation is None else evaluation
@@ -67,22 +69,22 @@ class Material:
                 f"{folder}: the evaluation has {measured.n} examples and {dataset.name}'s test set {len(test)}; "
                 "evaluate the model on that test set"
             )
-        return cls(folder, config, result, run.metrics(), dataset, model, measured, test)
+        return cls(folder, training, result, run.metrics(), dataset, model, measured, test)
 
     @property
-    def capsnet(self) -> CapsNet | None:
-        """The model, if it has capsules."""
-        return self.model if isinstance(self.model, CapsNet) else None
+    def traceable(self) -> Traceable | None:
+        """The model, if its routing can be traced."""
+        return self.model if isinstance(self.model, Traceable) else None
 
     @property
-    def drawing(self) -> CapsNet | None:
-        """The model, if its capsules can be drawn."""
-        return self.model if isinstance(self.model, CapsNet) and self.model.decoder is not None else None
+    def decoding(self) -> Decodes | None:
+        """The model, if it has a decoder."""
+        return self.model if decodes(self.model) else None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Class names as figures show them."""
-        return drawable(self.dataset.classes)
+        return drawable(self.dataset.class_names)
 
     @cached_property
     def is_light_on_dark(self) -> bool:
@@ -156,5 +158,5 @@ class Material:
     def several(self, count: int) -> list[int]:
         """The first test examples: as many as asked for and as routing can be traced for at once."""
         config = self.model.config
-        votes = config.in_caps * config.classes * config.class_dim
+        votes = config.in_caps * config.num_classes * config.class_dim
         return list(range(min(count, len(self.test), max(1, MAX_VOTES // votes))))

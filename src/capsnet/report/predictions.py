@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from capsnet.explain.segment import Segmentation, segment
-from capsnet.models.capsnet import CapsNet
+from capsnet.models.protocols import Decodes
 from capsnet.report.material import Material
 from capsnet.report.style import (
     BLUE,
@@ -118,7 +118,7 @@ def commonest(material: Material, matrix: NDArray[np.int64], count: int = 8) -> 
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
     pairs = [divmod(int(place), len(matrix)) for place in order if mistakes.flat[place]]
-    names = material.dataset.classes
+    names = material.dataset.class_names
     return [(names[true], names[said], str(mistakes[true, said])) for true, said in pairs]
 
 
@@ -128,7 +128,7 @@ def examples(material: Material, chosen: list[int], name: str) -> Picture:
     inputs = material.pictures(batch)
     wrong = bool(material.evaluation.wrong[chosen].any())
     rows: list[tuple[str, list[NDArray[Any]]]] = [("input", [pixels(image) for image in inputs])]
-    if (model := material.drawing) is not None:
+    if (model := material.decoding) is not None:
         rows += _drawn(model, batch.images, batch.labels, batch.originals, wrong)
     across = columns(material)
     aspect = material.dataset.image_shape[1] / material.dataset.image_shape[2]
@@ -165,7 +165,7 @@ def _verdict(material: Material, index: int, wrong: bool) -> str:
 
 
 def _drawn(
-    model: CapsNet, images: Tensor, labels: Tensor, originals: Tensor, wrong: bool
+    model: Decodes, images: Tensor, labels: Tensor, originals: Tensor, wrong: bool
 ) -> list[tuple[str, list[NDArray[Any]]]]:
     count = labels.shape[1]
     answer = segment(model, images, count)
@@ -173,7 +173,7 @@ def _drawn(
         drawn = [pixels(image) for image in answer.drawings[:, 0]]
         if not wrong:
             return [("drawn", drawn)]
-        truth = model.decode(model(images), labels[:, 0])
+        truth = model.decode(model.class_poses(images), labels[:, 0])
         return [("drawn as\nthe truth", [pixels(image) for image in truth]), ("drawn as\nthe answer", drawn)]
     order = _as_labelled(answer, labels)
     drawings = torch.stack([part[row] for part, row in zip(answer.drawings, order, strict=True)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capsnet.explain.segment import segmentation_quality
-from capsnet.models.capsnet import CapsNet
+from capsnet.models.protocols import Decodes, Traceable
 from capsnet.report import capsules, curves, predictions
 from capsnet.report.facts import result
 from capsnet.report.material import Material
@@ -20,9 +20,9 @@ NO_DECODER = (
 def sections(material: Material) -> list[Section]:
     """All that can be told of this run, in order."""
     told = [result(material), training(material), mistakes(material), examples(material)]
-    if (model := material.capsnet) is not None:
+    if (model := material.traceable) is not None:
         told.append(lengths(material))
-        if material.drawing is not None:
+        if material.decoding is not None:
             told.append(dimensions(material, model))
         told.append(routing(material, model))
     return told
@@ -39,7 +39,7 @@ def training(material: Material) -> Section:
             "The network is shown images and changes its weights so that the loss falls. The margin part asks "
             "the right class's capsule to be long and all others short; the reconstruction part asks the capsule "
             "to know enough to draw the image again."
-            if material.drawing is not None
+            if material.decoding is not None
             else "The network is shown images and changes its weights so that the loss falls."
         ],
         pictures,
@@ -66,7 +66,7 @@ def examples(material: Material) -> Section:
     count = predictions.columns(material)
     right, wrong = material.right(count), material.wrong(count)
     text = []
-    if material.drawing is not None:
+    if material.decoding is not None:
         whose = "the winning capsule" if material.present == 1 else "each of the winning capsules"
         text.append(
             f"Below each input is what the network draws from {whose} alone: "
@@ -74,8 +74,8 @@ def examples(material: Material) -> Section:
             "the more of it these numbers keep, the closer the drawing comes to the input."
         )
         if material.present > 1 and not material.test.draws:
-            text.append(_overlap(material, material.drawing))
-    elif material.capsnet is not None:
+            text.append(_overlap(material, material.decoding))
+    elif material.traceable is not None:
         text.append(NO_DECODER)
     else:
         text.append("Test images with the model's answers. This architecture has no capsules to look into.")
@@ -95,7 +95,7 @@ def examples(material: Material) -> Section:
     return Section("Right and wrong", text, pictures)
 
 
-def _overlap(material: Material, model: CapsNet) -> str:
+def _overlap(material: Material, model: Decodes) -> str:
     quality = segmentation_quality(model, material.test, PAIRS)
     found = f"{quality.iou_of_found:.2f} for the {quality.found:.1%} of digits that were found; "
     return (
@@ -122,7 +122,7 @@ def lengths(material: Material) -> Section:
     )
 
 
-def dimensions(material: Material, model: CapsNet) -> Section:
+def dimensions(material: Material, model: Traceable) -> Section:
     """Sheets."""
     some = len(material.classes_shown) < len(material.names)
     words = (
@@ -143,9 +143,9 @@ def dimensions(material: Material, model: CapsNet) -> Section:
     )
 
 
-def routing(material: Material, model: CapsNet) -> Section:
+def routing(material: Material, model: Traceable) -> Section:
     """Couplings."""
-    iterations = model.config.iterations
+    iterations = model.config.routing_iterations
     text = [
         "Every primary capsule sees a small part of the image and votes for the pose of every class. Votes that "
         "agree strengthen each other: in each iteration a capsule's coupling moves towards the class whose "

@@ -171,7 +171,7 @@ def _train(
             **evaluation.summary(),
             "data": dataset.name,
             "provenance": dataset.provenance,
-            "classes": list(dataset.classes),
+            "class_names": list(dataset.class_names),
             "architecture": model.architecture,
             "parameters": model.parameter_count(),
             "seed": config.seed,

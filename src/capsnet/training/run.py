@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -34,8 +34,10 @@ from capsnet._support.files import (
     write_json,
     write_text,
 )
+from capsnet._support.validation import parse_config
 from capsnet._support.weights import save_weights
-from capsnet.models.base import Classifier, parse_config, read_model_config
+from capsnet.models.base import Classifier
+from capsnet.models.saved import SavedModel
 from capsnet.training.checkpoint import State, load_state, remove_states, save_state
 from capsnet.training.config import TrainConfig
 
@@ -60,8 +62,6 @@ class Run(AbstractContextManager["Run"]):
         folder: Path,
         model: Classifier,
         config: TrainConfig,
-        classes: Sequence[str] | None = None,
-        standardize: bool = False,
     ) -> Self:
         """Start a run in a new or empty folder.
 
@@ -69,8 +69,6 @@ class Run(AbstractContextManager["Run"]):
             folder: made if it is not there.
             model: what is trained.
             config: how.
-            classes: the classes' names, for whoever uses the model later.
-            standardize: whether the data set standardises its images; whoever uses the model later has to.
 
         Raises:
             CapsnetError: the folder holds something already, or cannot be written.
@@ -85,10 +83,6 @@ class Run(AbstractContextManager["Run"]):
             run._lock.release()
             run._refuse_to_start()
         about = {**model.describe(), "training": asdict(config)}
-        if classes is not None:
-            about["classes"] = list(classes)
-        if standardize:
-            about["standardize"] = True
         write_json(folder / "environment.json", environment())
         write_json(folder / "config.json", about)  # last: from here on it is a run, and can be resumed
         return run
@@ -149,20 +143,23 @@ class Run(AbstractContextManager["Run"]):
 
     # What was asked
 
-    def description(self) -> dict[str, Any]:
-        """config.json, its form checked."""
-        return read_model_config(self.folder)
+    def saved(self) -> SavedModel:
+        """Return what config.json says of the model and its training."""
+        return SavedModel.open(self.folder)
 
     def training(self) -> TrainConfig:
-        """How the run is trained."""
-        values = self.description().get("training")
-        if not isinstance(values, dict):
-            raise CapsnetError(f"{self.folder} holds a saved model and no run: config.json has no training")
-        return parse_config(TrainConfig, values, self.folder / "config.json")
+        """Return how the run is trained."""
+        saved = self.saved()
+        if not saved.training:
+            raise CapsnetError(
+                f"{self.folder} holds a saved model, not a run: config.json has no training section"
+            )
+        return parse_config(TrainConfig, dict(saved.training), saved.path)
 
     def change_training(self, config: TrainConfig) -> None:
-        """Write down that the rest of the run is trained in another way."""
-        write_json(self.folder / "config.json", {**self.description(), "training": asdict(config)})
+        """Record that the rest of the run is trained with other options."""
+        path = self.folder / "config.json"
+        write_json(path, {**read_json(path), "training": asdict(config)})
 
     # How it went
 

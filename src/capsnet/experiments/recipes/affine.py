@@ -37,7 +37,11 @@ def variants(scale: Scale) -> Sequence[Variant]:
     return (
         Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan, stop=stop),
         Variant(
-            "r1", "the same without routing", capsnet(scale, image_shape=SHAPE, iterations=1), plan, stop=stop
+            "r1",
+            "the same without routing",
+            capsnet(scale, image_shape=SHAPE, routing_iterations=1),
+            plan,
+            stop=stop,
         ),
         *controls(like, plan, stop=stop),
     )

@@ -44,7 +44,7 @@ def measure(trained: Trained) -> Findings:
     """The test error, and how many different examples of each class were seen."""
     plan, count = trained.variant.training, trained.variant.per_class or ALL
     assert plan.steps is not None
-    seen = min(count, plan.steps * plan.batch_size / len(trained.dataset.classes))
+    seen = min(count, plan.steps * plan.batch_size / len(trained.dataset.class_names))
     return Findings({"test": trained.evaluation}, {"per class": float(seen)})
 
 

@@ -21,7 +21,7 @@ from capsnet.experiments.statistics import Z
 from capsnet.explain import MEASURES, OFFSETS, class_pose, correlations, dimension_effects, dimension_sheet
 from capsnet.explain import measure as measure_digits
 from capsnet.explain.perturb import CLEAR_CORRELATION
-from capsnet.models import CapsNet
+from capsnet.models.protocols import Decodes, HasPoses, decodes
 from capsnet.report.style import DIVERGING, Picture, bare, mosaic, new_figure, plain, png, text_font
 
 #: Examples of each class that a number is turned in, to give it a meaning.
@@ -48,7 +48,7 @@ def measure(trained: Trained) -> Findings:
     count = trained.few(2_000, 10_000)
     images, labels = test.images[:count].float() / 255, test.labels[:count]
     images, labels = images.to(trained.device), labels.to(trained.device)
-    features = class_pose(model) if isinstance(model, CapsNet) else last_layer(model)  # type: ignore[arg-type]
+    features = class_pose(model) if isinstance(model, HasPoses) else last_layer(model)
     values = features(images, labels)
     reading = readings(values, images, labels)
     halves = np.array([readings(values, images, labels, half) for half in (0, 1)])
@@ -60,7 +60,7 @@ def measure(trained: Trained) -> Findings:
         "halves": halves.astype(np.float32),
         "digits": torch.bincount(labels).cpu().numpy().astype(np.int32),
     }
-    if isinstance(model, CapsNet) and model.decoder is not None:
+    if decodes(model):
         turned = 2 if trained.scale == "smoke" else TURNED
         effects, named = meanings(model, images, labels, turned)
         arrays["turned"] = effects
@@ -100,17 +100,17 @@ def readings(
 
 
 def meanings(
-    model: CapsNet, images: Float[Tensor, "n channels height width"], labels: Tensor, examples: int
+    model: Decodes, images: Float[Tensor, "n channels height width"], labels: Tensor, examples: int
 ) -> tuple[NDArray[np.float32], float]:
     """What turning each number does to the drawing of so many examples of each class, (classes, dim, measures) as
     correlations; and how many of a capsule's numbers have a clear meaning, mean over the classes."""
     effects, named = [], []
-    for number in range(model.config.classes):
+    for number in range(model.config.num_classes):
         some = images[labels == number][:examples]
         if len(some) < 2:
             continue
         with torch.no_grad():
-            capsules = model(some)
+            capsules = model.class_poses(some)
         found = dimension_effects(model, capsules, torch.full((len(some),), number))
         effects.append(found.correlation)
         named.append(sum(meaning is not None for meaning in found.meanings()))
@@ -119,17 +119,17 @@ def meanings(
 
 @torch.no_grad()
 def sheets(
-    model: CapsNet, images: Float[Tensor, "n channels height width"], labels: Tensor
+    model: Decodes, images: Float[Tensor, "n channels height width"], labels: Tensor
 ) -> NDArray[np.uint8]:
     """The first digit of each class, each number turned: (classes, dim, offsets, height, width), 8 bits.
 
     Black for a class without digits.
     """
-    shape = (model.config.classes, model.config.class_dim, len(OFFSETS), *images.shape[2:])
+    shape = (model.config.num_classes, model.config.class_dim, len(OFFSETS), *images.shape[2:])
     drawn = torch.zeros(shape, device=images.device)
     for number in set(labels.tolist()):
         first = images[labels == number][:1]
-        drawn[number] = dimension_sheet(model, model(first)[0], number)[:, :, 0]
+        drawn[number] = dimension_sheet(model, model.class_poses(first)[0], number)[:, :, 0]
     result: NDArray[np.uint8] = (drawn * 255).round().byte().cpu().numpy()
     return result
 

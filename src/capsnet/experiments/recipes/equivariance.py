@@ -18,7 +18,8 @@ from capsnet.experiments.scales import NARROW, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
 from capsnet.explain import TRANSFORMS, class_pose, fit_equivariance
 from capsnet.explain.equivariance import Features
-from capsnet.models import CNN, CapsNet
+from capsnet.models import Classifier
+from capsnet.models.protocols import HasFeatures, HasPoses
 from capsnet.report.style import BLUE, FAINT, ORANGE, Picture, new_figure, plain, png, text_font
 
 #: T′ sees as many directions of every model's features as a class capsule has numbers.
@@ -31,13 +32,14 @@ def variants(scale: Scale) -> Sequence[Variant]:
     return (
         Variant("r3-reconstruction", "CapsNet, with reconstruction", capsnet(scale), plan),
         Variant("r3-no-reconstruction", "CapsNet, no reconstruction", capsnet(scale, decoder=None), plan),
-        Variant("r1-reconstruction", "CapsNet without routing", capsnet(scale, iterations=1), plan),
+        Variant("r1-reconstruction", "CapsNet without routing", capsnet(scale, routing_iterations=1), plan),
         *controls(capsnet(scale), plan),
     )
 
 
-def last_layer(model: CNN, batch_size: int = 250) -> Features:
-    """Φ of a CNN: its last hidden layer, whatever the class."""
+def last_layer(model: Classifier, batch_size: int = 250) -> Features:
+    """Return Φ of a network without capsules: its last hidden layer, whatever the class."""
+    assert isinstance(model, HasFeatures)
 
     @torch.no_grad()
     def features(images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG001
@@ -63,7 +65,7 @@ def measure(trained: Trained) -> Findings:
     images, labels = images.to(trained.device), labels.to(trained.device)
     judged = every_second(labels)
     fit, held_out = ((images[some], labels[some]) for some in (~judged, judged))
-    features = class_pose(model) if isinstance(model, CapsNet) else last_layer(model)  # type: ignore[arg-type]
+    features = class_pose(model) if isinstance(model, HasPoses) else last_layer(model)
     metrics: dict[str, float | None] = {}
     for name, transform in TRANSFORMS.items():
         found = fit_equivariance(features, transform, fit, held_out, components=COMPONENTS)

@@ -27,7 +27,7 @@ from capsnet.experiments.scales import (
 )
 from capsnet.explain import segmentation_quality
 from capsnet.inference.evaluation import Evaluation
-from capsnet.models import CapsNet
+from capsnet.models.protocols import decodes
 from capsnet.report.style import Picture
 
 STEPS = Steps(quick=1200, full=300_000, quick_batch=64)
@@ -42,7 +42,9 @@ def variants(scale: Scale) -> Sequence[Variant]:
     like = capsnet(scale, image_shape=SHAPE)
     return (
         Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan),
-        Variant("r1", "the same without routing", capsnet(scale, image_shape=SHAPE, iterations=1), plan),
+        Variant(
+            "r1", "the same without routing", capsnet(scale, image_shape=SHAPE, routing_iterations=1), plan
+        ),
         Variant(
             "official-r3",
             "as r3 in the reading of the authors' code",
@@ -85,7 +87,7 @@ def measure(trained: Trained) -> Findings:
         "overlap": float(overlaps.mean()),
     }
     arrays = {"overlap": errors_by_overlap(trained.evaluation, overlaps)}
-    if isinstance(trained.model, CapsNet):
+    if decodes(trained.model):
         quality = segmentation_quality(trained.model, test, examples=len(test))
         metrics |= {
             "IoU": quality.iou,

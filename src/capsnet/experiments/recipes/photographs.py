@@ -20,14 +20,14 @@ def cifar10_variants(scale: Scale) -> Sequence[Variant]:
     """CapsNet with a none-of-the-above logit and twice the capsule types, without it, and the controls."""
     plan = training(scale, "cifar10", CIFAR10_STEPS)
     options = {"image_shape": (3, 24, 24), "primary_types": 2 * SIZES[scale].primary_types}
-    like = capsnet(scale, leaky=True, **options)
+    like = capsnet(scale, routing_leaky=True, **options)
     return (
         Variant("leaky-r3", "CapsNet, leaky routing, 3 iterations, with reconstruction", like, plan),
         Variant("r3", "the same, every child must choose a parent", capsnet(scale, **options), plan),
         Variant(
             "leaky-r1",
             "as leaky-r3 without routing",
-            capsnet(scale, leaky=True, iterations=1, **options),
+            capsnet(scale, routing_leaky=True, routing_iterations=1, **options),
             plan,
         ),
         *controls(like, plan),
@@ -43,7 +43,7 @@ def svhn_variants(scale: Scale) -> Sequence[Variant]:
     like = capsnet(scale, **sizes)
     return (
         Variant("r3", "CapsNet, 6-D primary and 8-D class capsules, with reconstruction", like, plan),
-        Variant("r1", "the same without routing", capsnet(scale, iterations=1, **sizes), plan),
+        Variant("r1", "the same without routing", capsnet(scale, routing_iterations=1, **sizes), plan),
         *controls(like, plan),
     )
 

@@ -19,7 +19,7 @@ from capsnet.experiments.record import Findings, Record
 from capsnet.experiments.scales import NARROW, capsnet, training
 from capsnet.experiments.statistics import estimate, t_interval
 from capsnet.explain import coupling_entropy, dead_share, logit_changes
-from capsnet.models import CapsNet
+from capsnet.models.protocols import Traceable
 from capsnet.report.style import Picture
 
 ITERATIONS = (1, 2, 3, 4, 5)
@@ -33,12 +33,17 @@ def variants(scale: Scale) -> Sequence[Variant]:
     """The networks of `table1` with r = 1 … 5."""
     plan = training(scale, "mnist", STEPS)
     return tuple(
-        Variant(f"r{r}", f"CapsNet, {r} routing iteration{'s' * (r > 1)}", capsnet(scale, iterations=r), plan)
+        Variant(
+            f"r{r}",
+            f"CapsNet, {r} routing iteration{'s' * (r > 1)}",
+            capsnet(scale, routing_iterations=r),
+            plan,
+        )
         for r in ITERATIONS
     )
 
 
-def routing_statistics(model: CapsNet, source: Source, count: int, batch_size: int = 50) -> Findings:
+def routing_statistics(model: Traceable, source: Source, count: int, batch_size: int = 50) -> Findings:
     """How much the logits change per iteration, how spread the couplings are, how many capsules are dead."""
     device = next(model.parameters()).device
     changes, entropies, primary, classes = [], [], [], []
@@ -61,7 +66,7 @@ def routing_statistics(model: CapsNet, source: Source, count: int, batch_size: i
 
 def measure(trained: Trained) -> Findings:
     """Test error, training loss, and what the routing does on test digits."""
-    assert isinstance(trained.model, CapsNet)
+    assert isinstance(trained.model, Traceable)
     found = routing_statistics(trained.model, trained.dataset.test, trained.few(1_000, 2_000))
     losses = [line for line in trained.run.metrics() if "loss" in line][-LAST_LINES:]
     metrics = dict(found.metrics)
@@ -106,7 +111,7 @@ def figures(records: Sequence[Record]) -> list[Picture]:
         ("train margin", "margin loss in training, × 1000", 1000),
         ("entropy", "entropy of the couplings, share of the largest", 1),
     ):
-        found = [(runs[0].model["iterations"], estimate(runs, key)) for runs in groups.values()]
+        found = [(runs[0].model["routing_iterations"], estimate(runs, key)) for runs in groups.values()]
         points = sorted((r, factor * value.mean) for r, value in found if value is not None)
         panels[f"{title} | routing iterations r"] = {"r": ([r for r, _ in points], [y for _, y in points])}
     return [

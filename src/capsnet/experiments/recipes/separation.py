@@ -14,7 +14,7 @@ from capsnet.data.dataset import Source
 from capsnet.experiments.record import Record
 from capsnet.explain.segment import Segmentation
 from capsnet.inference.evaluation import Evaluation
-from capsnet.models import CapsNet
+from capsnet.models.protocols import Decodes
 from capsnet.report.style import Picture, bare, new_figure, png
 
 #: Columns of the figure: pairs answered right, and pairs answered wrong.
@@ -24,7 +24,7 @@ FIRST, SECOND = np.array([1.0, 0.25, 0.2]), np.array([0.2, 0.85, 0.35])
 
 
 @torch.no_grad()
-def separated(model: CapsNet, test: Source, evaluation: Evaluation) -> dict[str, NDArray[Any]]:
+def separated(model: Decodes, test: Source, evaluation: Evaluation) -> dict[str, NDArray[Any]]:
     """The first pairs answered right and wrong, with drawings, as 8-bit arrays.
 
     Returns:
@@ -36,9 +36,9 @@ def separated(model: CapsNet, test: Source, evaluation: Evaluation) -> dict[str,
     chosen = torch.cat([(~wrong).nonzero()[:RIGHT, 0], wrong.nonzero()[:WRONG, 0]])
     device = next(model.parameters()).device
     batch = test.to(device).batch(chosen.to(device))
-    capsules = model(batch.images)
+    capsules = model.class_poses(batch.images)
     answers = evaluation.predictions[chosen].to(device)
-    neither = torch.ones(len(chosen), model.config.classes, device=device)
+    neither = torch.ones(len(chosen), model.config.num_classes, device=device)
     neither.scatter_(1, torch.cat((answers, batch.labels), dim=1), 0)
     absent = neither.argmax(dim=1)
     return {
@@ -130,7 +130,7 @@ def shared_out(image: NDArray[np.uint8], pair: NDArray[np.uint8]) -> NDArray[np.
 
 
 def _each(
-    model: CapsNet, capsules: Float[Tensor, "n classes dim"], classes: Int[Tensor, "n count"]
+    model: Decodes, capsules: Float[Tensor, "n classes dim"], classes: Int[Tensor, "n count"]
 ) -> Float[Tensor, "n count height width"]:
     return torch.stack([model.decode(capsules, column)[:, 0] for column in classes.T], dim=1)
 

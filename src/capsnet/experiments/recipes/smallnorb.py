@@ -14,10 +14,10 @@ STEPS = Steps(quick=700, full=50_000)
 def variants(scale: Scale) -> Sequence[Variant]:
     """CapsNet with and without routing, and the controls."""
     plan = training(scale, "smallnorb", STEPS)
-    shape = {"image_shape": (2, 32, 32), "classes": 5}
+    shape = {"image_shape": (2, 32, 32), "num_classes": 5}
     return (
         Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", capsnet(scale, **shape), plan),
-        Variant("r1", "the same without routing", capsnet(scale, iterations=1, **shape), plan),
+        Variant("r1", "the same without routing", capsnet(scale, routing_iterations=1, **shape), plan),
         *controls(capsnet(scale, **shape), plan),
     )
 

@@ -18,7 +18,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
         Variant(
             f"r{r}-{'' if reconstruction else 'no-'}reconstruction",
             f"CapsNet, {r} routing iteration{'s' * (r > 1)}, {'with' if reconstruction else 'no'} reconstruction",
-            capsnet(scale, iterations=r, **({} if reconstruction else {"decoder": None})),
+            capsnet(scale, routing_iterations=r, **({} if reconstruction else {"decoder": None})),
             plan,
         )
         for r, reconstruction in ((3, True), (3, False), (1, True), (1, False))
@@ -27,7 +27,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
         Variant(
             f"official-r{r}",
             f"the same as r{r}-reconstruction in the reading of the authors' code",
-            capsnet(scale, iterations=r, official=True),
+            capsnet(scale, routing_iterations=r, official=True),
             plan,
         )
         for r in (3, 1)

@@ -38,10 +38,10 @@ def variants_on(data: str, channels: int, scale: Scale) -> Sequence[Variant]:
     found = []
     for axis in AXES:
         plan = training(scale, f"{data}-{axis}", STEPS, schedule="constant", learning_rate=0.001)
-        like, stop = capsnet(scale, image_shape=(channels, CROP, CROP), classes=5), STOPS[scale]
+        like, stop = capsnet(scale, image_shape=(channels, CROP, CROP), num_classes=5), STOPS[scale]
         models = (
             Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan, stop=stop),
-            Variant("r1", "the same without routing", replace(like, iterations=1), plan, stop=stop),
+            Variant("r1", "the same without routing", replace(like, routing_iterations=1), plan, stop=stop),
             *controls(like, plan, stop=stop),
         )
         found += [

@@ -1,0 +1,128 @@
+"""Configurations: frozen dataclasses whose values are checked when they are built, by pydantic."""
+
+from __future__ import annotations
+
+import json
+from functools import cache, wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from capsnet._support.errors import CapsnetError, did_you_mean, shown
+
+C = TypeVar("C")
+
+#: No size and no number of parameters is larger: a larger one is a mistake or an attack.
+MAX_PARAMETERS = 2**31
+#: Items in a field of an untrusted file: each of a hundred thousand layers would take seconds to check.
+MAX_ITEMS = 100
+
+#: A width, a kernel, a stride: at least 1.
+Size = Annotated[int, Field(ge=1, le=MAX_PARAMETERS)]
+#: (channels, height, width).
+ImageShape = tuple[Size, Size, Size]
+#: Widths of some layers.
+Widths = Annotated[tuple[Size, ...], Field(max_length=MAX_ITEMS)]
+#: A finite weight of a loss.
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+#: pydantic's kind of error → what the value must be.
+_BOUNDS = {
+    "greater_than_equal": "at least {ge:,}",
+    "greater_than": "more than {gt:,}",
+    "less_than_equal": "at most {le:,}",
+    "less_than": "less than {lt:,}",
+    "finite_number": "finite",
+    "too_short": "of at least {min_length} item(s)",
+    "too_long": "of at most {max_length} item(s)",
+}
+
+
+@dataclass_transform(frozen_default=True)
+def configuration(cls: type[C]) -> type[C]:
+    """Make a frozen dataclass that checks its fields against their annotations (a decorator).
+
+    Numbers and lists of NumPy and PyTorch become Python numbers and tuples, so that JSON can hold them and reading
+    them back gives an equal configuration. Nothing else is converted: True is not a number, nor is "10", and 2.0 is
+    not an integer. `__post_init__` checks what concerns several fields.
+
+    The class raises `CapsnetError` in one line: `CapsNetConfig: class_dim is 0; it must be at least 1`.
+    """
+    made: Any = dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))(cls)
+    check = made.__init__
+
+    @wraps(check)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            check(self, *map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
+        except ValidationError as error:
+            raise _one_line(made, error) from error
+
+    made.__init__ = __init__
+    return made  # type: ignore[no-any-return]
+
+
+def parse_config(config_class: type[C], values: dict[str, Any], where: Path) -> C:
+    """Build a configuration from untrusted JSON values.
+
+    Raises:
+        CapsnetError: an unknown field, a wrong type, or a value out of bounds; names the file and the field.
+    """
+    for name, value in values.items():
+        if isinstance(value, list) and len(value) > MAX_ITEMS and name != "class_names":
+            raise CapsnetError(
+                f"{where}: {shown(name)[:100]} has {len(value):,} items; it may have at most {MAX_ITEMS}"
+            )
+    try:
+        config: C = _adapter(config_class).validate_json(json.dumps(values))  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise CapsnetError(f"{where}: {_one_line(config_class, error)}") from error
+    return config
+
+
+@cache
+def _adapter(config_class: type[Any]) -> Any:
+    return TypeAdapter(config_class)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a scalar of NumPy or PyTorch
+        return value.item()
+    return value
+
+
+def _one_line(kind: type[Any], error: ValidationError) -> CapsnetError:
+    """Return the first error as one line; a `CapsnetError` from `__post_init__` as it is."""
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, CapsnetError):
+        return cause
+    first_part, *rest = first["loc"]
+    if isinstance(first_part, int):  # an argument without a name
+        first_part = list(kind.__dataclass_fields__)[first_part]
+    place = shown(".".join(map(str, (first_part, *rest))))[:100]
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        fields = kind.__dataclass_fields__
+        return CapsnetError(f"{kind.__name__} has no field {place!r}{did_you_mean(place, fields)}")
+    if first["type"] in ("missing", "missing_argument"):
+        return CapsnetError(f"{kind.__name__}: {place} is missing")
+    bound = _BOUNDS.get(first["type"])
+    must = (
+        f"it must be {bound.format(**first.get('ctx', {}))}"
+        if bound
+        else shown(first["msg"]).replace("Input should", "it should")
+    )
+    return CapsnetError(f"{kind.__name__}: {place} is {_said(first['input'])}; {must}")
+
+
+def _said(value: Any) -> str:
+    """The value if it is short, else its type: an integer can have more digits than can be printed."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**12:
+        return "too large" if value > 0 else "too small"
+    if value is None or isinstance(value, str | bool | float | int):
+        return shown(repr(value))[:60]
+    return f"a value of type {type(value).__name__}"

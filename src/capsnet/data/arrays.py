@@ -1,0 +1,120 @@
+"""Images and labels from arrays → the tensors that `Examples` holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from capsnet._support.errors import CapsnetError
+
+
+def image_tensor(images: Any, name: str = "images") -> UInt8[Tensor, "examples channels height width"]:
+    """Convert images to bytes in PyTorch's axis order.
+
+    Args:
+        images: an array or tensor of shape (n, height, width), (n, height, width, channels) or
+            (n, channels, height, width); integers from 0 to 255, or floats from 0 to 1. The axis with 1 to 4 entries
+            is taken for the channels.
+        name: what to call them in messages.
+
+    Raises:
+        CapsnetError: another shape, type or range, or a value that is not finite.
+    """
+    array = _array(images, name)
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4 or 0 in array.shape:
+        raise CapsnetError(
+            f"{name} have shape {array.shape}; they must be (n, height, width) or (n, height, width, channels)"
+        )
+    if array.shape[1] > 4 >= array.shape[3]:
+        array = array.transpose(0, 3, 1, 2)
+    if not np.isfinite(array).all():
+        raise CapsnetError(f"{name} hold NaN or infinity; remove those images")
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f":
+        if low < 0 or high > 1:
+            raise CapsnetError(f"{name} are floats from {low:g} to {high:g}; scale them to 0 … 1")
+        array = np.rint(array * 255)
+    elif low < 0 or high > 255:
+        raise CapsnetError(f"{name} are integers from {low} to {high}; they must be 0 … 255")
+    return torch.from_numpy(np.ascontiguousarray(array.astype(np.uint8)))
+
+
+def label_tensor(
+    labels: Any, class_names: tuple[str, ...] | None, name: str = "labels"
+) -> tuple[Int[Tensor, " examples"], tuple[str, ...]]:
+    """Convert labels to class numbers.
+
+    Args:
+        labels: one number or name for each example.
+        class_names: in the order of the numbers; None: the sorted distinct labels.
+        name: what to call the labels in messages.
+
+    Returns:
+        The numbers, and the names of the classes.
+
+    Raises:
+        CapsnetError: not a flat list; a label that is not finite, or not in `class_names`; fewer than two classes.
+    """
+    array = _array(labels, name)
+    if array.ndim != 1:
+        raise CapsnetError(f"{name} have shape {array.shape}; they must be one for each image")
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
+        raise CapsnetError(f"{name} hold numbers that are not whole; give class numbers or names")
+    if array.dtype.kind in "fb":
+        array = array.astype(np.int64)
+    if class_names is not None and array.dtype.kind in "iu":  # numbers of the named classes
+        if len(array) and not (array.min() >= 0 and array.max() < len(class_names)):
+            raise CapsnetError(
+                f"{name} are numbers from {array.min()} to {array.max()}; "
+                f"with {len(class_names)} class_names they must be 0 … {len(class_names) - 1}"
+            )
+        numbers = array.astype(np.int64)
+    else:
+        known = class_names or tuple(str(value) for value in np.unique(array))
+        place = {value: number for number, value in enumerate(known)}
+        texts = [str(value) for value in array]
+        if unknown := sorted(set(texts) - place.keys()):
+            raise CapsnetError(f"{name}: {unknown[0]!r} is none of the classes {', '.join(known)}")
+        numbers, class_names = np.array([place[text] for text in texts], np.int64), known
+    if len(class_names) < 2:
+        raise CapsnetError(f"{name} have one class only, {class_names[0]!r}; a classifier needs at least 2")
+    return torch.from_numpy(numbers), class_names
+
+
+def held_out(labels: Int[Tensor, " examples"], share: float, seed: int) -> Bool[Tensor, " examples"]:
+    """Choose test examples at random, the same share of every class, at least one of each.
+
+    Raises:
+        CapsnetError: a share that is not between 0 and 1, or a class with one example only.
+    """
+    if not 0 < share < 1:
+        raise CapsnetError(f"test_share is {share}; it must be between 0 and 1")
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(seed)
+    for number in labels.unique().tolist():  # type: ignore[no-untyped-call]
+        where = (labels == number).nonzero()[:, 0]
+        if len(where) < 2:
+            raise CapsnetError(
+                f"class {number} has one example only; one to train on and one to test on are needed"
+            )
+        count = min(len(where) - 1, max(1, round(share * len(where))))
+        chosen[where[torch.randperm(len(where), generator=generator)[:count]]] = True
+    return chosen
+
+
+def _array(values: Any, name: str) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values)
+    if array.dtype.kind not in "iufbUS" and array.dtype != object:
+        raise CapsnetError(f"{name} are of type {array.dtype}; they must be numbers or text")
+    if array.dtype == object:
+        array = array.astype(str)
+    return array

@@ -1,0 +1,118 @@
+"""What the configuration of every model holds, and how large a model may be."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from capsnet._support.errors import CapsnetError
+from capsnet._support.validation import MAX_PARAMETERS, ImageShape, configuration
+
+if TYPE_CHECKING:
+    from capsnet.data.dataset import Dataset
+
+#: Numbers in the largest tensor on the way of one image: 1 GiB in float32.
+MAX_NUMBERS = 2**28
+
+
+@configuration
+class ClassifierConfig:
+    """Input and classes of a model. The configuration of an architecture inherits from this.
+
+    Raises:
+        CapsnetError: not one name for each class; a network too large to build; a wrong type or value.
+    """
+
+    image_shape: ImageShape = (1, 28, 28)
+    """(channels, height, width)."""
+    num_classes: Annotated[int, Field(ge=2, le=MAX_PARAMETERS)] = 10
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes, in order; None: their numbers."""
+    standardize: bool = False
+    """The model brings each image to mean 0 and standard deviation 1 first. Its input is in [0, 1] all the same."""
+
+    @classmethod
+    def for_dataset(cls, dataset: Dataset, **changes: Any) -> Self:
+        """Return the configuration for a data set: its image shape, classes and preparation.
+
+        Args:
+            dataset: is trained on.
+            changes: other fields.
+        """
+        return cls(**{**cls.fields_for(dataset), **changes})
+
+    @classmethod
+    def fields_for(cls, dataset: Dataset) -> dict[str, Any]:
+        """Return the fields that a data set determines."""
+        return {
+            "image_shape": tuple(dataset.image_shape),
+            "num_classes": len(dataset.class_names),
+            "class_names": tuple(dataset.class_names),
+            "standardize": dataset.standardize,
+        }
+
+    def build(self) -> Any:
+        """Return an untrained model of this configuration. Seed PyTorch first."""
+        raise NotImplementedError
+
+    def parameter_count(self) -> int:
+        """Return the number of trained numbers, counted without memory for them."""
+        return _sizes(self)[0]
+
+    def check(self) -> None:
+        """Refuse names that do not fit the classes, and a network too large to build; for `__post_init__`.
+
+        Raises:
+            CapsnetError: as above.
+        """
+        owner = type(self).__name__
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise CapsnetError(
+                f"{owner}: class_names has {len(self.class_names)} names; "
+                f"it must have one for each of {self.num_classes} classes"
+            )
+        parameters, largest = _sizes(self)
+        if parameters > MAX_PARAMETERS:
+            raise CapsnetError(
+                f"{owner}: this network would have {parameters:,} parameters; "
+                f"more than {MAX_PARAMETERS:,} is refused"
+            )
+        if largest > MAX_NUMBERS:
+            raise CapsnetError(
+                f"{owner}: one image would become a tensor of {largest:,} numbers on its way; "
+                f"more than {MAX_NUMBERS:,} is refused"
+            )
+
+
+@cache
+def _sizes(config: ClassifierConfig) -> tuple[int, int]:
+    """Parameters, and numbers in the largest tensor on the way of one image; from tensors without memory."""
+    try:
+        with torch.device("meta"):
+            model = config.build()
+            with torch.no_grad(), _LargestTensor() as seen:  # type: ignore[no-untyped-call]
+                model.scores(torch.empty(1, *config.image_shape))
+    except RuntimeError as error:  # more bytes than a 64-bit number can count
+        raise CapsnetError(f"{type(config).__name__}: this network is too large; make it smaller") from error
+    return model.parameter_count(), seen.numbers
+
+
+class _LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Note the size of the largest new tensor."""
+
+    numbers = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if not any(part.alias_info for part in function._schema.returns):  # a view takes no memory
+            sizes = (leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+            self.numbers = max(self.numbers, *sizes, 0)
+        return result

@@ -1,0 +1,148 @@
+"""Saved models: where they lie, and what their config.json says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from capsnet._support.errors import CapsnetError, did_you_mean, shown
+from capsnet._support.files import read_json
+from capsnet._support.validation import parse_config
+
+if TYPE_CHECKING:
+    from capsnet.models.config import ClassifierConfig
+
+C = TypeVar("C", bound="ClassifierConfig")
+
+#: Models that come with the package, by the name that `from_pretrained` takes.
+SHIPPED = Path(__file__).parents[1] / "pretrained"
+#: Fields of a model's configuration that were saved under another name once → their name today.
+RENAMED = {
+    "classes": "num_classes",
+    "iterations": "routing_iterations",
+    "bias": "routing_bias",
+    "leaky": "routing_leaky",
+    "gradient": "routing_gradient",
+}
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A folder with config.json and model.safetensors, read once. A finished run is one too."""
+
+    folder: Path
+    architecture: str
+    """Name of the architecture in `capsnet.models`."""
+    values: Mapping[str, Any]
+    """The model's configuration as JSON values, not yet checked."""
+    training: Mapping[str, Any]
+    """How it was trained; empty if config.json does not say."""
+
+    @classmethod
+    def open(cls, name: str | Path, **hub: Any) -> Self:
+        """Find a saved model and read its config.json.
+
+        Args:
+            name: a folder, a shipped model's name ("capsnet-mnist"), or "owner/name" on the Hugging Face Hub.
+            hub: for a download, as for `huggingface_hub.snapshot_download`: revision, token, cache_dir,
+                local_files_only.
+
+        Raises:
+            CapsnetError: no such model, or a config.json that does not describe one.
+        """
+        folder = find_pretrained(name, **hub)
+        found = read_json(folder / "config.json")
+        if (
+            not isinstance(found, dict)
+            or not isinstance(found.get("model"), dict)
+            or not isinstance(found.get("architecture"), str)
+        ):
+            raise CapsnetError(
+                f"{folder / 'config.json'} does not describe a capsnet model (it needs architecture and model)"
+            )
+        training = found.get("training")
+        return cls(
+            folder,
+            found["architecture"],
+            current_names(found),
+            training if isinstance(training, dict) else {},
+        )
+
+    @property
+    def path(self) -> Path:
+        """config.json."""
+        return self.folder / "config.json"
+
+    @property
+    def weights(self) -> Path:
+        """model.safetensors."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def data(self) -> str | None:
+        """Name of the data set it was trained on, if config.json says so."""
+        name = self.training.get("data")
+        return name if isinstance(name, str) else None
+
+    def config(self, kind: type[C]) -> C:
+        """Return the model's configuration, checked.
+
+        Raises:
+            CapsnetError: an unknown field, or a wrong type or value.
+        """
+        return parse_config(kind, dict(self.values), self.path)
+
+
+def current_names(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model's part of a config.json under today's names.
+
+    Before, some fields had other names, and the classes' names and `standardize` stood beside the model.
+    """
+    values = dict(description["model"])
+    if "num_classes" in values:
+        return values
+    values = {RENAMED.get(name, name): value for name, value in values.items()}
+    if description.get("classes") is not None:
+        names = description["classes"]
+        values["class_names"] = [str(name) for name in names] if isinstance(names, list) else names
+    if description.get("standardize") is True:
+        values["standardize"] = True
+    return values
+
+
+def find_pretrained(name: str | Path, **hub: Any) -> Path:
+    """Return the folder of a saved model: a path, a shipped model's name, or a download from the Hub.
+
+    Raises:
+        CapsnetError: there is no such model.
+    """
+    path = Path(name)
+    try:
+        if path.is_dir():
+            return path
+    except OSError as error:  # the name is longer than names may be
+        raise CapsnetError(f"no model at {shown(path)[:100]}…: {error.strerror}") from error
+    shipped = SHIPPED / str(name)
+    if len(path.parts) == 1 and shipped.is_dir():
+        return shipped
+    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(
+                snapshot_download(str(name), allow_patterns=["config.json", "model.safetensors"], **hub)
+            )
+        except Exception as error:
+            raise CapsnetError(
+                f"model {str(name)!r} is not a folder here and could not be fetched from the Hugging Face Hub "
+                f"({type(error).__name__}); check the name and the network"
+            ) from error
+    if path.is_file():
+        raise CapsnetError(f"{shown(path)} is a file; name the folder that it lies in: {shown(path.parent)}")
+    known = sorted(folder.name for folder in SHIPPED.glob("*/"))
+    raise CapsnetError(
+        f"no model at {shown(path)}: there is no such folder; models that come with capsnet: "
+        f"{', '.join(known) or 'none'}{did_you_mean(path.name, known)}"
+    )

@@ -1,0 +1,65 @@
+"""Training from Python: `capsnet.train(model, dataset, epochs=3)`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from capsnet._support.errors import CapsnetError
+from capsnet.data.dataset import Dataset
+from capsnet.inference.evaluation import Evaluation
+from capsnet.models.base import Classifier
+from capsnet.training.config import TrainConfig
+from capsnet.training.loop import Progress
+from capsnet.training.loop import train as train_run
+from capsnet.training.run import Run
+
+
+def train(
+    model: Classifier,
+    dataset: Dataset,
+    *,
+    out: Path | str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Train a model on a data set and measure it on the test set.
+
+    The model is trained in place and left in evaluation mode. The last step's model counts; nothing is chosen by the
+    test set.
+
+    Args:
+        model: untrained, or to be trained further.
+        dataset: `capsnet.load_dataset(name)` or `Dataset.from_arrays(images, labels)`.
+        out: a new folder for the run: weights, metrics, result; as `capsnet train --out`. None: nothing is kept.
+        device: "auto", "cpu", "cuda" or "mps".
+        progress: is called with metrics during the training.
+        options: fields of `TrainConfig`: epochs, steps, batch_size, learning_rate, schedule, shift, seed, …
+
+    Returns:
+        The error on the test set, with its interval.
+
+    Raises:
+        CapsnetError: options that make no sense; a model that does not fit the data set; a folder in use.
+        NotFinite: a loss or a gradient is NaN or infinite.
+
+    >>> model = capsnet.CapsNet()  # doctest: +SKIP
+    >>> capsnet.train(model, capsnet.load_dataset("mnist5k"), epochs=3)  # doctest: +SKIP
+    """
+    takes = (tuple(model.config.image_shape), model.config.num_classes)
+    has = (tuple(dataset.image_shape), len(dataset.class_names))
+    if takes != has:
+        raise CapsnetError(
+            f"the model takes images of {takes[0]} in {takes[1]} classes, and {dataset.name} has {has[0]} in {has[1]}; "
+            "build it with CapsNetConfig.for_dataset(dataset)"
+        )
+    config = TrainConfig(**{"data": dataset.name, "evaluate_every": 0, **options})
+    with ExitStack() as stack:
+        folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory())) / "run"
+        run = stack.enter_context(Run.create(folder, model, config))
+        evaluation = train_run(model, dataset, config, run, device=device, progress=progress)
+    model.eval()
+    return evaluation
