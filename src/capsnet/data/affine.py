@@ -16,6 +16,7 @@ from capsnet.data.augmentation import RandomPlacement, between
 from capsnet.data.dataset import Dataset, Examples, Source
 from capsnet.data.fixed_random import freeze, frozen_uniforms
 from capsnet.data.masks import boxes
+from capsnet.data.registry import register
 from capsnet.data.warping import affine_matrices, inverse, sample
 
 CANVAS = 40
@@ -141,6 +142,7 @@ def _anywhere(
     return middle + (uniforms - 0.5) * room
 
 
+@register("mnist40", "affnist-synth", "affnist")
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
     """`mnist40`, `affnist-synth`, `affnist`: all train on MNIST digits placed at random on 40×40.
 

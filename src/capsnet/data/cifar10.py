@@ -14,6 +14,7 @@ from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.augmentation import Brightness, CenterCrop, Compose, Contrast, Flip, RandomCrop
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.files import Download, locate, obtain
+from capsnet.data.registry import register
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIRECTORY = "cifar-10-batches-bin"
@@ -31,6 +32,7 @@ CROP = 24
 MAX_BYTES = 2**28
 
 
+@register("cifar10")
 def load(name: str = "cifar10", data_dir: Path | str | None = None, download: bool = True) -> Dataset:
     """CIFAR-10: random 24×24 crops, flips, brightness and contrast to train on, the centre to test on.
 

@@ -15,6 +15,7 @@ from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.files import Download, obtain
 from capsnet.data.idx import read_idx
+from capsnet.data.registry import register
 
 DIGITS = tuple("0123456789")
 GARMENTS = (
@@ -81,6 +82,7 @@ PUBLISHED: Mapping[str, Published] = {
 }
 
 
+@register("mnist5k", "mnist", "fashion-mnist")
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
     """`mnist5k`, `mnist` or `fashion-mnist`; see `load_mnist5k` and `load_idx`."""
     return load_mnist5k() if name == "mnist5k" else load_idx(name, data_dir, download)

@@ -14,6 +14,7 @@ from capsnet.data import digits
 from capsnet.data.augmentation import choose, windows
 from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.data.fixed_random import freeze
+from capsnet.data.registry import register
 
 CANVAS = 36
 TEST_PAIRS = 10_000
@@ -108,6 +109,7 @@ class Pairs:
 _NUMBERS = {"canvas", "shift", "draws"}
 
 
+@register("multimnist", "multimnist-shift6", "multimnist5k")
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
     """`multimnist` (shifts of up to 4 px, as the paper says) or `multimnist-shift6` (as its authors' code).
 

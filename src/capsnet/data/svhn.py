@@ -11,6 +11,7 @@ from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.files import Download, obtain
 from capsnet.data.mat import read_mat
+from capsnet.data.registry import register
 
 FILES = ("train_32x32.mat", "test_32x32.mat")
 DOWNLOAD = Download(
@@ -22,6 +23,7 @@ DOWNLOAD = Download(
 )
 
 
+@register("svhn")
 def load(name: str = "svhn", data_dir: Path | str | None = None, download: bool = True) -> Dataset:
     """SVHN: 73,257 digits to train on (as the paper; without the extra set) and 26,032 to test on.
 

@@ -10,6 +10,7 @@ import torch
 
 from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Dataset, Examples
+from capsnet.data.registry import register
 from capsnet.data.smallnorb import load_views
 from capsnet.data.toys.rendering import rendered_views
 from capsnet.data.views import CATEGORIES, CROP, Views
@@ -65,6 +66,14 @@ def views(name: str, data_dir: Path | str | None = None) -> tuple[Views, Views, 
     return rendered_views()
 
 
+@register(
+    "smallnorb",
+    "smallnorb-azimuth",
+    "smallnorb-elevation",
+    "objects3d",
+    "objects3d-azimuth",
+    "objects3d-elevation",
+)
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:  # noqa: ARG001
     """`smallnorb` or `objects3d`, whole, or (`-azimuth`, `-elevation`) tested on the new viewpoints only.
 

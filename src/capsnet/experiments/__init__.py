@@ -23,6 +23,7 @@ from capsnet.experiments.progress import Watch
 from capsnet.experiments.recipe import SCALES, Experiment, Scale
 from capsnet.experiments.recipes import EXPERIMENTS, find_experiment
 from capsnet.experiments.record import Record
+from capsnet.experiments.registry import register
 from capsnet.experiments.running import Options, run_experiment
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Record",
     "Scale",
     "find_experiment",
+    "register",
     "reproduce",
 ]
 

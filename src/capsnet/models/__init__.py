@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from capsnet._support.errors import CapsnetError
+from capsnet._support.validation import configuration
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNet, CapsNetConfig, CapsNetTrace
 from capsnet.models.cnn import CNN, CNNConfig
@@ -37,6 +38,7 @@ __all__ = [
     "ClassifierConfig",
     "SavedModel",
     "build_model",
+    "configuration",
     "load_model",
     "register",
 ]

@@ -69,7 +69,7 @@ class CapsNetConfig(ClassifierConfig):
                 f"{self.stem_kernel}×{self.stem_kernel} and a {self.primary_kernel}×{self.primary_kernel} "
                 f"convolution; it must be at least {smallest}×{smallest}, or the kernels smaller"
             )
-        self.check()
+        super().__post_init__()
 
     def build(self, *, backend: str = "auto") -> CapsNet:
         """Return an untrained CapsNet. Seed PyTorch first."""

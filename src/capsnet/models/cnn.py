@@ -87,7 +87,7 @@ class CNNConfig(ClassifierConfig):
                 f"CNNConfig: a {self.image_shape[1]}×{self.image_shape[2]} image is too small for these stages; "
                 "choose a larger one, smaller kernels or less pooling"
             )
-        self.check()
+        super().__post_init__()
 
     @classmethod
     def fields_for(cls, dataset: Dataset) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from capsnet._support.errors import CapsnetError
+from capsnet._support.errors import CapsnetError, shown
 from capsnet._support.validation import MAX_PARAMETERS, ImageShape, configuration
 
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ class ClassifierConfig:
         """Return the number of trained numbers, counted without memory for them."""
         return _sizes(self)[0]
 
-    def check(self) -> None:
-        """Refuse names that do not fit the classes, and a network too large to build; for `__post_init__`.
-
-        Raises:
-            CapsnetError: as above.
-        """
+    def __post_init__(self) -> None:
+        """Refuse names that do not fit the classes, and a network too large to build."""
         owner = type(self).__name__
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise CapsnetError(
@@ -93,14 +90,22 @@ class ClassifierConfig:
 @cache
 def _sizes(config: ClassifierConfig) -> tuple[int, int]:
     """Parameters, and numbers in the largest tensor on the way of one image; from tensors without memory."""
-    try:
-        with torch.device("meta"):
+    name = type(config).__name__
+    seen = _LargestTensor()  # type: ignore[no-untyped-call]
+    with torch.device("meta"):
+        try:
             model = config.build()
-            with torch.no_grad(), _LargestTensor() as seen:  # type: ignore[no-untyped-call]
+            with torch.no_grad(), suppress(NotImplementedError), seen:  # an operator without a meta form
                 model.scores(torch.empty(1, *config.image_shape))
-    except RuntimeError as error:  # more bytes than a 64-bit number can count
-        raise CapsnetError(f"{type(config).__name__}: this network is too large; make it smaller") from error
+        except NotImplementedError as error:
+            raise CapsnetError(f"{name} has no build(); write one that returns the model") from error
+        except RuntimeError as error:  # such as more bytes than a 64-bit number can count
+            raise CapsnetError(f"{name}: this network cannot be built: {_first_line(error)}") from error
     return model.parameter_count(), seen.numbers
+
+
+def _first_line(error: Exception) -> str:
+    return shown(str(error).partition("\n")[0])[:200]
 
 
 class _LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from capsnet._support.errors import CapsnetError, did_you_mean
+from collections.abc import Mapping
+
 from capsnet.experiments.recipe import Experiment
 from capsnet.experiments.recipes import (
     affine,
@@ -17,36 +18,26 @@ from capsnet.experiments.recipes import (
     table1,
     viewpoint,
 )
+from capsnet.experiments.registry import ByName, add, find_experiment
 
-#: Every experiment by name, in the order of the paper.
-EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment
-    for experiment in (
-        table1.EXPERIMENT,
-        multimnist.EXPERIMENT,
-        multimnist_long.EXPERIMENT,
-        affine.EXPERIMENT,
-        equivariance.EXPERIMENT,
-        data_efficiency.EXPERIMENT,
-        routing_iterations.EXPERIMENT,
-        dimensions.EXPERIMENT,
-        smallnorb.EXPERIMENT,
-        viewpoint.OBJECTS,
-        viewpoint.SMALLNORB,
-        photographs.CIFAR10,
-        photographs.SVHN,
-    )
-}
+__all__ = ["EXPERIMENTS", "find_experiment"]
 
+for _experiment in (
+    table1.EXPERIMENT,
+    multimnist.EXPERIMENT,
+    multimnist_long.EXPERIMENT,
+    affine.EXPERIMENT,
+    equivariance.EXPERIMENT,
+    data_efficiency.EXPERIMENT,
+    routing_iterations.EXPERIMENT,
+    dimensions.EXPERIMENT,
+    smallnorb.EXPERIMENT,
+    viewpoint.OBJECTS,
+    viewpoint.SMALLNORB,
+    photographs.CIFAR10,
+    photographs.SVHN,
+):
+    add(_experiment)
 
-def find_experiment(name: str) -> Experiment:
-    """An experiment by name.
-
-    Raises:
-        CapsnetError: there is none of that name.
-    """
-    if name not in EXPERIMENTS:
-        raise CapsnetError(
-            f"there is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}{did_you_mean(name, EXPERIMENTS)}"
-        )
-    return EXPERIMENTS[name]
+#: Every experiment by name, the paper's in its order.
+EXPERIMENTS: Mapping[str, Experiment] = ByName()
