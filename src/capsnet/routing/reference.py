@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet._support import dispatch
 from capsnet.functional import squash
 
 Gradient = Literal["all", "last"]
@@ -68,20 +69,24 @@ def route(
 def route_in_float32(
     u: Float[Tensor, "batch in_caps in_dim"],
     weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
-    iterations: int,
-    *,
     bias: Float[Tensor, "out_caps out_dim"] | None,
+    *,
+    iterations: int,
     leaky: bool,
     gradient: Gradient,
     steps: list[tuple[Tensor, Tensor, Tensor]] | None = None,
 ) -> Float[Tensor, "batch out_caps out_dim"]:
-    """`route` for any mix of floating dtypes: computed in float32 or better, returned in the common one."""
+    """`route` for any mix of floating dtypes: computed in float32 or better, returned in the common one.
+
+    Under autocast too.
+    """
     common = torch.promote_types(u.dtype, weight.dtype)
     dtype = torch.promote_types(common, torch.float32)
     bias = None if bias is None else bias.to(dtype)
-    v = route(
-        u.to(dtype), weight.to(dtype), iterations, bias=bias, leaky=leaky, gradient=gradient, steps=steps
-    )
+    with dispatch.without_autocast(u.device):
+        v = route(
+            u.to(dtype), weight.to(dtype), iterations, bias=bias, leaky=leaky, gradient=gradient, steps=steps
+        )
     return v.to(common)
 
 

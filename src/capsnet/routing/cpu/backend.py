@@ -19,7 +19,7 @@ from torch import Tensor
 
 from capsnet._support import threads
 from capsnet.routing import chunked
-from capsnet.routing.operators import Batched, Bias, Parents, Sums, Weight
+from capsnet.routing.backends import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
 #: Parts of the children that are summed on their own: work for 16 threads even for a single sample.
@@ -28,8 +28,6 @@ _PARTS = 16
 _SAMPLES = 256
 #: Multiplications, for all votes once, that are worth a task of their own: some 0.1 ms.
 _TASK = 2**21
-#: Votes of a sample that is alone are kept if there are at most so many: 1 MiB, in the second-level cache.
-_KEPT_VOTES = 2**18
 #: Samples that travel together, `capsnet.routing.cpu.simd.LANES`.
 _LANES = 16
 #: Everything the kernels write to: the program may have other defaults.
@@ -51,7 +49,7 @@ def is_available(u: Batched) -> bool:
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.operators`."""
+    """Parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
     if _is_for_chunked(u, weight):
         return chunked.forward(u, weight, bias, iterations, leaky)
     kernels = _kernels()
@@ -61,7 +59,7 @@ def forward(
     s_all = torch.empty((iterations, *v.shape), **_FLOATS)
     v_, s_ = v.numpy(), s_all.numpy()
     for group in _groups(len(u)):
-        passes = _passes(u_[group], _numpy(weight), leaky)
+        passes = _Passes(u_[group], _numpy(weight), leaky)
         V, work = _in_lanes(2, len(u_[group]), parents * dim)
         V[:] = 0
         for t in range(iterations):
@@ -81,7 +79,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, W and the bias; see `capsnet.routing.operators`, and `chunked.backward` for the order."""
+    """Gradients of u, W and the bias; see `capsnet.routing.backends`, and `chunked.backward` for the order."""
     if _is_for_chunked(u, weight):
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     kernels = _kernels()
@@ -91,7 +89,7 @@ def backward(
     du_, dw = du.numpy(), dweight.numpy().reshape(-1)
     dbias = torch.zeros(parents * dim, **_FLOATS)
     for group in _groups(len(u)):
-        passes = _passes(u_[group], _numpy(weight), leaky)
+        passes = _Passes(u_[group], _numpy(weight), leaky)
         size = len(u_[group]), parents * dim
         s, directions = _in_lanes(iterations, *size), _in_lanes(2 * iterations, *size)
         G, work = _in_lanes(2, *size)
@@ -110,7 +108,7 @@ def backward(
     return du.to(u.dtype), dweight.to(weight.dtype), db
 
 
-class _Blocks:
+class _Passes:
     """Passes over the children of some samples, sixteen of which travel together."""
 
     def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
@@ -122,9 +120,8 @@ class _Blocks:
 
     def sum(self, directions: Any, uniform: bool = False) -> Any:
         """See `capsnet.routing.cpu.kernels.sum_over_children`; the sums of each part."""
-        samples = len(self.u) if len(directions) == 1 else self._in_full_blocks()
         fixed = (self.u, self.w, *self.sizes, directions, uniform, self.leaky, self.bounds)
-        tasks = ((*fixed, *parts, self.sums) for parts in self._tasks(samples))
+        tasks = ((*fixed, *parts, self.sums) for parts in self._tasks())
         threads.for_each(_kernels().sum_over_children, tasks)
         return self.sums
 
@@ -133,71 +130,14 @@ class _Blocks:
     ) -> None:
         """See `capsnet.routing.cpu.kernels.input_gradients`."""
         fixed = (self.u, self.w, *self.sizes, directions, self.leaky, through_couplings, fresh)
-        tasks = (
-            (*fixed, self.bounds[lo], self.bounds[hi], du, dw)
-            for lo, hi in self._tasks(self._in_full_blocks())
-        )
+        tasks = ((*fixed, self.bounds[lo], self.bounds[hi], du, dw) for lo, hi in self._tasks())
         threads.for_each(_kernels().input_gradients, tasks)
 
-    def _in_full_blocks(self) -> int:
-        return -(-len(self.u) // _LANES) * _LANES
-
-    def _tasks(self, samples: int) -> list[tuple[int, int]]:
+    def _tasks(self) -> list[tuple[int, int]]:
         """First and last part of each task."""
-        tasks = min(_PARTS, max(1, samples * self.w.size // _TASK))
+        lanes = -(-len(self.u) // _LANES) * _LANES
+        tasks = min(_PARTS, max(1, lanes * self.w.size // _TASK))
         return list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
-
-
-class _Single(_Blocks):
-    """Passes over the children of a sample that is alone, whose votes are kept; see `capsnet.routing.cpu.single`.
-
-    Sums on one thread: waking another takes as long as half the work.
-    """
-
-    def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
-        super().__init__(u, weight, leaky)
-        self.children = np.ascontiguousarray(u[0])
-        self.votes = torch.empty((len(weight), weight[0, 0].size), **_FLOATS).numpy()
-        self.has_votes = False
-        self.sums[:] = 0  # the lanes of no sample
-
-    def sum(self, directions: Any, uniform: bool = False) -> Any:
-        """See `_Blocks`."""
-        if uniform:
-            _kernels().first_of_one(self.children, self.w, self.bounds, self.votes, self.sums)
-            self.has_votes = True
-        else:
-            self._vote()
-            _kernels().next_of_one(self.votes, directions, *self.sizes, self.leaky, self.bounds, self.sums)
-        return self.sums
-
-    def input_gradients(
-        self, directions: Any, through_couplings: bool, fresh: bool, du: Any, dw: Any
-    ) -> None:
-        """See `_Blocks`."""
-        self._vote()
-        fixed = (
-            self.children,
-            self.w,
-            self.votes,
-            *self.sizes,
-            directions,
-            self.leaky,
-            through_couplings,
-            fresh,
-        )
-        tasks = ((*fixed, self.bounds[lo], self.bounds[hi], du[0], dw) for lo, hi in self._tasks(_LANES))
-        threads.for_each(_kernels().gradients_of_one, tasks)
-
-    def _vote(self) -> None:
-        if not self.has_votes:
-            _kernels().votes_of_one(self.children, self.w, self.votes)
-            self.has_votes = True
-
-
-def _passes(u: Any, weight: Any, leaky: bool) -> _Blocks:
-    keeps_votes = len(u) == 1 and len(weight) * weight[0, 0].size <= _KEPT_VOTES
-    return (_Single if keeps_votes else _Blocks)(u, weight, leaky)
 
 
 @cache

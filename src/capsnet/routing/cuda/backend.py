@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capsnet.routing import chunked
-from capsnet.routing.operators import Batched, Bias, Parents, Sums, Weight
+from capsnet.routing.backends import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
 #: Beyond these a tile no longer fits a program's registers: the chunked backend, exact too, takes over.
@@ -79,7 +79,7 @@ def _is_installed() -> bool:
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.operators`."""
+    """Parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
     if not _fits(u, weight):
         return chunked.forward(u, weight, bias, iterations, leaky)
     from capsnet.routing.cuda import kernels
@@ -119,7 +119,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, weight and bias; see `capsnet.routing.operators`."""
+    """Gradients of u, weight and bias; see `capsnet.routing.backends`."""
     if not _fits(u, weight):
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     from capsnet.routing.cuda import kernels
