@@ -84,9 +84,10 @@ def find_routing(routing: str | Routing, **options: Any) -> Routing:
         return make(**options)
     missing = [method for method in _METHODS if not callable(getattr(routing, method, None))]
     if missing or isinstance(routing, type):
+        what = f"class {routing.__name__}" if isinstance(routing, type) else type(routing).__name__
         raise CapsnetError(
-            f"routing {routing!r} must be one of {', '.join(ROUTINGS.names())}, or an object with the methods route "
-            "and trace (not its class)"
+            f"routing ({what}) must be one of {', '.join(ROUTINGS.names())}, or an object with the methods route and "
+            "trace"
         )
     if options:
         raise CapsnetError(
