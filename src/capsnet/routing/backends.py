@@ -72,12 +72,12 @@ class Backend(Protocol):
 
 
 def load(name: str, u: Batched) -> Backend | None:
-    """The fast backend of that name, or None where it cannot route u."""
+    """Return the fast backend of that name, or None where it cannot route u."""
     backend = _module(name)
     return backend if not isinstance(backend, ImportError) and backend.is_available(u) else None
 
 
-@cache  # Python looks for a module that is missing anew each time, which takes longer than routing one sample
+@cache  # Python searches for a missing module at every import, which takes longer than routing one sample
 def _module(name: str) -> Backend | ImportError:
     try:
         return cast(Backend, importlib.import_module(_MODULES[name]))
@@ -86,7 +86,7 @@ def _module(name: str) -> Backend | ImportError:
 
 
 def pick(name: str, u: Batched) -> Backend:
-    """The backend called `name`; "auto" is the first of `FAST` that can route u.
+    """Return the backend called `name`; "auto" is the first of `FAST` that can route u.
 
     Raises:
         ValueError: the named backend cannot route u here.
@@ -105,12 +105,12 @@ def pick(name: str, u: Batched) -> Backend:
 
 
 def compute_dtype(u: Tensor, weight: Tensor) -> torch.dtype:
-    """float32, or float64 where u or weight is: sums over a thousand children need more than 16 bits."""
+    """Return float32, or float64 where u or weight is: sums over a thousand children need more than 16 bits."""
     return torch.promote_types(torch.promote_types(u.dtype, weight.dtype), torch.float32)
 
 
 def chunks_of_children(u: Batched, weight: Weight) -> Iterator[slice]:
-    """Slices of children whose votes fit in the budget of the device."""
+    """Yield slices of children whose votes fit in the budget of the device."""
     votes_of_one = u.shape[0] * weight.shape[2] * weight.shape[3] * compute_dtype(u, weight).itemsize
     step = max(1, (CPU_VOTES if u.device.type == "cpu" else ACCELERATOR_VOTES) // max(1, votes_of_one))
     return (slice(start, start + step) for start in range(0, u.shape[1], step))

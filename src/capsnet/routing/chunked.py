@@ -27,14 +27,14 @@ TAKES = "floating-point tensors"
 
 
 def is_available(u: Batched) -> bool:
-    """Whether it can route u: always."""
+    """Return whether u can be routed: always."""
     return u.is_floating_point()
 
 
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
+    """Return the parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
     out_dtype, dtype = torch.promote_types(u.dtype, weight.dtype), compute_dtype(u, weight)
     s_all = u.new_empty((iterations, u.shape[0], *weight.shape[2:]), dtype=dtype)
     total = torch.zeros_like(s_all[0])  # V
@@ -63,7 +63,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, W and the bias; see `capsnet.routing.backends`.
+    """Return the gradients of u, W and the bias; see `capsnet.routing.backends`.
 
     One reduction over the children for each iteration but the first, last to first, then one pass that
     writes the gradients.

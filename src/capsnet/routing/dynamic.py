@@ -164,7 +164,7 @@ def check_options(iterations: int, gradient: str, backend: str) -> None:
 
 
 def _needs_reference(u: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether "auto" means the reference: fast paths are off, or operators are traced, transformed or watched.
+    """Return whether "auto" means the reference: fast paths are off, or operators are traced, transformed or watched.
 
     Also for one sample on a CPU: the kernels would leave 15 of their 16 lanes empty, and its votes are smaller than W.
     """

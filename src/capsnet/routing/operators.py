@@ -25,7 +25,7 @@ def route_fast(
     gradient: Gradient,
     backend: str,
 ) -> Parents:
-    """Route with a fast backend, differentiably; eagerly or in a graph that torch.compile captures."""
+    """Route with a fast backend, differentiably."""
     if torch.compiler.is_compiling():
         return cast(Tensor, _forward_op(u, weight, bias, iterations, leaky, gradient, backend)[0])
     v: Tensor = _Route.apply(u, weight, bias, iterations, leaky, gradient, backend)  # type: ignore[no-untyped-call]
@@ -35,7 +35,7 @@ def route_fast(
 def run_forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool, backend: str
 ) -> tuple[Parents, Sums]:
-    """`forward` of the backend called `backend`, autocast off."""
+    """Call `forward` of the backend called `backend`, with autocast off."""
     with dispatch.without_autocast(u.device):
         return pick(backend, u).forward(u, weight, bias, iterations, leaky)
 

@@ -1,7 +1,7 @@
-"""Routing on a CPU that never stores the votes: Numba kernels, several threads, float32.
+"""Route on a CPU without storing the votes: Numba kernels, several threads, float32.
 
-Every sum runs in a fixed order, whatever the number of threads: children are split into `_PARTS` parts, each part
-is summed on its own, and the parts are added up in order. A sample's outputs, and the gradient of its children,
+Every sum has a fixed order, with any number of threads: the children are split into `_PARTS` parts, each part
+is summed on its own, and the parts are added in order. A sample's outputs, and the gradient of its children,
 do not depend on the other samples in its batch, to the last bit.
 """
 
@@ -22,22 +22,22 @@ from capsnet.routing import chunked
 from capsnet.routing.backends import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
-#: Parts of the children that are summed on their own: work for 16 threads even for a single sample.
+#: Parts of the children that are summed on their own: work for 16 threads.
 _PARTS = 16
-#: Samples at a time: what they need besides their children fits in the second-level cache.
+#: Samples routed at a time: their sums and directions fit in the second-level cache.
 _SAMPLES = 256
-#: Multiplications, for all votes once, that are worth a task of their own: some 0.1 ms.
+#: Multiplications of one task at least, to compute its votes once: some 0.1 ms.
 _TASK = 2**21
 #: Samples that travel together, `capsnet.routing.cpu.simd.LANES`.
 _LANES = 16
-#: Everything the kernels write to: the program may have other defaults.
+#: For everything the kernels write to: the program may have other default dtypes and devices.
 _FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}
 
 TAKES = "floats of 16 or 32 bits on a CPU, with Numba installed"
 
 
 def is_available(u: Batched) -> bool:
-    """Whether it can route u: on a CPU, in float32 or less, with Numba."""
+    """Return whether u can be routed here: on a CPU, in float32 or less, with Numba installed."""
     return (
         u.device.type == "cpu"
         and u.is_floating_point()
@@ -49,7 +49,7 @@ def is_available(u: Batched) -> bool:
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
+    """Return the parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
     if _is_for_chunked(u, weight):
         return chunked.forward(u, weight, bias, iterations, leaky)
     kernels = _kernels()
@@ -79,7 +79,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, W and the bias; see `capsnet.routing.backends`, and `chunked.backward` for the order."""
+    """Return the gradients of u, W and the bias, in the order of `chunked.backward`."""
     if _is_for_chunked(u, weight):
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     kernels = _kernels()
@@ -109,7 +109,7 @@ def backward(
 
 
 class _Passes:
-    """Passes over the children of some samples, sixteen of which travel together."""
+    """Passes over the children of some samples, which travel in groups of sixteen."""
 
     def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
         self.u, self.w, self.leaky = u, weight.reshape(-1), leaky
@@ -119,7 +119,7 @@ class _Passes:
         self.sums = _in_lanes(_PARTS, len(u), weight[0, 0].size)
 
     def sum(self, directions: Any, uniform: bool = False) -> Any:
-        """See `capsnet.routing.cpu.kernels.sum_over_children`; the sums of each part."""
+        """Return the sums of each part; see `capsnet.routing.cpu.kernels.sum_over_children`."""
         fixed = (self.u, self.w, *self.sizes, directions, uniform, self.leaky, self.bounds)
         tasks = ((*fixed, *parts, self.sums) for parts in self._tasks())
         threads.for_each(_kernels().sum_over_children, tasks)
@@ -142,24 +142,24 @@ class _Passes:
 
 @cache
 def _kernels() -> Any:
-    """The compiled kernels, or None where there is no Numba. Says so if they have to be compiled now."""
+    """Return the compiled kernels, or None without Numba. Prints one line if they have to be compiled now."""
     try:
         from numba.core import event
     except ImportError:
         return None
 
     class Announce(event.Listener):  # type: ignore[misc]
-        told = False
+        announced = False
 
         def on_start(self, event: Any) -> None:  # noqa: ARG002
-            if not self.told:
-                self.told = True
+            if not self.announced:
+                self.announced = True
                 print(
                     "capsnet: compiling the routing kernels for this CPU (once, some 10 s) …", file=sys.stderr
                 )
 
         def on_end(self, event: Any) -> None:
-            """Nothing to say."""
+            """Required by Numba."""
 
     with event.install_listener("numba:compile", Announce()):
         from capsnet.routing.cpu import kernels
@@ -167,7 +167,7 @@ def _kernels() -> Any:
 
 
 def _is_for_chunked(u: Batched, weight: Weight) -> bool:
-    """float64 weights, or nothing to route: not worth kernels."""
+    """Return whether the chunked backend routes these: float64 weights, or empty tensors."""
     return weight.dtype == torch.float64 or 0 in u.shape or 0 in weight.shape
 
 
@@ -180,5 +180,5 @@ def _groups(samples: int) -> list[slice]:
 
 
 def _in_lanes(copies: int, samples: int, numbers: int) -> Any:
-    """Uninitialised room for `copies` times so many numbers of each of the samples, in lanes."""
+    """Return uninitialised memory for `copies` times `numbers` numbers of each sample, in lanes."""
     return torch.empty((copies, -(-samples // _LANES) * _LANES * numbers), **_FLOATS).numpy()

@@ -30,10 +30,10 @@ from capsnet.routing.cpu.lanes import (
 )
 from capsnet.routing.cpu.simd import GROUP, LANES, add, broadcast, load, mul, splat, store
 
-#: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
+#: Children whose numbers are brought into lanes together, so that their W stays in the second-level cache.
 _TOGETHER, _TOGETHER_LAST = 32, 8
-#: Children that are voted for together, since they share what is read of a block's directions and sums: so many,
-#: but no more than have so many vectors of votes; in the last pass, of gradients of their votes over all blocks.
+#: Children that vote together, since they share what is read of a block's directions and sums: at most `_SHARING`,
+#: with at most `_VOTES` vectors of votes; in the last pass with `_GRADIENTS` vectors of gradients over all blocks.
 _SHARING, _VOTES = 8, 3200
 _SHARING_LAST, _GRADIENTS = 4, 6400
 
@@ -65,7 +65,7 @@ def sum_over_children(
         uniform: the first iteration, all couplings equal; they are left out of the sum, directions are not read.
         leaky: see `capsnet.routing.route`.
         bounds: part n has the children bounds[n] … bounds[n + 1] − 1.
-        part_lo, part_hi: the first part to sum, and the first that is left out.
+        part_lo, part_hi: sum the parts part_lo … part_hi − 1.
         out: (parts, numbers in lanes); these parts are overwritten.
     """
     batch, _, in_dim = u.shape

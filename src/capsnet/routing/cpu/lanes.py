@@ -44,7 +44,7 @@ helper = compiled()
 
 @helper
 def room(size: int) -> Any:
-    """Room for numbers; vectors start with a line of the cache, since one that lies in two takes two accesses."""
+    """Return memory for numbers, aligned to a cache line: a vector that lies in two lines takes two accesses."""
     numbers = np.empty(size + LANES, np.float32)
     first = -(numbers.ctypes.data // 4) % LANES
     return numbers[first : first + size]
