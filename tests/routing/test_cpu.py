@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from capsnet._support import threads
+from capsnet._support.numba_compiler import compiled
 from capsnet.routing import route
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -149,9 +150,9 @@ def test_same_bits_with_any_number_of_threads(threads: int) -> None:
     torch.testing.assert_close(got[3], expected[3])  # PyTorch sums the bias
 
 
-@pytest.mark.parametrize("threads", ["openmp", "pool"])
-def test_many_python_threads_at_once(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
-    if threads == "pool":
+@pytest.mark.parametrize("openmp", [True, False])
+def test_many_python_threads_at_once(monkeypatch: pytest.MonkeyPatch, openmp: bool) -> None:
+    if not openmp:
         monkeypatch.setattr(threads, "_openmp", lambda: None)
     tensors = problem(4, 60, 8, 10, 16)
     dv = torch.randn(4, 10, 16, generator=torch.Generator().manual_seed(1))
@@ -162,11 +163,6 @@ def test_many_python_threads_at_once(monkeypatch: pytest.MonkeyPatch, threads: s
             assert all(torch.equal(*pair) for pair in zip(run.result(), expected, strict=True))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other builds may come without OpenMP")
-def test_pytorchs_own_threads_are_used() -> None:
-    assert threads._openmp() is not None
-
-
 def _route_in_child(connection: Any, u: Tensor, weight: Tensor) -> None:
     connection.send(route(u, weight, backend="cpu").numpy())
 
@@ -174,28 +170,13 @@ def _route_in_child(connection: Any, u: Tensor, weight: Tensor) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_works_after_a_fork() -> None:
     u, weight = problem(20, 30, 8, 10, 16, bias=False)
-    expected = route(u, weight, backend="cpu")  # the pool's threads exist now, and the child will lack them
+    expected = route(u, weight, backend="cpu")  # PyTorch's threads exist now, and the child will lack them
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(target=_route_in_child, args=(theirs, u, weight))
     child.start()
     assert ours.poll(60), "the forked process hangs"
     assert torch.equal(torch.from_numpy(ours.recv()), expected)
     child.join()
-
-
-@pytest.mark.parametrize("threads", ["openmp", "pool"])
-def test_an_error_in_any_thread_is_raised(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
-    if threads == "pool":
-        monkeypatch.setattr(threads, "_openmp", lambda: None)
-    done = []
-
-    def fail(n: int) -> None:
-        done.append(n)
-        raise RuntimeError(f"task {n}")
-
-    with pytest.raises(RuntimeError, match="task"):
-        threads.for_each(fail, ((n,) for n in range(8)))
-    assert sorted(done) == list(range(8))
 
 
 @pytest.mark.parametrize("backend", ["cpu", "chunked"])
@@ -227,7 +208,7 @@ def test_the_same_bits_without_avx512(tmp_path: Path) -> None:
 import sys, torch
 from routing.test_cpu import gradients_of_some
 torch.save(gradients_of_some(), sys.argv[1])
-from capsnet.routing import simd
+from capsnet.routing.cpu import simd
 print(simd.GROUP)
 """
     environment = {
@@ -278,4 +259,4 @@ def test_compiles_without_a_writable_folder(monkeypatch: pytest.MonkeyPatch) -> 
     from numba.core import caching
 
     monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
-    assert compiled.compiled(float32(float32))(lambda x: x + 1)(2) == 3
+    assert compiled(float32(float32))(lambda x: x + 1)(2) == 3

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from capsnet import CapsuleLayer
 from capsnet._support import dispatch
-from capsnet.routing import operators, route, trace_routing
+from capsnet.routing import backends, operators, route, trace_routing
 
 ON_CPU = ("reference", "cpu", "chunked")
 
@@ -70,7 +70,7 @@ def test_reference_follows_the_equations(iterations: int, leaky: bool) -> None:
 def test_gradients_match_finite_differences(
     monkeypatch: pytest.MonkeyPatch, backend: str, leaky: bool, gradient: Any
 ) -> None:
-    monkeypatch.setattr(operators, "CPU_VOTES", 2 * 3 * 2 * 8 * 2)  # two children at a time
+    monkeypatch.setattr(backends, "CPU_VOTES", 2 * 3 * 2 * 8 * 2)  # two children at a time
     u, weight = children_and_weight(2, 5, 2, 3, 2, dtype=torch.float64)
     bias = torch.full((3, 2), 0.1, dtype=torch.float64)
     inputs = tuple(x.requires_grad_() for x in (u, weight, bias))
@@ -347,13 +347,21 @@ def test_fast_paths_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, off: str)
         assert dispatch.enabled()
 
 
+def test_one_sample_takes_the_reference() -> None:
+    u, weight = children_and_weight(batch=1)
+    assert torch.equal(route(u, weight), route(u, weight, backend="reference"))
+    for kind in ("logits", "couplings", "outputs"):
+        plain = getattr(trace_routing(u, weight, backend="reference"), kind)
+        assert torch.equal(getattr(trace_routing(u, weight), kind), plain)
+
+
 def test_numba_is_not_imported_before_it_is_needed() -> None:
     code = """
 import sys, torch, capsnet.routing
 assert "numba" not in sys.modules
-capsnet.routing.route(torch.rand(1, 3, 2, dtype=torch.float64), torch.rand(3, 2, 2, 2, dtype=torch.float64))
+capsnet.routing.route(torch.rand(2, 3, 2, dtype=torch.float64), torch.rand(3, 2, 2, 2, dtype=torch.float64))
 assert "numba" not in sys.modules
-capsnet.routing.route(torch.rand(1, 3, 2), torch.rand(3, 2, 2, 2))
+capsnet.routing.route(torch.rand(2, 3, 2), torch.rand(3, 2, 2, 2))
 assert "numba" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=120)

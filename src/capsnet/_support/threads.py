@@ -1,11 +1,14 @@
-"""Run functions that release the GIL on a few threads: PyTorch's own OpenMP threads, where it has them.
+"""Run functions that release the GIL on PyTorch's own OpenMP threads: compiled kernels, and PyTorch's operators.
 
-After an operation those threads keep spinning for milliseconds, in wait for the next. Any other thread would
-have to share the processor with them, and whoever waits for it, too. Elsewhere (Windows, a forked process, whose
-parent kept the OpenMP threads) a pool of Python threads does the work.
+After an operation those threads keep spinning for milliseconds, waiting for the next. A second pool would have to
+share the cores with them. Operators that run inside a task use one thread, since they find themselves in a parallel
+region already.
 
-Numba's own pools do not fit: one dies when two Python threads call it at once, as the explorer's web server does,
-one when the process forks, as data loaders do, and one needs a library that is seldom there.
+Without such threads the caller does all the work alone: where PyTorch was built without OpenMP, and in a forked
+process, where the parent kept the threads and OpenMP would wait for them forever.
+
+Numba's own pools do not fit: one aborts when two Python threads call it at once, as the explorer's web server does,
+one breaks when the process forks, as data loaders do, and one needs a library that is seldom installed.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,29 +28,30 @@ _has_forked = False
 
 
 def for_each(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:
-    """function(*task) for each task, on as many threads as PyTorch may use, the calling one among them.
+    """Call function(*task) for each task, on at most `torch.get_num_threads()` threads, the calling one among them.
 
-    Many threads may call this at once. An error in a task is raised here, after the other tasks.
+    The tasks see the caller's inference mode, and no gradients are recorded: modes belong to threads. Several Python
+    threads may call this at once. An error in a task is raised here, after the other tasks are done.
     """
     tasks = list(tasks)
     queue = iter(tasks)  # next() on a list's iterator is atomic
     errors: list[BaseException] = []
+    inference = torch.is_inference_mode_enabled()
 
     def work(_: object = None) -> None:
-        for task in queue:
-            try:
-                function(*task)
-            except BaseException as error:
-                errors.append(error)
+        with torch.inference_mode(inference), torch.no_grad():
+            for task in queue:
+                try:
+                    function(*task)
+                except BaseException as error:
+                    errors.append(error)
 
     threads = min(torch.get_num_threads(), len(tasks))
-    parallel = None if _has_forked else _openmp()
-    if threads < 2:
+    parallel = None if _has_forked or threads < 2 else _openmp()
+    if parallel is None:
         work()
-    elif parallel is not None:
-        parallel(_Work(work), None, threads, 0)
     else:
-        _on_pool(work, threads)
+        parallel(_Work(work), None, threads, 0)
     if errors:
         raise errors[0]
 
@@ -69,24 +72,9 @@ def _openmp() -> Any:
     return parallel
 
 
-def _on_pool(work: Callable[[], None], threads: int) -> None:
-    """Nobody waits for helpers that have not begun, so calls from many threads cannot lock each other out."""
-    helpers = [_pool().submit(work) for _ in range(threads - 1)]
-    work()
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="capsnet-routing")
-
-
 def _after_fork() -> None:
     global _has_forked  # noqa: PLW0603
-    _has_forked = True  # OpenMP would wait forever for threads that do not exist here
-    _pool.cache_clear()
+    _has_forked = True
 
 
 if hasattr(os, "register_at_fork"):

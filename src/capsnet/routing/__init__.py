@@ -1,143 +1,31 @@
-"""Dynamic routing: one function, several backends that give the same numbers.
+"""Routing by agreement: from the children's votes to the parents. The heart of the package.
 
-`reference` is the paper, line by line. The others never store the votes: `cpu` (Numba), `triton` (CUDA) and
-`chunked` (plain PyTorch, any device and dtype).
+reference.py  the paper's Procedure 1, line by line; every fast path is compared with it
+dynamic.py    dynamic routing: `route`, `trace_routing`, and the choice between reference and fast path
+registry.py   routings by name, also from other packages
+backends.py   what a fast backend must provide; they never store the votes
+operators.py  a fast backend as a differentiable operation
+chunked.py    the backend in plain PyTorch, for any device and dtype
+cpu/, cuda/   the backends with Numba and Triton kernels; a README.md in each says why it exists
+
+May import `functional` and `_support`. Begin with `reference.py`.
 """
 
-from __future__ import annotations
-
-from typing import get_args
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from capsnet._support import dispatch
-from capsnet.functional import squash
-from capsnet.routing import operators, reference
+from capsnet.routing.dynamic import BACKENDS, DynamicRouting, check_options, route, trace_routing
 from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
+from capsnet.routing.registry import ROUTINGS, Routing, find_routing, register
 
-__all__ = ["BACKENDS", "Gradient", "RoutingTrace", "route", "softmax_over_parents", "trace_routing"]
-
-#: Names for `route(backend=…)`, besides "auto".
-BACKENDS = ("reference", *operators.FAST)
-
-
-def route(
-    u: Float[Tensor, "batch in_caps in_dim"],
-    weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
-    iterations: int = 3,
-    *,
-    backend: str = "auto",
-    bias: Float[Tensor, "out_caps out_dim"] | None = None,
-    leaky: bool = False,
-    gradient: Gradient = "all",
-) -> Float[Tensor, "batch out_caps out_dim"]:
-    """Route child capsules to parent capsules by agreement (Procedure 1, equations 1 to 3).
-
-    Computed in float32 (float64 for float64 inputs), under autocast too.
-
-    Args:
-        u: children, (batch, in_caps, in_dim).
-        weight: W_ij, one matrix for each pair of child and parent, (in_caps, in_dim, out_caps, out_dim).
-        iterations: r, at least 1. r = 1 is routing without agreement: uniform couplings.
-        backend: "auto" picks the fastest exact one for the device; or a name in `BACKENDS`. "auto" means the
-            reference while a model is exported or traced, wherever operators are transformed or watched
-            (`torch.func`, forward-mode differentiation, dispatch modes, tensor subclasses), and with
-            `CAPSNET_FAST=0`.
-        bias: reading of the authors' code; added to s before squash, (out_caps, out_dim).
-        leaky: an extra zero logit in the softmax over parents: a child may go to none of them.
-        gradient: "all" lets the gradient flow through every iteration; "last" treats the couplings of the
-            last iteration as constants.
-
-    Returns:
-        Parents v, (batch, out_caps, out_dim), each of length at most 1 (up to rounding), in the dtype that u and
-        weight promote to.
-
-    Raises:
-        ValueError: shapes, dtypes or devices that do not fit, iterations < 1, an unknown backend or gradient,
-            or a backend that cannot route these tensors here.
-    """
-    check_options(iterations, gradient, backend)
-    _check_tensors(u, weight, bias)
-    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
-        with dispatch.without_autocast(u.device):
-            return reference.route_in_float32(
-                u, weight, iterations, bias=bias, leaky=leaky, gradient=gradient
-            )
-    return operators.route_fast(u, weight, bias, iterations, leaky, gradient, backend)
-
-
-@torch.no_grad()
-def trace_routing(
-    u: Float[Tensor, "batch in_caps in_dim"],
-    weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
-    iterations: int = 3,
-    *,
-    backend: str = "auto",
-    bias: Float[Tensor, "out_caps out_dim"] | None = None,
-    leaky: bool = False,
-) -> RoutingTrace:
-    """Route, and keep logits, couplings and outputs of every iteration. Arguments as for `route`.
-
-    The numbers are those of the backend that `route` uses. No gradient flows through a trace.
-    """
-    check_options(iterations, "all", backend)
-    _check_tensors(u, weight, bias)
-    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
-        steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        with dispatch.without_autocast(u.device):
-            reference.route_in_float32(
-                u, weight, iterations, bias=bias, leaky=leaky, gradient="all", steps=steps
-            )
-        logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
-        return RoutingTrace(logits, couplings, outputs, leaky)
-
-    last, s_all = operators.run_forward(u, weight, bias, iterations, leaky, backend)
-    outputs = squash(s_all)
-    totals = torch.zeros_like(outputs)  # b^t = û·V^t, V^t the sum of the outputs before iteration t
-    totals[1:] = outputs[:-1].cumsum(0)
-    outputs[-1] = last
-    logits = u.new_empty((iterations, *u.shape[:2], weight.shape[2]), dtype=s_all.dtype)
-    for children in operators.chunks_of_children(u, weight):
-        with dispatch.without_autocast(u.device):
-            votes = torch.einsum(
-                "bic,icjd->bijd", u[:, children].to(s_all.dtype), weight[children].to(s_all.dtype)
-            )
-            logits[:, :, children] = torch.einsum("bijd,tbjd->tbij", votes, totals)
-    return RoutingTrace(logits, softmax_over_parents(logits, leaky), outputs, leaky)
-
-
-def check_options(iterations: int, gradient: str, backend: str) -> None:
-    """Refuse options of `route` that no tensors could make sense of.
-
-    Raises:
-        ValueError: iterations is no whole number of at least 1, or an unknown backend or gradient.
-    """
-    if not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"route: iterations is {iterations!r}; it must be a whole number, at least 1")
-    if gradient not in get_args(Gradient):
-        raise ValueError(f"route: gradient {gradient!r} must be one of {', '.join(get_args(Gradient))}")
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"route: backend {backend!r} is none of {', '.join(('auto', *BACKENDS))}")
-
-
-def _needs_reference(u: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Fast paths off, or somebody who has to see every operation."""
-    if torch.compiler.is_compiling():
-        return not dispatch.enabled() or torch.compiler.is_exporting()
-    return not dispatch.may_stand_in(*(x for x in (u, weight, bias) if x is not None))
-
-
-def _check_tensors(u: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    if u.ndim != 3 or weight.ndim != 4 or u.shape[1:] != weight.shape[:2]:
-        raise ValueError(
-            f"route: u {tuple(u.shape)} must be (batch, in_caps, in_dim) and weight {tuple(weight.shape)} "
-            "(in_caps, in_dim, out_caps, out_dim)"
-        )
-    if bias is not None and bias.shape != weight.shape[2:]:
-        raise ValueError(f"route: bias {tuple(bias.shape)} must be {tuple(weight.shape[2:])}")
-    tensors = [x for x in (u, weight, bias) if x is not None]
-    if not all(x.is_floating_point() for x in tensors) or len({x.device for x in tensors}) != 1:
-        what = ", ".join(f"{x.dtype} on {x.device}" for x in tensors)
-        raise ValueError(f"route: tensors must be floating-point and on one device; they are {what}")
+__all__ = [
+    "BACKENDS",
+    "ROUTINGS",
+    "DynamicRouting",
+    "Gradient",
+    "Routing",
+    "RoutingTrace",
+    "check_options",
+    "find_routing",
+    "register",
+    "route",
+    "softmax_over_parents",
+    "trace_routing",
+]

@@ -8,10 +8,11 @@ and only the sum s over the children survives. The state is O(r · batch · out_
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from capsnet.functional import squash
-from capsnet.routing.operators import (
+from capsnet.routing.backends import (
     Batched,
     Bias,
     Parents,
@@ -19,7 +20,6 @@ from capsnet.routing.operators import (
     Weight,
     chunks_of_children,
     compute_dtype,
-    squash_backward,
 )
 from capsnet.routing.reference import Gradient, softmax_over_parents
 
@@ -27,14 +27,14 @@ TAKES = "floating-point tensors"
 
 
 def is_available(u: Batched) -> bool:
-    """Whether it can route u: always."""
+    """Return whether u can be routed: always."""
     return u.is_floating_point()
 
 
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.operators`."""
+    """Return the parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
     out_dtype, dtype = torch.promote_types(u.dtype, weight.dtype), compute_dtype(u, weight)
     s_all = u.new_empty((iterations, u.shape[0], *weight.shape[2:]), dtype=dtype)
     total = torch.zeros_like(s_all[0])  # V
@@ -63,7 +63,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, W and the bias; see `capsnet.routing.operators`.
+    """Return the gradients of u, W and the bias; see `capsnet.routing.backends`.
 
     One reduction over the children for each iteration but the first, last to first, then one pass that
     writes the gradients.
@@ -97,6 +97,17 @@ def backward(
         du[:, children] = torch.einsum("bijd,icjd->bic", dvotes, w_k).to(u.dtype)
         dweight[children] = torch.einsum("bic,bijd->icjd", u_k, dvotes).to(weight.dtype)
     return du, dweight, None if bias is None else ds_all.sum((0, 1)).to(bias.dtype)
+
+
+def squash_backward(s: Float[Tensor, "*n dim"], dv: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n dim"]:
+    """The gradient of squash at s, applied to dv; 0 at s = 0.
+
+    v = s·f(n) with n = ‖s‖ and f = n / (1 + n²), hence ds = f·dv + s·(s·dv)·f′/n, f′ = (1 − n²) / (1 + n²)².
+    """
+    n = torch.linalg.vector_norm(s, dim=-1, keepdim=True)
+    along = (s * dv).sum(-1, keepdim=True) / n.clamp_min(torch.finfo(n.dtype).tiny)
+    ds: Tensor = dv * (n / (1 + n * n)) + s * (along * (1 - n * n) / (1 + n * n) ** 2)
+    return ds
 
 
 def _couplings_backward(votes: Tensor, total: Tensor, ds: Tensor, leaky: bool) -> tuple[Tensor, Tensor]:

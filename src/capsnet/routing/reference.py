@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet._support import dispatch
 from capsnet.functional import squash
 
 Gradient = Literal["all", "last"]
@@ -29,7 +30,7 @@ class RoutingTrace:
     outputs: Float[Tensor, "iterations batch out_caps out_dim"]
     """v: the parents' vectors."""
     leaky: bool = False
-    """What the couplings of a child lack of 1 goes to nobody, see `capsnet.routing.route`."""
+    """Whether routing was leaky: the couplings of a child then sum to less than 1, and the rest goes to no parent."""
 
 
 def route(
@@ -68,20 +69,21 @@ def route(
 def route_in_float32(
     u: Float[Tensor, "batch in_caps in_dim"],
     weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
-    iterations: int,
-    *,
     bias: Float[Tensor, "out_caps out_dim"] | None,
+    *,
+    iterations: int,
     leaky: bool,
     gradient: Gradient,
     steps: list[tuple[Tensor, Tensor, Tensor]] | None = None,
 ) -> Float[Tensor, "batch out_caps out_dim"]:
-    """`route` for any mix of floating dtypes: computed in float32 or better, returned in the common one."""
+    """Route tensors of any floating dtypes, under autocast too: in float32 or better, returned in the common dtype."""
     common = torch.promote_types(u.dtype, weight.dtype)
     dtype = torch.promote_types(common, torch.float32)
     bias = None if bias is None else bias.to(dtype)
-    v = route(
-        u.to(dtype), weight.to(dtype), iterations, bias=bias, leaky=leaky, gradient=gradient, steps=steps
-    )
+    with dispatch.without_autocast(u.device):
+        v = route(
+            u.to(dtype), weight.to(dtype), iterations, bias=bias, leaky=leaky, gradient=gradient, steps=steps
+        )
     return v.to(common)
 
 
@@ -91,5 +93,5 @@ def softmax_over_parents(
     """Couplings of each child (equation 3). Leaky: an extra logit of 0 stands for none of the parents."""
     if not leaky:
         return logits.softmax(dim=-1)
-    nobody = torch.zeros_like(logits[..., :1])
-    return torch.cat([nobody, logits], dim=-1).softmax(dim=-1)[..., 1:]
+    no_parent = torch.zeros_like(logits[..., :1])
+    return torch.cat([no_parent, logits], dim=-1).softmax(dim=-1)[..., 1:]

@@ -1,7 +1,7 @@
-"""Routing on a CPU that never stores the votes: Numba kernels, several threads, float32.
+"""Route on a CPU without storing the votes: Numba kernels, several threads, float32.
 
-Every sum runs in a fixed order, whatever the number of threads: children are split into `_PARTS` parts, each part
-is summed on its own, and the parts are added up in order. A sample's outputs, and the gradient of its children,
+Every sum has a fixed order, with any number of threads: the children are split into `_PARTS` parts, each part
+is summed on its own, and the parts are added in order. A sample's outputs, and the gradient of its children,
 do not depend on the other samples in its batch, to the last bit.
 """
 
@@ -19,27 +19,25 @@ from torch import Tensor
 
 from capsnet._support import threads
 from capsnet.routing import chunked
-from capsnet.routing.operators import Batched, Bias, Parents, Sums, Weight
+from capsnet.routing.backends import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
-#: Parts of the children that are summed on their own: work for 16 threads even for a single sample.
+#: Parts of the children that are summed on their own: work for 16 threads.
 _PARTS = 16
-#: Samples at a time: what they need besides their children fits in the second-level cache.
+#: Samples routed at a time: their sums and directions fit in the second-level cache.
 _SAMPLES = 256
-#: Multiplications, for all votes once, that are worth a task of their own: some 0.1 ms.
+#: Multiplications of one task at least, to compute its votes once: some 0.1 ms.
 _TASK = 2**21
-#: Votes of a sample that is alone are kept if there are at most so many: 1 MiB, in the second-level cache.
-_KEPT_VOTES = 2**18
 #: Samples that travel together, `capsnet.routing.cpu.simd.LANES`.
 _LANES = 16
-#: Everything the kernels write to: the program may have other defaults.
+#: For everything the kernels write to: the program may have other default dtypes and devices.
 _FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}
 
 TAKES = "floats of 16 or 32 bits on a CPU, with Numba installed"
 
 
 def is_available(u: Batched) -> bool:
-    """Whether it can route u: on a CPU, in float32 or less, with Numba."""
+    """Return whether u can be routed here: on a CPU, in float32 or less, with Numba installed."""
     return (
         u.device.type == "cpu"
         and u.is_floating_point()
@@ -51,7 +49,7 @@ def is_available(u: Batched) -> bool:
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.operators`."""
+    """Return the parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
     if _is_for_chunked(u, weight):
         return chunked.forward(u, weight, bias, iterations, leaky)
     kernels = _kernels()
@@ -61,7 +59,7 @@ def forward(
     s_all = torch.empty((iterations, *v.shape), **_FLOATS)
     v_, s_ = v.numpy(), s_all.numpy()
     for group in _groups(len(u)):
-        passes = _passes(u_[group], _numpy(weight), leaky)
+        passes = _Passes(u_[group], _numpy(weight), leaky)
         V, work = _in_lanes(2, len(u_[group]), parents * dim)
         V[:] = 0
         for t in range(iterations):
@@ -81,7 +79,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, W and the bias; see `capsnet.routing.operators`, and `chunked.backward` for the order."""
+    """Return the gradients of u, W and the bias, in the order of `chunked.backward`."""
     if _is_for_chunked(u, weight):
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     kernels = _kernels()
@@ -91,7 +89,7 @@ def backward(
     du_, dw = du.numpy(), dweight.numpy().reshape(-1)
     dbias = torch.zeros(parents * dim, **_FLOATS)
     for group in _groups(len(u)):
-        passes = _passes(u_[group], _numpy(weight), leaky)
+        passes = _Passes(u_[group], _numpy(weight), leaky)
         size = len(u_[group]), parents * dim
         s, directions = _in_lanes(iterations, *size), _in_lanes(2 * iterations, *size)
         G, work = _in_lanes(2, *size)
@@ -110,8 +108,8 @@ def backward(
     return du.to(u.dtype), dweight.to(weight.dtype), db
 
 
-class _Blocks:
-    """Passes over the children of some samples, sixteen of which travel together."""
+class _Passes:
+    """Passes over the children of some samples, which travel in groups of sixteen."""
 
     def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
         self.u, self.w, self.leaky = u, weight.reshape(-1), leaky
@@ -121,10 +119,9 @@ class _Blocks:
         self.sums = _in_lanes(_PARTS, len(u), weight[0, 0].size)
 
     def sum(self, directions: Any, uniform: bool = False) -> Any:
-        """See `capsnet.routing.cpu.kernels.sum_over_children`; the sums of each part."""
-        samples = len(self.u) if len(directions) == 1 else self._in_full_blocks()
+        """Return the sums of each part; see `capsnet.routing.cpu.kernels.sum_over_children`."""
         fixed = (self.u, self.w, *self.sizes, directions, uniform, self.leaky, self.bounds)
-        tasks = ((*fixed, *parts, self.sums) for parts in self._tasks(samples))
+        tasks = ((*fixed, *parts, self.sums) for parts in self._tasks())
         threads.for_each(_kernels().sum_over_children, tasks)
         return self.sums
 
@@ -133,93 +130,36 @@ class _Blocks:
     ) -> None:
         """See `capsnet.routing.cpu.kernels.input_gradients`."""
         fixed = (self.u, self.w, *self.sizes, directions, self.leaky, through_couplings, fresh)
-        tasks = (
-            (*fixed, self.bounds[lo], self.bounds[hi], du, dw)
-            for lo, hi in self._tasks(self._in_full_blocks())
-        )
+        tasks = ((*fixed, self.bounds[lo], self.bounds[hi], du, dw) for lo, hi in self._tasks())
         threads.for_each(_kernels().input_gradients, tasks)
 
-    def _in_full_blocks(self) -> int:
-        return -(-len(self.u) // _LANES) * _LANES
-
-    def _tasks(self, samples: int) -> list[tuple[int, int]]:
+    def _tasks(self) -> list[tuple[int, int]]:
         """First and last part of each task."""
-        tasks = min(_PARTS, max(1, samples * self.w.size // _TASK))
+        lanes = -(-len(self.u) // _LANES) * _LANES
+        tasks = min(_PARTS, max(1, lanes * self.w.size // _TASK))
         return list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
-
-
-class _Single(_Blocks):
-    """Passes over the children of a sample that is alone, whose votes are kept; see `capsnet.routing.cpu.single`.
-
-    Sums on one thread: waking another takes as long as half the work.
-    """
-
-    def __init__(self, u: Any, weight: Any, leaky: bool) -> None:
-        super().__init__(u, weight, leaky)
-        self.children = np.ascontiguousarray(u[0])
-        self.votes = torch.empty((len(weight), weight[0, 0].size), **_FLOATS).numpy()
-        self.has_votes = False
-        self.sums[:] = 0  # the lanes of no sample
-
-    def sum(self, directions: Any, uniform: bool = False) -> Any:
-        """See `_Blocks`."""
-        if uniform:
-            _kernels().first_of_one(self.children, self.w, self.bounds, self.votes, self.sums)
-            self.has_votes = True
-        else:
-            self._vote()
-            _kernels().next_of_one(self.votes, directions, *self.sizes, self.leaky, self.bounds, self.sums)
-        return self.sums
-
-    def input_gradients(
-        self, directions: Any, through_couplings: bool, fresh: bool, du: Any, dw: Any
-    ) -> None:
-        """See `_Blocks`."""
-        self._vote()
-        fixed = (
-            self.children,
-            self.w,
-            self.votes,
-            *self.sizes,
-            directions,
-            self.leaky,
-            through_couplings,
-            fresh,
-        )
-        tasks = ((*fixed, self.bounds[lo], self.bounds[hi], du[0], dw) for lo, hi in self._tasks(_LANES))
-        threads.for_each(_kernels().gradients_of_one, tasks)
-
-    def _vote(self) -> None:
-        if not self.has_votes:
-            _kernels().votes_of_one(self.children, self.w, self.votes)
-            self.has_votes = True
-
-
-def _passes(u: Any, weight: Any, leaky: bool) -> _Blocks:
-    keeps_votes = len(u) == 1 and len(weight) * weight[0, 0].size <= _KEPT_VOTES
-    return (_Single if keeps_votes else _Blocks)(u, weight, leaky)
 
 
 @cache
 def _kernels() -> Any:
-    """The compiled kernels, or None where there is no Numba. Says so if they have to be compiled now."""
+    """Return the compiled kernels, or None without Numba. Prints one line if they have to be compiled now."""
     try:
         from numba.core import event
     except ImportError:
         return None
 
     class Announce(event.Listener):  # type: ignore[misc]
-        told = False
+        announced = False
 
         def on_start(self, event: Any) -> None:  # noqa: ARG002
-            if not self.told:
-                self.told = True
+            if not self.announced:
+                self.announced = True
                 print(
                     "capsnet: compiling the routing kernels for this CPU (once, some 10 s) …", file=sys.stderr
                 )
 
         def on_end(self, event: Any) -> None:
-            """Nothing to say."""
+            """Required by Numba."""
 
     with event.install_listener("numba:compile", Announce()):
         from capsnet.routing.cpu import kernels
@@ -227,7 +167,7 @@ def _kernels() -> Any:
 
 
 def _is_for_chunked(u: Batched, weight: Weight) -> bool:
-    """float64 weights, or nothing to route: not worth kernels."""
+    """Return whether the chunked backend routes these: float64 weights, or empty tensors."""
     return weight.dtype == torch.float64 or 0 in u.shape or 0 in weight.shape
 
 
@@ -240,5 +180,5 @@ def _groups(samples: int) -> list[slice]:
 
 
 def _in_lanes(copies: int, samples: int, numbers: int) -> Any:
-    """Uninitialised room for `copies` times so many numbers of each of the samples, in lanes."""
+    """Return uninitialised memory for `copies` times `numbers` numbers of each sample, in lanes."""
     return torch.empty((copies, -(-samples // _LANES) * _LANES * numbers), **_FLOATS).numpy()

@@ -15,7 +15,6 @@ from numba import boolean, float32, int64, types
 from capsnet._support.numba_compiler import compiled
 from capsnet.routing.cpu.lanes import (
     add_scaled,
-    fetch,
     gather,
     multiply,
     multiply_transposed,
@@ -30,19 +29,13 @@ from capsnet.routing.cpu.lanes import (
     vote_gradients,
 )
 from capsnet.routing.cpu.simd import GROUP, LANES, add, broadcast, load, mul, splat, store
-from capsnet.routing.cpu.single import first_of_one, gradients_of_one, next_of_one, sum_for_one, votes_of_one
 
-#: With those below: what `capsnet.routing.cpu.backend` calls.
-__all__ = ["first_of_one", "gradients_of_one", "next_of_one", "votes_of_one"]
-
-#: Children whose numbers are brought into lanes together; their W stays in the second-level cache.
+#: Children whose numbers are brought into lanes together, so that their W stays in the second-level cache.
 _TOGETHER, _TOGETHER_LAST = 32, 8
-#: Children that are voted for together, since they share what is read of a block's directions and sums: so many,
-#: but no more than have so many vectors of votes; in the last pass, of gradients of their votes over all blocks.
+#: Children that vote together, since they share what is read of a block's directions and sums: at most `_SHARING`,
+#: with at most `_VOTES` vectors of votes; in the last pass with `_GRADIENTS` vectors of gradients over all blocks.
 _SHARING, _VOTES = 8, 3200
 _SHARING_LAST, _GRADIENTS = 4, 6400
-#: Up to so many samples are faster one by one than in a block that is mostly empty.
-_FEW = 4
 
 _FLAT = float32[::1]
 _ROWS = float32[:, ::1]
@@ -72,15 +65,11 @@ def sum_over_children(
         uniform: the first iteration, all couplings equal; they are left out of the sum, directions are not read.
         leaky: see `capsnet.routing.route`.
         bounds: part n has the children bounds[n] … bounds[n + 1] − 1.
-        part_lo, part_hi: the first part to sum, and the first that is left out.
+        part_lo, part_hi: sum the parts part_lo … part_hi − 1.
         out: (parts, numbers in lanes); these parts are overwritten.
     """
     batch, _, in_dim = u.shape
     rows, width, sizes = len(directions), parents * dim, (in_dim, parents, dim)
-    in_blocks = batch  # the first samples, which travel together
-    if rows == 1 and batch % LANES <= _FEW:
-        in_blocks -= batch % LANES
-    blocks = (in_blocks + LANES - 1) // LANES
     row = parents * LANES
     sharing = max(1, min(_SHARING, _VOTES // width))
     x, votes = room(_TOGETHER * in_dim * LANES), room(sharing * width * LANES)
@@ -91,10 +80,9 @@ def sum_over_children(
             sums[k] = 0
         for i0 in range(child_lo, child_hi, _TOGETHER):
             i1 = min(child_hi, i0 + _TOGETHER)
-            for b0 in range(0, in_blocks, LANES):
+            for b0 in range(0, batch, LANES):
                 at = b0 * width
                 gather(u, b0, i0, i1, x, 0)
-                fetch(w, i1 * in_dim * width, _TOGETHER * in_dim * width, b0 // LANES, blocks)
                 if uniform:
                     multiply(w, i0 * in_dim * width, x, 0, (i1 - i0) * in_dim, width, False, sums, at)
                     continue
@@ -107,9 +95,6 @@ def sum_over_children(
                         if rows == 2:
                             through_softmax(factors, f, factors, f + row, parents)
                     add_scaled(factors, (rows - 1) * row, rows * row, votes, children, parents, dim, sums, at)
-        for sample in range(in_blocks, batch):
-            at, V = in_blocks * width + sample - in_blocks, directions[0]
-            sum_for_one(u, sample, w, parents, dim, V, at, uniform, leaky, child_lo, child_hi, sums)
 
 
 @compiled(types.void(_ROWS, float32, _FLAT, _FLAT, _FLAT, _ANY, _ANY))
@@ -235,7 +220,6 @@ def input_gradients(
             at, w0 = (i - i0) * in_dim * LANES, i * in_dim * width
             for b in range(blocks):
                 p, x0, y0 = b * width * LANES, b * in_block + at, b * out_block
-                fetch(w, w0 + children * in_dim * width, sharing * in_dim * width, b, blocks)
                 vote(w, w0, x, x0, children, sizes, votes, directions, 2 * first, rows, p, factors)
                 for n in range(children):
                     for t in range(2 * first, rows, 2):

@@ -28,7 +28,6 @@ from capsnet.routing.cpu.simd import (
     load_group,
     maximum,
     mul,
-    prefetch,
     splat,
     sqrt,
     store,
@@ -40,15 +39,12 @@ from capsnet.routing.cpu.simd import (
 
 _ZERO, _ONE, _TINY = np.float32(0), np.float32(1), np.finfo(np.float32).tiny
 
-#: Numbers that are fetched ahead at most: 256 KiB.
-_AHEAD = 2**16
-
 helper = compiled()
 
 
 @helper
 def room(size: int) -> Any:
-    """Room for numbers; vectors start with a line of the cache, since one that lies in two takes two accesses."""
+    """Return memory for numbers, aligned to a cache line: a vector that lies in two lines takes two accesses."""
     numbers = np.empty(size + LANES, np.float32)
     first = -(numbers.ctypes.data // 4) % LANES
     return numbers[first : first + size]
@@ -92,17 +88,6 @@ def _in_squares(u: Any, samples: int, size: int) -> int:
     """How many of a sample's `size` numbers can be moved in squares of 16 × 16: they lie one after the other."""
     in_rows = u.strides[2] == 4 and u.strides[1] == 4 * u.shape[2]
     return size - size % LANES if in_rows and samples == LANES else 0
-
-
-@helper
-def fetch(w: Any, first: int, size: int, part: int, parts: int) -> None:
-    """Bring one of `parts` parts of the `size` numbers from `first` nearer: W of the children whose turn is next.
-
-    Where that is much, it would push out of the cache what is needed before. Stops at the end of W.
-    """
-    if size <= _AHEAD:
-        for k in range(first + part * size // parts, min(w.size, first + (part + 1) * size // parts), LANES):
-            prefetch(w, k)
 
 
 @helper
@@ -352,7 +337,7 @@ def squash(s: Any, at: int, dim: int) -> None:
 
 @helper
 def squash_backward(s: Any, s0: int, dv: Any, v0: int, dim: int, ds: Any, ds0: int) -> None:
-    """ds for one parent; see `capsnet.routing.operators.squash_backward`."""
+    """ds for one parent; see `capsnet.routing.chunked.squash_backward`."""
     one, square, along = splat(_ONE), splat(_ZERO), splat(_ZERO)
     for k in range(0, dim * LANES, LANES):
         square = fma(load(s, s0 + k), load(s, s0 + k), square)

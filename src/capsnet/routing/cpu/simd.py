@@ -66,16 +66,6 @@ def broadcast(typing_context: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def number(typing_context: Any, array: Any, at: Any) -> Any:
-    """array[at], without Numba's test for a negative index."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature, args, _FLOAT), align=4)
-
-    return types.float32(array, types.intp), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
 def store(typing_context: Any, array: Any, at: Any, value: Any) -> Any:
     """array[at : at + 16] = value."""
 
@@ -84,20 +74,6 @@ def store(typing_context: Any, array: Any, at: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
-    """Begin to bring the cache line of array[at] nearer, on x86 into the second-level cache."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, signature, args, ir.IntType(8))
-        kind = ir.FunctionType(ir.VoidType(), [address.type, _INT, _INT, _INT])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [address, _int(0), _int(2), _int(1)])  # to read, rather soon, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -138,17 +114,6 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
         return _call(builder, "fmuladd", *args)
 
     return vector(vector, vector, vector), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def fma_number(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """`fma` of three float32, rounded alike."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.f32"), args)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capsnet.routing import chunked
-from capsnet.routing.operators import Batched, Bias, Parents, Sums, Weight
+from capsnet.routing.backends import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
 #: Beyond these a tile no longer fits a program's registers: the chunked backend, exact too, takes over.
@@ -46,14 +46,12 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """Launch shapes: first pass forward (uniform couplings), other passes forward, passes backward, last pass."""
+    """Launch shapes of a pass over the children, forward or backward, and of the last pass."""
 
-    uniform: Launch
-    forward: Launch
-    backward: Launch
+    reduction: Launch
     gradients: Launch
     children_per_program: int
-    """Of a pass; a program's partial sums are one contribution to s."""
+    """Of a reduction; a program's partial sums are one contribution to s."""
 
 
 TAKES = "floats of 16 or 32 bits on an NVIDIA GPU from Ampere on, with Triton installed"
@@ -79,7 +77,7 @@ def _is_installed() -> bool:
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.operators`."""
+    """Parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
     if not _fits(u, weight):
         return chunked.forward(u, weight, bias, iterations, leaky)
     from capsnet.routing.cuda import kernels
@@ -119,7 +117,7 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, weight and bias; see `capsnet.routing.operators`."""
+    """Gradients of u, weight and bias; see `capsnet.routing.backends`."""
     if not _fits(u, weight):
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     from capsnet.routing.cuda import kernels
@@ -180,8 +178,8 @@ def backward(
 def plan_for(u_shape: torch.Size, weight_shape: torch.Size, precision: str, processors: int) -> Plan:
     """Launch shapes for these sizes on a device with that many multiprocessors.
 
-    Found by `benchmarks/gpu_routing.py --sweep` at the paper's sizes. Elsewhere tiles shrink so that what a
-    thread holds, an accumulator and the logits of each parent, stays about as much.
+    Chosen by measurement at the paper's sizes on an H100. For other sizes tiles shrink, so that a thread holds
+    about as many numbers: an accumulator and the logits of each parent.
     """
     batch, in_caps, in_dim = u_shape
     out_caps, out_dim = weight_shape[2:]
@@ -189,10 +187,10 @@ def plan_for(u_shape: torch.Size, weight_shape: torch.Size, precision: str, proc
     least = _ceil_div(16, _power_of_two(in_dim, 1, MAX_IN_DIM))
     is_wide = out_caps * _power_of_two(out_dim, 16, MAX_OUT_DIM) > 256
     samples, warps = (16, 1) if is_wide or batch <= 16 else (32, 2)
-    a_pass = Launch(
+    reduction = Launch(
         samples, max(least, 1 if is_wide else 2), warps, num_stages=3 if precision == "bf16" else 2
     )
-    last = Launch(
+    gradients = Launch(
         _power_of_two(batch, 16, 64),
         max(least, 4 if precision == "bf16" else 2),
         num_warps=4,
@@ -200,14 +198,8 @@ def plan_for(u_shape: torch.Size, weight_shape: torch.Size, precision: str, proc
         max_registers=168 if precision == "bf16" else None,
     )
     shares = max(1, round(3 * processors / _ceil_div(batch, samples)))
-    share = _ceil_div(_ceil_div(in_caps, shares), a_pass.children) * a_pass.children
-    return Plan(
-        uniform=replace(a_pass, children=2 * a_pass.children),
-        forward=a_pass,
-        backward=a_pass,
-        gradients=last,
-        children_per_program=share,
-    )
+    share = _ceil_div(_ceil_div(in_caps, shares), reduction.children) * reduction.children
+    return Plan(reduction, gradients, children_per_program=share)
 
 
 class _Run:
@@ -255,8 +247,9 @@ class _Run:
         """One pass over all children; softmax_state (ds, log_total, mean_dc) makes it a pass backward."""
         from capsnet.routing.cuda import kernels
 
-        plan = self.plan
-        launch = plan.uniform if uniform else plan.backward if softmax_state else plan.forward
+        launch = self.plan.reduction
+        if uniform:  # no logits to hold: room for twice the children
+            launch = replace(launch, children=2 * launch.children)
         kernels.sum_votes[(_ceil_div(self.batch, launch.samples), len(self.partial))](
             self.u,
             self.weight,
@@ -265,7 +258,7 @@ class _Run:
             self.partial,
             self.batch,
             self.in_caps,
-            plan.children_per_program,
+            self.plan.children_per_program,
             UNIFORM=uniform,
             BACKWARD=bool(softmax_state),
             **self.tile(launch),
