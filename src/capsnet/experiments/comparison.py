@@ -18,7 +18,7 @@ from capsnet.data.dataset import Examples
 from capsnet.distributed import pick_device
 from capsnet.experiments.figures import by_variant, dots
 from capsnet.experiments.progress import Unwatched, Watch
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Variant
 from capsnet.experiments.record import COMPARISON, Record
 from capsnet.experiments.record_groups import Group
 from capsnet.experiments.running import Options, check_writable, chosen_variants, run_experiment
@@ -37,6 +37,9 @@ CONTROLS = {
     "cnn-max-pool": "CapsNet makes fewer errors than a CNN of its size with max pooling",
     "cnn-average-pool": "CapsNet makes fewer errors than its convolutions averaged over the image",
 }
+
+#: The smallest difference that would matter to a user.
+MARGIN = Margin(0.01, "one image in 100")
 
 ONE_RATE = (
     "They share one learning rate, which may suit one of them better than another: see whether the answer stays the "
@@ -192,7 +195,7 @@ def comparison(
         seeds={"smoke": 1, "quick": SEEDS, "full": SEEDS},
         variants=variants,
         measures=(Measure("test", error),),
-        claims=tuple(Claim(text, "test", "r3", control) for control, text in CONTROLS.items()),
+        claims=tuple(Claim(text, "test", "r3", control, MARGIN) for control, text in CONTROLS.items()),
         load=lambda *_: dataset,
         figures=lambda records: [dots(name, records, "test", f"{error}, %")],
     )
