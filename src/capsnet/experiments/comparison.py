@@ -215,20 +215,28 @@ def answer(found: Sequence[Judgement]) -> str:
     """
     if len(found) < len(CONTROLS):
         return "No answer: not all models have been trained."
-    better, worse, open_ = (
-        [judgement.against for judgement in found if judgement.word.startswith(word)]
-        for word in ("supported", "contradicted", "undecided")
+    better, worse, alike, open_ = (
+        [judgement.claim.against for judgement in found if judgement.word.startswith(word)]
+        for word in ("supported", "contradicted", "equivalent", "undecided")
     )
     several = found[0].difference.seeds > 1
     told = "over seeds and test images" if several else "in this one run; other seeds may differ"
     if worse:
         makes = "makes" if len(worse) == 1 else "make"
         return f"No: {_listed(worse)} {makes} fewer errors than CapsNet, beyond chance {told}."
-    if not open_:
+    if not alike and not open_:
         return f"Yes: CapsNet makes fewer errors than each of its controls, beyond chance {told}."
+    matters = f"{100 * MARGIN.size:g} point"
+    if not better and not open_:
+        return f"No difference that matters: CapsNet's error is within {matters} of each control's, {told}."
     more = f"more {'' if several else '--'}seeds or test images may tell"
-    if better:
-        return f"In part: fewer errors than {_listed(better)}, undecided against {_listed(open_)}; {more}."
+    parts = [
+        f"fewer errors than {_listed(better)}" if better else "",
+        f"within {matters} of {_listed(alike)}" if alike else "",
+        f"undecided against {_listed(open_)}; {more}" if open_ else "",
+    ]
+    if better or alike:
+        return f"In part: {', '.join(filter(None, parts))}."
     return f"Undecided: no difference from {_listed(open_)} is beyond chance; {more}."
 
 
@@ -258,10 +266,12 @@ def as_dict(compared: Group) -> dict[str, Any]:
         "models": [_model(name, runs) for name, runs in by_variant(compared.records).items()],
         "verdicts": [
             {
-                "claim": judgement.text,
-                "against": judgement.against,
+                "claim": judgement.claim.text,
+                "against": judgement.claim.against,
                 "difference": judgement.difference.mean,
                 "interval_95": [judgement.difference.low, judgement.difference.high],
+                "interval_90": [judgement.difference.low_90, judgement.difference.high_90],
+                "margin": judgement.claim.margin.size,
                 "over": over(judgement.difference, judgement.shows),
                 "p": judgement.p,
                 "p_holm": judgement.corrected,

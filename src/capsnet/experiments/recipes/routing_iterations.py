@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from capsnet.data.dataset import Source
 from capsnet.experiments.figures import by_variant, curves
+from capsnet.experiments.means import t_interval
 from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
 from capsnet.experiments.recipes.table1 import MARGIN, STEPS
 from capsnet.experiments.record import Findings, Record
 from capsnet.experiments.scales import NARROW, capsnet, training
-from capsnet.experiments.statistics import estimate, t_interval
+from capsnet.experiments.statistics import estimate
 from capsnet.explain import coupling_entropy, dead_share, logit_changes
 from capsnet.models import CapsNet
 from capsnet.report.style import Picture
