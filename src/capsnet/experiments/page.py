@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from capsnet._support.files import write_atomically, write_text
+from capsnet.experiments import error_rates
 from capsnet.experiments.comparison import answer
 from capsnet.experiments.figures import by_variant
 from capsnet.experiments.recipe import Experiment, Measure, Scale
@@ -25,7 +26,7 @@ Written by `capsnet report --results` from the records of `capsnet reproduce`; n
 
 Every number is of the last step's model, never of the best epoch. Where models are compared at equal error on what is
 familiar, training ends at the first step that is seen to have it on the familiar test set. "±" is the standard
-deviation over seeds.
+deviation over seeds. [How often verdicts err](#how-often-verdicts-err) stands at the end.
 
 """
 #: What intervals and verdicts mean.
@@ -87,6 +88,7 @@ def write_results(results: Path, target: Path) -> list[str]:
         own = [group for group in found if group.experiment.name == name]
         parts.append(_heading(own[0].experiment))
         parts += [_section(group, target.parent / "images") for group in own]
+    parts.append(error_rates.section(found))
     parts.append(_machines([record for group in found for record in group.records]))
     write_text(target, "\n".join(parts))
     return [f"{group.experiment.name}: {line}" for group in found if (line := group.left_out())]
