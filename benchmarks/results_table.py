@@ -42,7 +42,12 @@ def _row(group: Group, name: str, found: Sequence[Judgement]) -> list[str]:
     if ours is None or control is None or theirs is None:
         return []
     word = next(
-        (j.word for j in found if (j.ours, j.against, j.measure.key) == (name, control, measure.key)), "–"
+        (
+            j.words
+            for j in found
+            if (j.claim.ours, j.claim.against, j.measure.key) == (name, control, measure.key)
+        ),
+        "–",
     )
     unit = " %" if measure.percent else ""
     title = group.experiment.title + (f": {name}" if group.experiment.headlines else "")

@@ -14,17 +14,18 @@ from capsnet.experiments import Options, tuning
 from capsnet.experiments import comparison as comparing
 from capsnet.experiments.comparison import CONTROLS, answer, compare, comparison
 from capsnet.experiments.progress import Unwatched
-from capsnet.experiments.recipe import Measure, Variant
-from capsnet.experiments.statistics import Difference, Verdict
+from capsnet.experiments.recipe import Claim, Margin, Measure, Variant
+from capsnet.experiments.statistics import Difference
 from capsnet.experiments.tuning import RATES, inner_split, tuned
-from capsnet.experiments.verdicts import Judgement
+from capsnet.experiments.verdicts import Judgement, Verdict
 from capsnet.models import CapsNetConfig, CNNConfig
 
 
 def judged(*words: Verdict, seeds: int = 3) -> list[Judgement]:
-    difference = Difference(0.0, -1.0, 1.0, seeds, "images", 1000, 1.0)
+    difference = Difference(0.0, -1.0, 1.0, -1.0, 1.0, seeds, "images", 1000, 1.0)
+    measure, margin = Measure("test", "test error"), Margin(0.01, "…")
     return [
-        Judgement("…", "r3", control, Measure("test", "test error"), difference, 1.0, 1.0, word, 3, None)
+        Judgement(Claim("…", "test", "r3", control, margin), measure, difference, 1.0, 1.0, word, 3, None)
         for control, word in zip(CONTROLS, words, strict=True)
     ]
 
@@ -50,6 +51,19 @@ def judged(*words: Verdict, seeds: int = 3) -> list[Judgement]:
             ("undecided",) * 3,
             "Undecided: no difference from cnn-same-stem, cnn-max-pool and cnn-average-pool is beyond chance",
         ),
+        (
+            ("equivalent",) * 3,
+            "No difference that matters: CapsNet's error is within 1 point of each control's, over seeds",
+        ),
+        (
+            ("equivalent", "supported", "equivalent"),
+            "In part: fewer errors than cnn-max-pool, within 1 point of cnn-same-stem and cnn-average-pool.",
+        ),
+        (
+            ("undecided", "equivalent", "undecided"),
+            "In part: within 1 point of cnn-max-pool, undecided against cnn-same-stem and cnn-average-pool; more",
+        ),
+        (("equivalent", "contradicted", "supported"), "No: cnn-max-pool makes fewer errors"),
     ],
 )
 def test_the_answer_is_what_the_verdicts_allow(words: tuple[Verdict, ...], expected: str) -> None:

@@ -7,80 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from capsnet import CapsnetError
 from capsnet.cli import main
 from capsnet.experiments import EXPERIMENTS, Record
+from capsnet.experiments.means import cluster_interval, crossed_interval, t_interval
 from capsnet.experiments.page import overview, write_results
-from capsnet.experiments.record import Answers, Findings, PackedArray, record_path
+from capsnet.experiments.recipe import Margin
+from capsnet.experiments.record import Findings, PackedArray, record_path
 from capsnet.experiments.record_groups import groups
-from capsnet.experiments.statistics import (
-    Difference,
-    cluster_interval,
-    crossed_interval,
-    estimate,
-    holm,
-    paired_difference,
-    t_interval,
-    verdict,
-)
-from capsnet.experiments.trainings import with_options
-from capsnet.experiments.verdicts import judgements
-from capsnet.inference.evaluation import Evaluation
-
-N = 1000
-
-
-def made(one: Record) -> Record:
-    """With the settings, steps and precision that the recipe has for it, or that its `training` asks for."""
-    recipe = {variant.name: variant for variant in EXPERIMENTS[one.experiment].variants(one.scale)}
-    if one.variant not in recipe:
-        return replace(one, settings="of no recipe")
-    variant = with_options(recipe[one.variant], one.training.get("steps"), one.training.get("precision"))
-    return replace(one, settings=variant.settings(one.seed), training=asdict(variant.training))
-
-
-def record(variant: str, seed: int, errors: int, scale: str = "full", control: bool = False) -> Record:
-    labels = torch.ones(N, 1, dtype=torch.long)
-    labels[:errors] = 0
-    evaluation = Evaluation(torch.tensor([[0.0, 1.0]]).repeat(N, 1), labels)
-    one = Record(
-        experiment="table1",
-        variant=variant,
-        scale=scale,
-        seed=seed,
-        settings="0",
-        about=f"about {variant}",
-        control=control,
-        data="mnist",
-        provenance="Made up.",
-        architecture="capsnet",
-        model={},
-        training={},
-        parameters=8_215_568,
-        multiply_adds=201_793_536,
-        steps=300_000,
-        seconds=60.0,
-        device="cpu",
-        tests={"test": Answers.of(evaluation)},
-        metrics={},
-        arrays={},
-        code="abc",
-        environment={
-            "processor": "a processor",
-            "threads": 2,
-            "versions": {"torch": "9"},
-            "capsnet": "0.1",
-            "gpu": None,
-        },
-    )
-    return made(one)
-
-
-def answers(wrong: np.ndarray, groups: np.ndarray | None = None) -> Answers:
-    labels = torch.from_numpy(~wrong).long()[:, None]
-    return Answers.of(Evaluation(torch.tensor([[0.0, 1.0]]).repeat(len(wrong), 1), labels), groups)
+from capsnet.experiments.statistics import Difference, estimate, paired_difference
+from capsnet.experiments.verdicts import holm, judgements, verdict
+from made_up import N, answers, made, record, runs
 
 
 def on_toys(variant: str, wrong: list[int], sizes: list[int], copies: int = 1, known: bool = True) -> Record:
@@ -90,10 +28,6 @@ def on_toys(variant: str, wrong: list[int], sizes: list[int], copies: int = 1, k
     one = record(variant, 0, 0, "quick", control=variant.startswith("cnn"))
     one = made(replace(one, experiment="smallnorb", data="smallnorb", training={}))
     return replace(one, tests={"test": answers(which, toys)})
-
-
-def runs(variant: str, errors: list[int], scale: str = "full", control: bool = False) -> list[Record]:
-    return [record(variant, seed, count, scale, control) for seed, count in enumerate(errors)]
 
 
 @pytest.mark.quick
@@ -151,8 +85,8 @@ def test_differences_are_paired_by_seed_and_by_image() -> None:
     over_images = 1.96234 * np.std(per_image, ddof=1) / N**0.5
     half = (over_runs**2 + over_images**2) ** 0.5
     assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=1e-6)
-    assert verdict(found, "lower", found.p) == "supported"
-    assert verdict(found, "higher", found.p) == "contradicted"
+    assert verdict(found, "lower", found.p, 0.01) == "supported"
+    assert verdict(found, "higher", found.p, 0.01) == "contradicted"
     two_common = paired_difference(runs("a", [10, 20, 30]), runs("b", [10, 30]), "test")
     assert two_common.seeds == 2
 
@@ -279,6 +213,11 @@ def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> N
         assert "of a single run, over test images" in page
 
 
+def difference(mean: float, low_90: float, high_90: float, seeds: int = 3) -> Difference:
+    return Difference(mean, mean - 9, mean + 9, low_90, high_90, seeds, "images", 9, 0.0)
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("mean", "better", "p", "expected"),
     [
@@ -293,13 +232,60 @@ def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> N
 )
 def test_a_verdict_needs_a_small_p(mean: float, better: str, p: float, expected: str) -> None:
     one_run = expected if expected == "undecided" else f"{expected}, in this one run"
-    for seeds, unit, word in (
-        (3, None, expected),
-        (2, "images", expected),
-        (1, "images", one_run),
-        (1, "groups", one_run),
-    ):
-        assert verdict(Difference(mean, mean - 1, mean + 1, seeds, unit, 9, 0.0), better, p) == word
+    for seeds, word in ((3, expected), (2, expected), (1, one_run)):
+        assert verdict(difference(mean, mean - 1, mean + 1, seeds), better, p, 0.5) == word
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("low", "high", "p", "expected"),
+    [
+        (-0.4, 0.4, 0.6, "equivalent"),
+        (-0.4, 0.5, 0.6, "undecided"),  # the margin itself would matter
+        (-0.6, 0.4, 0.6, "undecided"),
+        (0.1, 0.4, 0.05, "contradicted"),  # beyond chance, however small
+        (0.1, 0.4, 0.051, "equivalent"),  # not after correction
+        (-float("inf"), float("inf"), 1.0, "undecided"),
+    ],
+)
+def test_what_is_not_beyond_chance_may_be_equivalent(
+    low: float, high: float, p: float, expected: str
+) -> None:
+    assert verdict(difference(0.2, low, high), "lower", p, 0.5) == expected
+    one_run = expected if expected == "undecided" else f"{expected}, in this one run"
+    assert verdict(difference(0.2, low, high, 1), "lower", p, 0.5) == one_run
+
+
+@pytest.mark.quick
+def test_the_line_says_when_a_difference_is_smaller_than_what_matters() -> None:
+    ours, theirs = runs("r3-reconstruction", [20, 22, 24]), runs("r1-reconstruction", [21, 23, 25])
+    for one in (*ours, *theirs):  # 100 times as many images: a difference of 0.001 points, the margin 0.1
+        one.tests["test"] = answers(np.arange(100 * N) < one.tests["test"].errors * 5)
+    (found,) = judgements(groups([*ours, *theirs])[0])
+    assert (found.word, found.is_small) == ("supported", True)
+    assert "one: **supported, but smaller than what matters**. r3-reconstruction" in found.line
+    assert found.line.endswith("; 90 % interval -0.01 to -0.00, within ±0.10 points.")
+    large = replace(found, claim=replace(found.claim, margin=Margin(1e-9, "nothing is so small")))
+    assert "one: **supported**. r3-rec" in large.line
+    assert "90 %" not in large.line
+    theirs[0] = replace(theirs[0], tests=ours[2].tests)  # now seeds differ more than models
+    (alike,) = judgements(groups([*ours, *theirs])[0])
+    assert (alike.word, alike.is_small) == ("equivalent", False)
+    assert "one: **equivalent**. r3-reconstruction" in alike.line
+    assert alike.line.endswith(", within ±0.10 points.")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_few_images_on_which_nothing_differs_do_not_show_equality(seeds: int) -> None:
+    for images, word in ((30, "undecided"), (3000, "equivalent")):
+        ours, theirs = (
+            [replace(one, tests={"test": answers(np.zeros(images, bool))}) for one in runs(name, [0] * seeds)]
+            for name in ("a", "b")
+        )
+        found = paired_difference(ours, theirs, "test")
+        assert (found.mean, found.low, found.high) == (0, 0, 0)
+        assert verdict(found, "lower", found.p, 0.01).startswith(word)
 
 
 @pytest.mark.quick
@@ -320,13 +306,13 @@ def test_claims_are_corrected_for_their_number() -> None:
     ]
     alone = judgements(groups(three[:6])[0])
     (first, *others) = judgements(groups(three)[0])
-    assert [judgement.text for judgement in alone] == [first.text]
+    assert [judgement.claim for judgement in alone] == [first.claim]
     assert (alone[0].word, first.word) == ("supported", "undecided")
     assert first.difference == alone[0].difference
     assert first.difference.high < 0
     assert first.corrected == pytest.approx(3 * first.p)
     assert alone[0].corrected == alone[0].p == first.p
-    assert (first.ours, first.against, first.measure.key) == (
+    assert (first.claim.ours, first.claim.against, first.measure.key) == (
         "r3-reconstruction",
         "r1-reconstruction",
         "test",

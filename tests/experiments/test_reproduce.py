@@ -21,7 +21,7 @@ from capsnet.data.npz import write_npz
 from capsnet.data.views import Views
 from capsnet.experiments import EXPERIMENTS, Record, reproduce
 from capsnet.experiments.page import write_results
-from capsnet.experiments.recipe import Stop, Variant
+from capsnet.experiments.recipe import Margin, Stop, Variant
 from capsnet.experiments.recipes.dimensions import readings, strongest
 from capsnet.experiments.recipes.multimnist import digit_errors, errors_by_overlap
 from capsnet.experiments.recipes.routing_iterations import slope
@@ -148,6 +148,19 @@ def test_all_nine_are_there_and_say_what_they_do() -> None:
                 assert {published for m in experiment.measures for published in m.published} <= set(names)
         keys = {measure.key: measure.better for measure in experiment.measures}
         assert all(keys[claim.measure] for claim in experiment.claims)
+        margins: dict[str, set[float]] = {}
+        for claim in experiment.claims:
+            assert claim.margin.why
+            assert not claim.margin.why.endswith("."), "the page ends the sentence"
+            margins.setdefault(claim.measure, set()).add(claim.margin.size)
+        assert all(len(sizes) == 1 for sizes in margins.values()) or name == "data-efficiency"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("size", [0.0, -0.01, float("nan"), float("inf")])
+def test_a_margin_that_decides_nothing_is_refused(size: float) -> None:
+    with pytest.raises(ValueError, match="finite number above 0"):
+        Margin(size, "why")
 
 
 def test_full_scale_is_the_published_network_beside_the_published_baselines() -> None:

@@ -18,7 +18,7 @@ from capsnet.data.dataset import Examples
 from capsnet.distributed import pick_device
 from capsnet.experiments.figures import by_variant, dots
 from capsnet.experiments.progress import Unwatched, Watch
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Variant
 from capsnet.experiments.record import COMPARISON, Record
 from capsnet.experiments.record_groups import Group
 from capsnet.experiments.running import Options, check_writable, chosen_variants, run_experiment
@@ -37,6 +37,9 @@ CONTROLS = {
     "cnn-max-pool": "CapsNet makes fewer errors than a CNN of its size with max pooling",
     "cnn-average-pool": "CapsNet makes fewer errors than its convolutions averaged over the image",
 }
+
+#: The smallest difference that would matter to a user.
+MARGIN = Margin(0.01, "one image in 100")
 
 ONE_RATE = (
     "They share one learning rate, which may suit one of them better than another: see whether the answer stays the "
@@ -192,7 +195,7 @@ def comparison(
         seeds={"smoke": 1, "quick": SEEDS, "full": SEEDS},
         variants=variants,
         measures=(Measure("test", error),),
-        claims=tuple(Claim(text, "test", "r3", control) for control, text in CONTROLS.items()),
+        claims=tuple(Claim(text, "test", "r3", control, MARGIN) for control, text in CONTROLS.items()),
         load=lambda *_: dataset,
         figures=lambda records: [dots(name, records, "test", f"{error}, %")],
     )
@@ -212,20 +215,28 @@ def answer(found: Sequence[Judgement]) -> str:
     """
     if len(found) < len(CONTROLS):
         return "No answer: not all models have been trained."
-    better, worse, open_ = (
-        [judgement.against for judgement in found if judgement.word.startswith(word)]
-        for word in ("supported", "contradicted", "undecided")
+    better, worse, alike, open_ = (
+        [judgement.claim.against for judgement in found if judgement.word.startswith(word)]
+        for word in ("supported", "contradicted", "equivalent", "undecided")
     )
     several = found[0].difference.seeds > 1
     told = "over seeds and test images" if several else "in this one run; other seeds may differ"
     if worse:
         makes = "makes" if len(worse) == 1 else "make"
         return f"No: {_listed(worse)} {makes} fewer errors than CapsNet, beyond chance {told}."
-    if not open_:
+    if not alike and not open_:
         return f"Yes: CapsNet makes fewer errors than each of its controls, beyond chance {told}."
+    matters = f"{100 * MARGIN.size:g} point"
+    if not better and not open_:
+        return f"No difference that matters: CapsNet's error is within {matters} of each control's, {told}."
     more = f"more {'' if several else '--'}seeds or test images may tell"
-    if better:
-        return f"In part: fewer errors than {_listed(better)}, undecided against {_listed(open_)}; {more}."
+    parts = [
+        f"fewer errors than {_listed(better)}" if better else "",
+        f"within {matters} of {_listed(alike)}" if alike else "",
+        f"undecided against {_listed(open_)}; {more}" if open_ else "",
+    ]
+    if better or alike:
+        return f"In part: {', '.join(filter(None, parts))}."
     return f"Undecided: no difference from {_listed(open_)} is beyond chance; {more}."
 
 
@@ -255,10 +266,12 @@ def as_dict(compared: Group) -> dict[str, Any]:
         "models": [_model(name, runs) for name, runs in by_variant(compared.records).items()],
         "verdicts": [
             {
-                "claim": judgement.text,
-                "against": judgement.against,
+                "claim": judgement.claim.text,
+                "against": judgement.claim.against,
                 "difference": judgement.difference.mean,
                 "interval_95": [judgement.difference.low, judgement.difference.high],
+                "interval_90": [judgement.difference.low_90, judgement.difference.high_90],
+                "margin": judgement.claim.margin.size,
                 "over": over(judgement.difference, judgement.shows),
                 "p": judgement.p,
                 "p_holm": judgement.corrected,

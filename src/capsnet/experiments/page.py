@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from capsnet._support.files import write_atomically, write_text
+from capsnet.experiments import error_rates
 from capsnet.experiments.comparison import answer
 from capsnet.experiments.figures import by_variant
 from capsnet.experiments.recipe import Experiment, Measure, Scale
@@ -16,7 +17,7 @@ from capsnet.experiments.recipes import EXPERIMENTS
 from capsnet.experiments.record import Record, read_records
 from capsnet.experiments.record_groups import SHOWN, Group, groups
 from capsnet.experiments.statistics import Estimate, estimate, paired_difference
-from capsnet.experiments.verdicts import judgements, told
+from capsnet.experiments.verdicts import Judgement, judgements, told, told_margin
 
 INTRODUCTION = """\
 # Results
@@ -25,7 +26,7 @@ Written by `capsnet report --results` from the records of `capsnet reproduce`; n
 
 Every number is of the last step's model, never of the best epoch. Where models are compared at equal error on what is
 familiar, training ends at the first step that is seen to have it on the familiar test set. "±" is the standard
-deviation over seeds.
+deviation over seeds. [How often verdicts err](#how-often-verdicts-err) stands at the end.
 
 """
 #: What intervals and verdicts mean.
@@ -39,12 +40,20 @@ training, and say nothing about other seeds: over test images Wilson's, and for 
 answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and toys are
 counted in their place, each weighing as many images as it has, so that the interval lies around the error that is told.
 
-**Verdicts** come from the two-sided p-value of no difference: of the test that belongs to the interval; with one seed
-and no toys, of McNemar's exact test over images. A claim is *supported* or *contradicted* if p
-is at most 0.05 after Holm's correction over the claims of its experiment and scale that the records can decide, else
-*undecided*, even where its own interval lies on one side of zero. Nothing is corrected across experiments: some
-share trainings, and the same difference may get another word where it stands beside fewer claims. The word of one seed
-ends in "in this one run".
+**Verdicts.** Each claim has a margin: the smallest difference that would matter to a user. Margins stand in the
+recipes, with a reason, and were fixed before the runs that they judge.
+
+- *supported* or *contradicted*: p is at most 0.05 after Holm's correction over the claims of the same experiment and
+  scale that the records can decide. p is the two-sided p-value of no difference, of the test that belongs to the
+  interval; with one seed and no toys it is that of McNemar's exact test over images. If the difference is also shown
+  to be smaller than the margin, "but smaller than what matters" is added.
+- *equivalent*: otherwise, if the 90 % interval of the difference lies within the margin on both sides. These are two
+  one-sided tests at 5 %, each claim by itself. Over images the interval is computed as if there were two more, one
+  that only ours and one that only theirs gets wrong, so that few images on which nothing differs do not show equality.
+- *undecided*: otherwise, even where the 95 % interval lies on one side of zero.
+
+Nothing is corrected across experiments: some share trainings, and the same difference may get another word where it
+stands beside fewer claims. The word of one seed ends in "in this one run".
 
 **Seconds** are of training, without evaluations and saves, and of the fastest run: the machines did other things at the
 same time, so that a mean would tell of those.
@@ -79,6 +88,7 @@ def write_results(results: Path, target: Path) -> list[str]:
         own = [group for group in found if group.experiment.name == name]
         parts.append(_heading(own[0].experiment))
         parts += [_section(group, target.parent / "images") for group in own]
+    parts.append(error_rates.section(found))
     parts.append(_machines([record for group in found for record in group.records]))
     write_text(target, "\n".join(parts))
     return [f"{group.experiment.name}: {line}" for group in found if (line := group.left_out())]
@@ -217,6 +227,7 @@ def _section(group: Group, images: Path) -> str:
         parts.append(f"**Intervals.** {single}\n")
     parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
     if found := judgements(group):
+        parts.append("**What matters.** " + "; ".join(dict.fromkeys(map(_margin, found))) + ".\n")
         parts.append("**Verdicts.**\n\n" + "\n".join(judgement.line for judgement in found) + "\n")
     parts += [note + "\n" for note in experiment.notes(group.records)]
     for picture in experiment.figures(group.records):
@@ -225,6 +236,12 @@ def _section(group: Group, images: Path) -> str:
         alt = " ".join(picture.alt.split()).replace("]", ")").replace("[", "(")
         parts.append(f"![{alt}]({images.name}/{path.name})\n\n*{picture.caption}*\n")
     return "\n".join(parts)
+
+
+def _margin(judgement: Judgement) -> str:
+    """The margin of a claim, and why it is that."""
+    margin, measure = judgement.claim.margin, judgement.measure
+    return f"{measure.title}: {told_margin(margin, measure)} ({margin.why})"
 
 
 def _left_out(group: Group) -> list[str]:

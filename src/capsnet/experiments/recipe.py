@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,6 +126,20 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Margin:
+    """The smallest difference that would matter to a user, fixed before the runs that it judges."""
+
+    size: float
+    """In the measure's own unit: 0.01 is one point of an error."""
+    why: str
+    """One sentence without its full stop: why it is that much."""
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.size) and self.size > 0):
+            raise ValueError(f"a margin of {self.size}; it must be a finite number above 0")
+
+
+@dataclass(frozen=True)
 class Claim:
     """One variant is better than another in some measure. The verdict says whether that came out."""
 
@@ -132,6 +147,7 @@ class Claim:
     measure: str
     ours: str
     against: str
+    margin: Margin
 
 
 def load_data(variant: Variant, seed: int, data_dir: Path | None) -> Dataset:  # noqa: ARG001

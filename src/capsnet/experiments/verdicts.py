@@ -1,27 +1,73 @@
-"""What became of an experiment's claims: differences, p-values, and words that survive the number of claims."""
+"""What became of an experiment's claims: verdicts that survive the number of claims, in words and numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Literal
 
-from capsnet.experiments.recipe import Measure
+from capsnet.experiments.recipe import Claim, Margin, Measure
 from capsnet.experiments.record_groups import Group
-from capsnet.experiments.statistics import Difference, Verdict, holm, paired_difference, verdict
+from capsnet.experiments.statistics import Difference, paired_difference
+
+#: A difference needs a corrected p of at most this.
+SIGNIFICANT = 0.05
+
+Verdict = Literal[
+    "supported",
+    "equivalent",
+    "undecided",
+    "contradicted",
+    "supported, in this one run",
+    "equivalent, in this one run",
+    "contradicted, in this one run",
+]
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number (Holm 1979), in the same order: those at most α are significant together.
+
+    The chance that any of them is so where there is no difference at all is then at most α.
+    """
+    corrected = [0.0] * len(values)
+    least = 0.0
+    for place, index in enumerate(sorted(range(len(values)), key=lambda k: values[k])):
+        least = max(least, min(1.0, (len(values) - place) * values[index]))
+        corrected[index] = least
+    return corrected
+
+
+def verdict(difference: Difference, better: Literal["lower", "higher"], p: float, margin: float) -> Verdict:
+    """Return what the runs show. A difference that is beyond chance decides first, however small it is.
+
+    Without one, the two models are equivalent if the difference is shown to be smaller than the margin. Verdicts on
+    one seed end in "in this one run".
+
+    Args:
+        difference: ours minus theirs.
+        better: which way is better.
+        p: the difference's, corrected for the claims beside it (`holm`).
+        margin: the smallest difference that matters.
+    """
+    one = difference.seeds == 1
+    if p <= SIGNIFICANT and difference.mean != 0:
+        if (difference.mean < 0) == (better == "lower"):
+            return "supported, in this one run" if one else "supported"
+        return "contradicted, in this one run" if one else "contradicted"
+    if difference.within(margin):
+        return "equivalent, in this one run" if one else "equivalent"
+    return "undecided"
 
 
 @dataclass(frozen=True)
 class Judgement:
     """One claim and what became of it."""
 
-    text: str
-    """The claim."""
-    ours: str
-    against: str
-    """Variants."""
+    claim: Claim
     measure: Measure
     difference: Difference
-    """Ours minus theirs; its interval is not corrected."""
+    """Ours minus theirs; its intervals are not corrected."""
     p: float
     """Of no difference, of this claim by itself."""
     corrected: float
@@ -33,15 +79,33 @@ class Judgement:
     """What groups of test images are called."""
 
     @property
+    def is_small(self) -> bool:
+        """Whether a difference was found, and is smaller than what matters."""
+        found = self.word.startswith(("supported", "contradicted"))
+        return found and self.difference.within(self.claim.margin.size)
+
+    @property
+    def words(self) -> str:
+        """The verdict, with what it does not say by itself."""
+        return f"{self.word}, but smaller than what matters" if self.is_small else self.word
+
+    @property
     def line(self) -> str:
         """All of it, as the page has it."""
         unit = " points" if self.measure.percent else ""
-        corrected = f", after Holm's correction {_p(self.corrected)}" if self.claims > 1 else ""
-        return (
-            f"- {self.text}: **{self.word}**. {self.ours} − {self.against}, {self.measure.title}: "
+        text = (
+            f"- {self.claim.text}: **{self.words}**. {self.claim.ours} − {self.claim.against}, {self.measure.title}: "
             f"{told(self.difference, self.measure)}{unit}, paired over {over(self.difference, self.shows)}; "
-            f"p {_p(self.p, '= ')}{corrected}."
+            f"p {_p(self.p, '= ')}"
         )
+        if self.claims > 1:
+            text += f", after Holm's correction {_p(self.corrected)}"
+        if self.is_small or self.word.startswith("equivalent"):
+            low, high = (
+                in_unit(end, self.measure) for end in (self.difference.low_90, self.difference.high_90)
+            )
+            text += f"; 90 % interval {low} to {high}, within ±{told_margin(self.claim.margin, self.measure)}"
+        return text + "."
 
 
 def judgements(group: Group) -> list[Judgement]:
@@ -56,14 +120,12 @@ def judgements(group: Group) -> list[Judgement]:
     corrected = holm([difference.p for *_, difference in tested])
     return [
         Judgement(
-            claim.text,
-            claim.ours,
-            claim.against,
+            claim,
             measure,
             difference,
             difference.p,
             p,
-            verdict(difference, better, p),
+            verdict(difference, better, p, claim.margin.size),
             len(tested),
             group.experiment.shows,
         )
@@ -82,11 +144,20 @@ def over(difference: Difference, shows: str | None = None) -> str:
 
 def told(difference: Difference, measure: Measure) -> str:
     """A difference with its interval, in the measure's unit."""
-    factor, digits = (100 if measure.percent else 1), measure.digits
-    text = f"{factor * difference.mean:+.{digits}f}"
+    text = in_unit(difference.mean, measure)
     if isfinite(difference.low):
-        text += f" ({factor * difference.low:+.{digits}f} to {factor * difference.high:+.{digits}f})"
+        text += f" ({in_unit(difference.low, measure)} to {in_unit(difference.high, measure)})"
     return text
+
+
+def told_margin(margin: Margin, measure: Measure) -> str:
+    """The size of a margin: "0.10 points"."""
+    return in_unit(margin.size, measure).removeprefix("+") + " points" * measure.percent
+
+
+def in_unit(value: float, measure: Measure) -> str:
+    """A difference in the measure's unit, with its sign."""
+    return f"{100 * value if measure.percent else value:+.{measure.digits}f}"
 
 
 def _p(p: float, equals: str = "") -> str:

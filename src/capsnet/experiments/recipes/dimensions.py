@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from capsnet.data.dataset import Examples
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Trained, Variant
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
 from capsnet.experiments.recipes.equivariance import last_layer
 from capsnet.experiments.recipes.table1 import STEPS
 from capsnet.experiments.record import Findings, Record
@@ -28,6 +28,8 @@ from capsnet.report.style import DIVERGING, Picture, bare, mosaic, new_figure, p
 TURNED = 10
 #: Directions that a control's features are reduced to within each class: as many as a capsule has numbers.
 COMPONENTS = 16
+#: The smallest difference that would matter to a user.
+MARGIN = Margin(0.05, "correlations closer than that look the same when drawn")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
@@ -272,12 +274,14 @@ EXPERIMENT = Experiment(
                 f"follows {name}",
                 "r3-reconstruction",
                 "cnn-same-stem",
+                MARGIN,
             ),
             Claim(
                 f"Reconstruction makes a single number follow {name}",
                 f"follows {name}",
                 "r3-reconstruction",
                 "r3-no-reconstruction",
+                MARGIN,
             ),
         )
     ),

@@ -8,7 +8,7 @@ from typing import Any
 
 from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
 from capsnet.experiments.recipes.multimnist import EXPERIMENT as SHORT
-from capsnet.experiments.recipes.multimnist import SHAPE, figures, measure
+from capsnet.experiments.recipes.multimnist import MARGIN, SHAPE, figures, measure
 from capsnet.experiments.scales import Steps, capsnet, training
 from capsnet.models import CNNConfig
 
@@ -65,7 +65,7 @@ EXPERIMENT = Experiment(
         Measure("test", "pair error", published={"r3": "5.2"}),
         *(found for found in SHORT.measures if found.key != "test"),
     ),
-    claims=(Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem"),),
+    claims=(Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem", MARGIN),),
     measure=measure,
     figures=partial(figures, name="multimnist-long"),
 )

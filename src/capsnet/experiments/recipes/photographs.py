@@ -7,13 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from capsnet.experiments.figures import by_variant, dots
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Trained, Variant
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
 from capsnet.experiments.record import Findings, Record
 from capsnet.experiments.scales import NARROW, SIZES, Steps, capsnet, controls, training
 from capsnet.inference.evaluation import wilson_interval
 
 CIFAR10_STEPS = Steps(quick=1000, full=100_000)
 SVHN_STEPS = Steps(quick=1000, full=100_000)
+#: The smallest difference that would matter to a user.
+CIFAR10_MARGIN = Margin(
+    0.01, "one photograph in 100; less goes unnoticed in a model that errs on every third"
+)
+SVHN_MARGIN = Margin(
+    0.005, "one house number in 200, about a tenth of the errors that the paper's network makes"
+)
 
 
 def cifar10_variants(scale: Scale) -> Sequence[Variant]:
@@ -104,10 +111,18 @@ CIFAR10 = Experiment(
     variants=cifar10_variants,
     measures=(Measure("test", "test error, single models", published={"leaky-r3": "10.6 (ensemble of 7)"}),),
     claims=(
-        Claim("CapsNet is better than a CNN of its own size", "test", "leaky-r3", "cnn-max-pool"),
-        Claim("Routing is better than a fully connected head", "test", "leaky-r3", "cnn-same-stem"),
-        Claim("Leaky routing helps", "test", "leaky-r3", "r3"),
-        Claim("Three routing iterations are better than one", "test", "leaky-r3", "leaky-r1"),
+        Claim(
+            "CapsNet is better than a CNN of its own size", "test", "leaky-r3", "cnn-max-pool", CIFAR10_MARGIN
+        ),
+        Claim(
+            "Routing is better than a fully connected head",
+            "test",
+            "leaky-r3",
+            "cnn-same-stem",
+            CIFAR10_MARGIN,
+        ),
+        Claim("Leaky routing helps", "test", "leaky-r3", "r3", CIFAR10_MARGIN),
+        Claim("Three routing iterations are better than one", "test", "leaky-r3", "leaky-r1", CIFAR10_MARGIN),
     ),
     measure=with_scores,
     notes=ensembles,
@@ -135,9 +150,9 @@ SVHN = Experiment(
     variants=svhn_variants,
     measures=(Measure("test", "test error", published={"r3": "4.3"}),),
     claims=(
-        Claim("CapsNet is better than a CNN of its own size", "test", "r3", "cnn-max-pool"),
-        Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem"),
-        Claim("Three routing iterations are better than one", "test", "r3", "r1"),
+        Claim("CapsNet is better than a CNN of its own size", "test", "r3", "cnn-max-pool", SVHN_MARGIN),
+        Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem", SVHN_MARGIN),
+        Claim("Three routing iterations are better than one", "test", "r3", "r1", SVHN_MARGIN),
     ),
     figures=lambda records: [dots("svhn", records, "test", "SVHN test error, %")],
 )

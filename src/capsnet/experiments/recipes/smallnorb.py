@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capsnet.experiments.figures import dots
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Variant
 from capsnet.experiments.scales import NARROW, Steps, capsnet, controls, training
 
 STEPS = Steps(quick=700, full=50_000)
+#: The smallest difference that would matter to a user.
+MARGIN = Margin(0.01, "one pair of photographs in 100, a quarter of the views of one of the 25 toys")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
@@ -40,9 +42,9 @@ EXPERIMENT = Experiment(
     variants=variants,
     measures=(Measure("test", "test error", published={"r3": "2.7"}),),
     claims=(
-        Claim("CapsNet is better than a CNN of its own size", "test", "r3", "cnn-max-pool"),
-        Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem"),
-        Claim("Three routing iterations are better than one", "test", "r3", "r1"),
+        Claim("CapsNet is better than a CNN of its own size", "test", "r3", "cnn-max-pool", MARGIN),
+        Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem", MARGIN),
+        Claim("Three routing iterations are better than one", "test", "r3", "r1", MARGIN),
     ),
     shows="toys",
     figures=lambda records: [dots("smallnorb", records, "test", "smallNORB test error, %", shows="toys")],

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capsnet.experiments.figures import dots
-from capsnet.experiments.recipe import Claim, Experiment, Measure, Scale, Variant
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Variant
 from capsnet.experiments.scales import NARROW, NARROW_BASELINE, Steps, baseline, capsnet, controls, training
 
 STEPS = Steps(quick=700, full=300_000)
+#: The smallest difference that would matter to a user.
+MARGIN = Margin(0.001, "one digit in 1,000; size and speed decide between models that are closer than that")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
@@ -76,18 +78,35 @@ EXPERIMENT = Experiment(
     ),
     claims=(
         Claim(
-            "Three routing iterations are better than one", "test", "r3-reconstruction", "r1-reconstruction"
+            "Three routing iterations are better than one",
+            "test",
+            "r3-reconstruction",
+            "r1-reconstruction",
+            MARGIN,
         ),
-        Claim("The same in the authors' reading", "test", "official-r3", "official-r1"),
-        Claim("Reconstruction helps", "test", "r3-reconstruction", "r3-no-reconstruction"),
+        Claim("The same in the authors' reading", "test", "official-r3", "official-r1", MARGIN),
+        Claim("Reconstruction helps", "test", "r3-reconstruction", "r3-no-reconstruction", MARGIN),
         Claim(
             "CapsNet is better than a CNN of the kind of the paper's baseline",
             "test",
             "r3-reconstruction",
             "cnn-baseline",
+            MARGIN,
         ),
-        Claim("CapsNet is better than a CNN of its own size", "test", "r3-reconstruction", "cnn-max-pool"),
-        Claim("Routing is better than a fully connected head", "test", "r3-reconstruction", "cnn-same-stem"),
+        Claim(
+            "CapsNet is better than a CNN of its own size",
+            "test",
+            "r3-reconstruction",
+            "cnn-max-pool",
+            MARGIN,
+        ),
+        Claim(
+            "Routing is better than a fully connected head",
+            "test",
+            "r3-reconstruction",
+            "cnn-same-stem",
+            MARGIN,
+        ),
     ),
     figures=lambda records: [dots("table1", records, "test", "MNIST test error, %")],
 )
