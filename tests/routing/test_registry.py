@@ -1,4 +1,4 @@
-"""A routing from outside the package through `CapsuleLayer(routing=…)`, as CONTRIBUTING.md describes it."""
+"""A routing from outside the package through `CapsuleLayer(routing=…)`, as docs/extending.md describes it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from capsnet import CapsnetError, CapsuleLayer, RoutingTrace, squash
 from capsnet.routing import ROUTINGS, DynamicRouting, register, route
 
 ROOT = Path(__file__).parents[2]
-#: The example of CONTRIBUTING.md: the routing "mean".
+#: The example of docs/extending.md: the routing "mean".
 EXAMPLE = next(
     block
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text("utf-8"), re.DOTALL)
     if "routing.register" in block
 )
 
@@ -32,7 +32,7 @@ def forget_what_a_test_registers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mean() -> type:
-    """Run the example of CONTRIBUTING.md."""
+    """Run the example of docs/extending.md."""
     namespace: dict[str, Any] = {"__name__": "my_package.mean"}
     exec(EXAMPLE, namespace)
     return namespace["Mean"]

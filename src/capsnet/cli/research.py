@@ -33,6 +33,10 @@ def compare(
     data: DataOption = "mnist5k",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
+    models: Annotated[
+        str,
+        typer.Option(help="Architectures, separated by commas. Three controls of CapsNet's size are added."),
+    ] = "capsnet",
     scale: Annotated[
         Scale, typer.Option(help="quick: narrow networks, 2 cores. full: the published width, a GPU.")
     ] = Scale.quick,
@@ -73,7 +77,14 @@ def compare(
     check_side(dataset, image_size)
     dataset = replace(dataset, name=absolute(data))
     with options_by_name(context):
-        compared = run_comparison(dataset, options, ExperimentLines(), learning_rate, image_size=image_size)
+        compared = run_comparison(
+            dataset,
+            options,
+            ExperimentLines(),
+            learning_rate,
+            [name.strip() for name in models.split(",") if name.strip()],
+            image_size=image_size,
+        )
     page = write_comparison(compared, out_folder / compared.experiment.name / f"{scale.value}.md")
     if as_json:
         from capsnet.experiments.comparison import as_dict

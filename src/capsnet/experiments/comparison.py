@@ -9,8 +9,6 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import torch
-
 from capsnet._support.errors import CapsnetError, NotFinite, shown
 from capsnet._support.files import read_json, write_json
 from capsnet.data import Dataset, short_name
@@ -26,7 +24,7 @@ from capsnet.experiments.scales import Steps, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
 from capsnet.experiments.tuning import RATES, tuned, with_rate
 from capsnet.experiments.verdicts import Judgement, judgements, over
-from capsnet.inference.evaluation import batch_of
+from capsnet.models import MODELS
 
 #: At the quick scale some minutes for each model on 2 cores with images of 28×28, choosing included.
 STEPS = Steps(quick=1000, full=10_000)
@@ -56,6 +54,7 @@ def compare(
     options: Options,
     watch: Watch | None = None,
     learning_rate: float | None = None,
+    models: Sequence[str] = (),
     **changes: Any,
 ) -> Group:
     """Train CapsNet and its controls alike, with every seed, and keep a record of each run.
@@ -71,6 +70,7 @@ def compare(
         watch: who watches.
         learning_rate: of all models. None: of each its own, `tuned`; the scale's for images that are made as they are
             asked for, such as overlapping digits.
+        models: further architectures, by name in `capsnet.models.MODELS`, with their default sizes.
         changes: of the `TrainConfig` that all models share: image_size, …
 
     Returns:
@@ -84,7 +84,8 @@ def compare(
     if learning_rate is not None:
         changes["learning_rate"] = learning_rate
     pixels = fingerprint(dataset)
-    experiment = comparison(dataset, pixels, **changes)
+    models = [name for name in models if name != "capsnet"]
+    experiment = comparison(dataset, pixels, models=models, **changes)
     folder = options.out / experiment.name
     variants = chosen_variants(experiment, options)
     pick_device(options.device)
@@ -99,6 +100,7 @@ def compare(
         "precision": options.precision,
         "learning_rate": learning_rate,
         "image_size": changes.get("image_size"),
+        **({"models": models} if models else {}),
     }
     plan = folder / f"PLAN-{options.scale}.json"
     if plan.exists():
@@ -110,7 +112,7 @@ def compare(
             chosen = tuned(variants, dataset, options, watch or Unwatched())
             rates = {variant.name: variant.training.learning_rate for variant in chosen}
         write_json(plan, {"asked": asked, "rates": rates})
-    experiment = comparison(dataset, pixels, rates, **changes)
+    experiment = comparison(dataset, pixels, rates, models, **changes)
     try:
         records = run_experiment(experiment, options, watch)
     except NotFinite as error:
@@ -141,10 +143,11 @@ def _refuse_other(plan: Path, asked: Mapping[str, Any]) -> None:
     if before == asked:
         return
     names = {"pixels": "images", "learning_rate": "--learning-rate", "image_size": "--image-size"}
+    before = before if isinstance(before, dict) else {}
     other = [
         names.get(key, f"--{key}")
-        for key in asked
-        if not isinstance(before, dict) or before.get(key) != asked[key]
+        for key in dict.fromkeys((*asked, *before))
+        if before.get(key) != asked.get(key)
     ]
     raise CapsnetError(
         f"{shown(plan.parent)} holds a comparison with other {_listed(other)}; choose another --out, or replace it "
@@ -153,24 +156,33 @@ def _refuse_other(plan: Path, asked: Mapping[str, Any]) -> None:
 
 
 def comparison(
-    dataset: Dataset, pixels: str | None, rates: Mapping[str, float] | None = None, **changes: Any
+    dataset: Dataset,
+    pixels: str | None,
+    rates: Mapping[str, float] | None = None,
+    models: Sequence[str] = (),
+    **changes: Any,
 ) -> Experiment:
-    """The recipe: one network at each scale, its three controls, and the three claims.
+    """Return the recipe: one network at each scale, its three controls, and the three claims.
 
     Args:
         dataset: what to train and test on.
         pixels: its `fingerprint`.
         rates: each variant's learning rate, by its name, chosen by `tuned`. None: the same for all.
+        models: further architectures; each has a claim against CapsNet.
         changes: of the `TrainConfig` that all models share.
     """
-    present = batch_of(dataset.test, range(1), torch.device("cpu")).labels.shape[1]
+    present = dataset.classes_present
+    others = {name: MODELS.get(name).config_class.for_dataset(dataset) for name in models}
     changes.setdefault("schedule", "one-cycle")
 
     def variants(scale: Scale) -> Sequence[Variant]:
         plan = training(scale, dataset.name, STEPS, **changes)
         like = capsnet(scale, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
         ours = Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan)
-        theirs = controls(like, plan, "sigmoid" if present > 1 else "softmax")
+        theirs = [
+            *(Variant(name, f"{name}, default sizes", config, plan) for name, config in others.items()),
+            *controls(like, plan, "sigmoid" if present > 1 else "softmax"),
+        ]
         alike = [replace(variant, pixels=pixels) for variant in (ours, *theirs)]
         return [_at_own_rate(variant, (rates or {}).get(variant.name)) for variant in alike]
 
@@ -195,7 +207,13 @@ def comparison(
         seeds={"smoke": 1, "quick": SEEDS, "full": SEEDS},
         variants=variants,
         measures=(Measure("test", error),),
-        claims=tuple(Claim(text, "test", "r3", control, MARGIN) for control, text in CONTROLS.items()),
+        claims=(
+            *(Claim(text, "test", "r3", control, MARGIN) for control, text in CONTROLS.items()),
+            *(
+                Claim(f"{name} makes fewer errors than CapsNet", "test", name, "r3", MARGIN)
+                for name in models
+            ),
+        ),
         load=lambda *_: dataset,
         figures=lambda records: [dots(name, records, "test", f"{error}, %")],
     )
@@ -213,6 +231,7 @@ def answer(found: Sequence[Judgement]) -> str:
     Args:
         found: the comparison's `judgements`.
     """
+    found = [judgement for judgement in found if judgement.claim.against in CONTROLS]
     if len(found) < len(CONTROLS):
         return "No answer: not all models have been trained."
     better, worse, alike, open_ = (
