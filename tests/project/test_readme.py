@@ -12,7 +12,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README + GUIDE, flags=re.DOTALL)
 
 def test_there_is_an_example_and_it_is_short() -> None:
     assert EXAMPLES
-    assert len(EXAMPLES[0].strip().splitlines()) <= 10
+    assert len(EXAMPLES[0].strip().splitlines()) <= 12
 
 
 @pytest.mark.quick
