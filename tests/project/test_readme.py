@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from capsnet.experiments.findings import findings
+from capsnet.experiments.record import read_records
+from capsnet.experiments.record_groups import groups
+
 ROOT = Path(__file__).parents[2]
 README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/own-images.md"))
 EXAMPLES = re.findall(r"```python\n(.*?)```", README + GUIDE, flags=re.DOTALL)
@@ -29,3 +33,11 @@ def test_what_pages_link_to_is_there(page: str) -> None:
     for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         if not link.startswith("http"):
             assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 130
+
+
+def test_what_was_found_is_what_the_records_say() -> None:
+    assert findings(groups(read_records(ROOT / "results"))) in README

@@ -12,6 +12,7 @@ from capsnet._support.files import write_atomically, write_text
 from capsnet.experiments import error_rates
 from capsnet.experiments.comparison import answer
 from capsnet.experiments.figures import by_variant
+from capsnet.experiments.findings import findings
 from capsnet.experiments.recipe import Experiment, Measure, Scale
 from capsnet.experiments.recipes import EXPERIMENTS
 from capsnet.experiments.record import Record, read_records
@@ -41,7 +42,8 @@ answers. Where many test images show the same thing, as the views of one toy do,
 counted in their place, each weighing as many images as it has, so that the interval lies around the error that is told.
 
 **Verdicts.** Each claim has a margin: the smallest difference that would matter to a user. Margins stand in the
-recipes, with a reason, and were fixed before the runs that they judge.
+recipes, with a reason. They were fixed without regard to the verdicts, but after the runs shown here; later runs are
+judged by margins that were fixed before them.
 
 - *supported* or *contradicted*: p is at most 0.05 after Holm's correction over the claims of the same experiment and
   scale that the records can decide. p is the two-sided p-value of no difference, of the test that belongs to the
@@ -57,6 +59,11 @@ stands beside fewer claims. The word of one seed ends in "in this one run".
 
 **Seconds** are of training, without evaluations and saves, and of the fastest run: the machines did other things at the
 same time, so that a mean would tell of those.
+"""
+#: What the summary is about.
+FOUND = """\
+Small networks, trained for minutes on 2 cores, beside controls with the same data, steps and batches. *Better* and
+*worse* are beyond chance, *no difference that matters* is shown by two one-sided tests, *undecided* is the rest.
 """
 QUICK = """\
 Quick runs use narrow networks and short training, as each row says. They are for the comparison of capsules with
@@ -78,7 +85,10 @@ def write_results(results: Path, target: Path) -> list[str]:
         CapsnetError: there are no records or a broken one; the page cannot be written.
     """
     found = groups(read_records(results))
-    parts = [INTRODUCTION + INTERVALS]
+    parts = [INTRODUCTION]
+    if summary := findings(found):
+        parts.append(f"## What was found\n\n{FOUND}\n{summary}\n")
+    parts.append(f"## How to read the numbers\n\n{INTERVALS}")
     for scale in SHOWN:
         if table := overview(found, scale):
             parts += [f"## Overview: {scale} scale\n", *([QUICK] if scale == "quick" else []), table + "\n"]
