@@ -1,15 +1,13 @@
 """What a run's folder is worth after a crash, a damaged disk, or a second process."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torture.launch import WARM
 
 from capsnet import CapsNet, CapsnetError
 from capsnet._support.errors import CannotWrite
@@ -18,7 +16,7 @@ from capsnet.models import build_model
 from capsnet.training.checkpoint import BEFORE, NEWEST
 from capsnet.training.loop import train
 from capsnet.training.run import Run
-from stripes import CONFIG, DATA, SMALL, StopAt, resume, run_training
+from stripes import CONFIG, DATA, SMALL, StopAt, hold, resume, run_training
 
 
 def flip_a_bit(path: Path, at: int) -> None:
@@ -148,32 +146,19 @@ def test_metrics_that_do_not_fit_on_the_disk_end_it_with_a_reason(tmp_path: Path
         run.append_metrics({"step": 1})
 
 
-HOLD = """
-import sys, pathlib
-from capsnet import CapsNet
-import stripes as t
-with t.Run.create(pathlib.Path(sys.argv[1]), CapsNet(t.SMALL), t.CONFIG):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_a_second_process_leaves_the_first_ones_folder_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    ) as first:
-        assert first.stdout.readline() == b"held\n"
-        config = (folder / "config.json").read_text()
-        with pytest.raises(CapsnetError, match="in use by another process"):
-            Run.create(folder, CapsNet(SMALL), replace(CONFIG, seed=5))
-        with pytest.raises(CapsnetError, match="in use by another process"):
-            resume(folder)
-        first.stdin.close()
+    ours, theirs = WARM.Pipe()
+    first = WARM.Process(target=hold, args=(folder, theirs))
+    first.start()
+    assert ours.recv() == "held"
+    config = (folder / "config.json").read_text()
+    with pytest.raises(CapsnetError, match="in use by another process"):
+        Run.create(folder, CapsNet(SMALL), replace(CONFIG, seed=5))
+    with pytest.raises(CapsnetError, match="in use by another process"):
+        resume(folder)
+    ours.send("end")
+    first.join()
     assert (folder / "config.json").read_text() == config
 
 
