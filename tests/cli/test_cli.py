@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -118,14 +117,29 @@ def test_a_run_goes_on_as_it_was_started(capsnet: Command, finished: Path) -> No
     assert_one_line(capsnet("train", "--resume", finished, "--epochs", 3), "--epochs cannot be changed")
 
 
-def test_a_small_folder_is_trained_for_long_enough_if_nobody_says_how_long(
+def test_a_small_folder_is_trained_for_500_steps_with_20_looks_at_the_test_images_by_default(
     capsnet: Command, tmp_path: Path, pictures: Path
 ) -> None:
-    arguments = ("train", "--data", f"folder:{pictures}", "--evaluate-every", 0, *FEW)
-    assert capsnet(*arguments, "--out", tmp_path / "run").code == 0
+    """Its epochs are of one batch: neither too few steps, nor a screen full of them."""
+    arguments = ("train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", *FEW)
+    done = capsnet(*arguments)
+    assert done.code == 0, done
+    assert done.err.count("test error") == 20
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 500
-    assert capsnet(*arguments, "--epochs", 3, "--out", tmp_path / "short").code == 0
-    assert json.loads((tmp_path / "short" / "result.json").read_text())["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "looks"),
+    [(("--epochs", 3), 3, 1), (("--steps", 50), 50, 2), (("--steps", 5, "--evaluate-every", 1), 5, 5),
+     (("--epochs", 3, "--evaluate-every", 0), 3, 1)],
+)  # fmt: skip
+def test_how_long_to_train_and_how_often_to_look_can_be_said(
+    capsnet: Command, tmp_path: Path, pictures: Path, options: tuple[object, ...], steps: int, looks: int
+) -> None:
+    done = capsnet("train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", *options, *FEW)
+    assert done.code == 0, done
+    assert done.err.count("test error") == looks
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == steps
 
 
 def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
@@ -276,29 +290,14 @@ def test_an_empty_class_is_named(capsnet: Command, tmp_path: Path) -> None:
     assert_one_line(capsnet("train", "--data", f"folder:{tmp_path / 'classes'}", *FEW), "empty")
 
 
-def test_without_a_network_it_says_which_file_to_put_where(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "CAPSNET_DATA"}
-    blocked = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "capsnet",
-            "train",
-            "--data",
-            "mnist",
-            "--out",
-            str(tmp_path / "run"),
-            *FEW,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**environment, **blocked, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-    )
-    assert_one_line(
-        Outcome(done.returncode, done.stdout, done.stderr), "idx3-ubyte.gz", "--data-dir", "CAPSNET_DATA"
-    )
+def test_without_a_network_it_says_which_file_to_put_where(
+    capsnet: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CAPSNET_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = capsnet("train", "--data", "mnist", "--out", tmp_path / "run", *FEW)
+    assert_one_line(done, "idx3-ubyte.gz", "--data-dir", "CAPSNET_DATA")
     assert not (tmp_path / "run").exists()
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
@@ -468,16 +467,6 @@ def test_a_run_is_not_reported_on_classes_of_other_names(
         assert_one_line(capsnet(*again), "class 0 'dark'", "'bright'")
     (run / "elsewhere.json").rename(run / "result.json")
     assert_one_line(capsnet("report", run), "class 0 'dark'", "'bright'")
-
-
-def test_many_small_epochs_do_not_flood_the_screen(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
-    for number, (options, looks) in enumerate(
-        [((), 20), (("--steps", 50), 2), (("--steps", 5, "--evaluate-every", 1), 5)]
-    ):
-        out = tmp_path / str(number)
-        done = capsnet("train", "--data", f"folder:{pictures}", "--out", out, *options, *FEW)
-        assert done.code == 0, done
-        assert done.err.count("test error") == looks
 
 
 def test_the_shipped_models_own_training_digits_are_called_so(capsnet: Command) -> None:
