@@ -87,6 +87,7 @@ def test_cifar10_is_varied_in_training_and_cropped_at_test(tmp_path: Path) -> No
     assert 0 <= float(train.originals.min()) <= float(train.originals.max()) <= 1
 
 
+@pytest.mark.slow
 def test_real_cifar10(real_data: Callable[[str], Path]) -> None:
     dataset = load("cifar10", real_data("cifar-10-batches-bin"))
     assert (len(dataset.train), dataset.class_names[0]) == (50_000, "airplane")

@@ -118,6 +118,7 @@ def test_adding_the_info_files_later_helps(tmp_path: Path) -> None:
     assert len(load("smallnorb-azimuth", tmp_path).train) == 12
 
 
+@pytest.mark.slow
 def test_real_smallnorb(real_data: Callable[[str], Path]) -> None:
     dataset = load("smallnorb", real_data("smallnorb48"))
     assert (len(dataset.train), len(dataset.test), dataset.image_shape) == (24_300, 24_300, (2, 32, 32))
