@@ -16,6 +16,7 @@ from torture.parts import PARTS
 
 # The others' short versions are tests/inference/test_prediction.py, tests/test_distributed.py and
 # tests/project/test_dependencies.py.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crash", "numbers", "explorer"])
 def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
     said: list[str] = []
