@@ -4,11 +4,11 @@ import gzip
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ import torch
 
 from capsnet import CapsnetError
 from capsnet.data import smallnorb, viewpoints
-from capsnet.data.dataset import Dataset, Examples
+from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.data.npz import write_npz
 from capsnet.data.views import Views
 from capsnet.experiments import EXPERIMENTS, Record, reproduce
@@ -35,7 +35,6 @@ from capsnet.models import CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Progress, Silent
-from capsnet.training.step import Stepper
 
 TOYS = 90
 
@@ -358,29 +357,34 @@ def test_training_stops_at_equal_accuracy_and_is_then_a_finished_run(tmp_path: P
     assert never.run.result()["steps"] == 200
 
 
-def test_seconds_are_of_training_however_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which a step takes a second and a look at the test set 1,000: two sessions, stopped early."""
-    clock, step = [0.0], Stepper.step
+@dataclass(frozen=True, eq=False)
+class Slow(Examples):
+    """Each batch takes some time; `batches` remembers how many there were."""
 
-    def stepping(*arguments: Any) -> None:
-        step(*arguments)
-        clock[0] += 1
+    seconds: float = 0.0
+    batches: list[int] = field(default_factory=list)
 
-    def evaluating(*arguments: Any) -> Evaluation:
-        clock[0] += 1000
-        return evaluate(*arguments)
+    def batch(self, indices: torch.Tensor, uniforms: torch.Tensor | None = None) -> Batch:
+        time.sleep(self.seconds)
+        self.batches.append(len(indices))
+        return super().batch(indices, uniforms)
 
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(Stepper, "step", stepping)
-    for module in ("capsnet.training.loop", "capsnet.experiments.trainings"):
-        monkeypatch.setattr(f"{module}.evaluate", evaluating)
-    for stop in (Stop(error=0.1, every=20), None):
-        asked = (replace(TINY, stop=stop), 0, tiny_data(), tmp_path)
-        with pytest.raises(StoppedExperiment):
-            train_variant(*asked, device="cpu", progress=KillAt10())
-        result = train_variant(*asked, device="cpu").run.result()
-        assert (result["steps"] < 200) == (stop is not None)
-        assert result["seconds"] == result["steps"]
+
+@pytest.mark.parametrize("stop", [Stop(error=0.1, every=20), None])
+def test_seconds_are_those_of_the_training_steps_of_all_sessions(tmp_path: Path, stop: Stop | None) -> None:
+    whole = tiny_data()
+    train, test = (
+        Slow(part.images, part.labels, seconds=s) for part, s in ((whole.train, 0.003), (whole.test, 0.2))
+    )
+    asked = (replace(TINY, stop=stop), 0, replace(whole, train=train, test=test), tmp_path)
+    began = time.perf_counter()
+    with pytest.raises(StoppedExperiment):
+        train_variant(*asked, device="cpu", progress=KillAt10())
+    result = train_variant(*asked, device="cpu").run.result()
+    elapsed = time.perf_counter() - began
+    assert (result["steps"] < 200) == (stop is not None)
+    assert test.batches
+    assert 0.003 * result["steps"] <= result["seconds"] <= elapsed - 0.2 * len(test.batches)
 
 
 def test_every_model_of_a_draw_sees_the_same_few_examples() -> None:

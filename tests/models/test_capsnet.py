@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.parallel import replicate
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss
 from capsnet.data.dataset import Batch
@@ -197,11 +198,21 @@ def test_decode_speaks_for_the_longest_capsule_unless_told() -> None:
         CapsNet(CapsNetConfig(decoder=None, stem_channels=2, primary_types=1)).decode(torch.zeros(1, 10, 16))
 
 
+class NeverWaiting(TorchDispatchMode):
+    """Refuse what brings a number from the device to Python."""
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert operator is not torch.ops.aten._local_scalar_dense.default, "this waits for the device"
+        return operator(*args, **(kwargs or {}))
+
+
 def test_the_loss_never_waits_for_the_classes_and_decode_looks_at_them_unless_compiled() -> None:
     model, batch = CapsNet(SMALL), small_batch()
-    with mock.patch("capsnet.models.capsnet._check_labels", side_effect=AssertionError):
+    with NeverWaiting():
         model.loss(batch)
     capsules, classes = model(batch.images).detach(), torch.tensor([0, 3, 1])
+    with NeverWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+        model.decode(capsules, classes)
     drawn = model.decode(capsules, classes)
     program = torch.export.export(_Decoder(model), (capsules, classes)).module()
     torch.testing.assert_close(program(capsules, classes), drawn)
