@@ -160,7 +160,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     assert state.position["step"] == last["step"]
 
 
-def test_processes_that_find_different_saves_do_not_go_on(
+def test_ranks_with_different_checkpoints_refuse_to_resume(
     signalled: tuple[Path, list[Launched]], tmp_path: Path
 ) -> None:
     folder, processes = signalled
@@ -174,7 +174,7 @@ def test_processes_that_find_different_saves_do_not_go_on(
         assert "Traceback" not in process.said
 
 
-def test_several_processes_must_be_told_where_to_write(
+def test_several_processes_need_out(
     fresh: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsnet: Command
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -195,7 +195,7 @@ def test_accelerate_launch_connects_its_processes_too(tmp_path: Path, fresh: tup
     assert json.loads((tmp_path / "run" / "result.json").read_text())["processes"] == 2
 
 
-def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unconnected_processes_of_one_launch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(CapsnetError, match="2 processes were launched and are not connected"):
         _check_launch(processes=1)

@@ -109,7 +109,7 @@ def test_mask_leaves_one_capsule_in_its_place() -> None:
     np.testing.assert_array_equal(masked.numpy(), expected)
 
 
-def test_decoder_hears_only_the_named_capsule_and_knows_which_it_is() -> None:
+def test_decoder_uses_only_the_chosen_capsule_and_its_class() -> None:
     decoder = Decoder(10, 16, (32,), (1, 5, 5))
     capsules = torch.randn(1, 10, 16)
     louder = capsules.clone()
@@ -151,11 +151,11 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_almost_nothing() -> None:
     "options",
     [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": float("nan")}, {"learning_rate": 0}, {"steps": 0}],
 )
-def test_senseless_training_options_are_refused(options: dict) -> None:
+def test_invalid_training_options_are_refused(options: dict) -> None:
     with pytest.raises(CapsnetError, match=next(iter(options))):
         TrainConfig(**options)
 
 
-def test_a_config_is_refused_before_any_memory_is_asked_for() -> None:
+def test_a_too_large_config_is_refused_before_allocating_memory() -> None:
     with pytest.raises(CapsnetError, match="parameters"):
         CapsNetConfig(num_classes=10**9)

@@ -38,7 +38,7 @@ def arguments(data: str) -> list[str]:
     return ["evaluate", "capsnet-mnist", "--data", data, "--device", "cpu", "--json"]
 
 
-def test_a_folder_that_is_not_kept_in_memory_gives_what_the_library_says(
+def test_evaluate_streams_a_folder_and_counts_as_the_library(
     pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = evaluate(CapsNet.from_pretrained("capsnet-mnist"), load_folder(pictures, 28).test)
@@ -58,7 +58,7 @@ def test_a_folder_that_is_not_kept_in_memory_gives_what_the_library_says(
 
 
 @pytest.mark.parametrize("data", ["folder", "mnist5k"])
-def test_processes_share_the_work_and_count_the_same(
+def test_two_processes_count_the_same_errors_as_one(
     pictures: Path, data: str, tmp_path: Path, capsnet: Command
 ) -> None:
     name = f"folder:{pictures}" if data == "folder" else data
@@ -69,7 +69,7 @@ def test_processes_share_the_work_and_count_the_same(
 
 
 @pytest.mark.parametrize(("labels", "title"), [([3], "test error"), ([3, 5], "pair error")])
-def test_both_digits_of_a_pair_must_be_found_and_the_error_says_so(labels: list[int], title: str) -> None:
+def test_pairs_are_counted_and_called_pair_error(labels: list[int], title: str) -> None:
     model = CapsNet(CapsNetConfig(stem_channels=2, primary_types=1, decoder=None))
     images = torch.rand(2, 1, 28, 28)
     batch = Batch(images, torch.tensor([labels] * 2), images[:, None].repeat(1, len(labels), 1, 1, 1))
@@ -87,16 +87,14 @@ def broken(pictures: Path) -> Iterator[Path]:
     bad.unlink()
 
 
-def test_a_file_that_is_no_image_ends_it_in_one_line(pictures: Path, broken: Path, capsnet: Command) -> None:
+def test_a_bad_image_ends_evaluate_in_one_line(pictures: Path, broken: Path, capsnet: Command) -> None:
     done = capsnet(*arguments(f"folder:{pictures}"))
     assert (done.code, done.out) == (2, "")
     assert done.err.count("error:") == 1
     assert "broken.png" in done.err
 
 
-def test_a_file_that_is_no_image_is_named_by_one_of_several_processes(
-    pictures: Path, broken: Path, tmp_path: Path
-) -> None:
+def test_one_of_several_processes_names_a_bad_image(pictures: Path, broken: Path, tmp_path: Path) -> None:
     processes = launch_ranks(tmp_path, 2, *arguments(f"folder:{pictures}"))
     assert [process.wait() for process in processes].count(2) >= 1
     said = "".join(process.said for process in processes)

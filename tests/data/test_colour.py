@@ -120,7 +120,7 @@ def test_damaged_cifar10_archives(tmp_path: Path) -> None:
         load("cifar10", tmp_path)
 
 
-def test_cifar10_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_cifar10_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CapsnetError, match=r"cifar10: cifar-10-binary.tar.gz is not on this machine"):
         load("cifar10", tmp_path, download=False)
     (tmp_path / FILES[0]).write_bytes(records(1, 0).tobytes())

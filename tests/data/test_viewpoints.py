@@ -131,7 +131,7 @@ def test_real_smallnorb(real_data: Callable[[str], Path]) -> None:
         load("smallnorb-elevation", real_data("smallnorb48"))
 
 
-def test_smallnorb_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_smallnorb_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         CapsnetError, match=r"smallnorb-5x46789.*-dat.mat is not on this machine; get the six files"
     ):

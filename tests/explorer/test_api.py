@@ -465,7 +465,7 @@ def test_bad_requests_get_a_reason(
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_that_are_not_finite(client: httpx.Client, number: str) -> None:
+def test_numbers_that_are_not_finite_are_refused(client: httpx.Client, number: str) -> None:
     for body in (
         '{"layers": [{"pixels": [X]}]}'.replace("X", number),
         '{"layers": [{"pixels": [0], "transform": {"rotation": X}}]}'.replace("X", number),
@@ -475,7 +475,7 @@ def test_numbers_that_are_not_finite(client: httpx.Client, number: str) -> None:
         assert "finite" in response.json()["detail"] or "less than" in response.json()["detail"]
 
 
-def test_bodies_that_are_no_json(client: httpx.Client) -> None:
+def test_invalid_json_is_refused(client: httpx.Client) -> None:
     for body in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
         response = client.post("/api/trace", content=body, headers={"content-type": "application/json"})
         assert response.status_code in (400, 422)
@@ -577,7 +577,7 @@ def test_every_answer_forbids_other_origins(client: httpx.Client) -> None:
     assert client.get("/docs").status_code == 404  # FastAPI's page would load scripts from elsewhere
 
 
-def test_another_run_is_not_here(client: httpx.Client) -> None:
+def test_a_request_for_another_run_is_refused(client: httpx.Client) -> None:
     assert client.get("/api/model", params={"run": "small"}).json()["run"] == "small"
     refused = client.get("/api/model", params={"run": "capsnet-norb"})
     assert refused.status_code == 404
@@ -611,7 +611,7 @@ def test_a_dropped_picture_becomes_light_on_dark(client: httpx.Client) -> None:
 
 
 @pytest.mark.quick
-def test_what_is_no_picture_is_refused(client: httpx.Client) -> None:
+def test_files_that_are_not_pictures_are_refused(client: httpx.Client) -> None:
     for content in (b"", b"hello", picture()[:60]):
         response = client.post("/api/picture", content=content, headers={"content-type": "image/png"})
         assert response.status_code == 422
@@ -646,7 +646,9 @@ def test_200_requests_at_once_are_answered_and_memory_stays(client: httpx.Client
     assert client.post("/api/trace", json=body).status_code == 200
 
 
-def test_a_client_that_goes_away_costs_nothing(address: str, client: httpx.Client, session: Session) -> None:
+def test_disconnecting_clients_do_not_stop_the_server(
+    address: str, client: httpx.Client, session: Session
+) -> None:
     host, port = address.removeprefix("http://").split(":")
     body = json.dumps({"layers": [layer(session, 0)], "iterations": 10}).encode()
     lines = ("POST /api/trace HTTP/1.1", f"Host: {host}:{port}", "Content-Type: application/json")

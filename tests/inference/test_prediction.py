@@ -27,7 +27,7 @@ from ranks import launch_ranks
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 65_536])
-def test_files_come_sorted_and_once_whatever_is_held_in_memory(
+def test_files_are_listed_sorted_and_once_for_any_chunk_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(listing, "NAMES_AT_ONCE", at_once)
@@ -85,14 +85,14 @@ def test_answers_are_in_the_order_of_the_files(pictures: Path, answers: bytes) -
     assert names == [str(pictures / f"{number:03}.png") for number in range(300)]
 
 
-def test_processes_share_the_work_and_say_the_same(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+def test_two_processes_give_the_same_answers_as_one(pictures: Path, tmp_path: Path, answers: bytes) -> None:
     arguments = predict(pictures, "--out", tmp_path / "answers.jsonl")
     for process in launch_ranks(tmp_path, 2, *arguments):
         assert process.wait() == 0, process.said
     assert (tmp_path / "answers.jsonl").read_bytes() == answers
 
 
-def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path: Path) -> None:
+def test_other_options_need_a_new_output_file(pictures: Path, tmp_path: Path) -> None:
     target, model = tmp_path / "answers.jsonl", find_pretrained("capsnet-mnist")
     inverted = PredictOptions(invert=True)
     with PredictionFile(target, model, [pictures], BATCH_SIZE):
@@ -113,7 +113,7 @@ def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path:
 
 
 @pytest.mark.parametrize("left", [0, 1, 40_000])
-def test_a_file_that_was_left_is_taken_up(
+def test_an_interrupted_output_file_is_completed(
     pictures: Path, tmp_path: Path, answers: bytes, left: int, capsnet: Command
 ) -> None:
     target = tmp_path / "answers.jsonl"
@@ -125,7 +125,7 @@ def test_a_file_that_was_left_is_taken_up(
     assert target.read_bytes() == answers
 
 
-def test_the_last_few_files_get_the_same_answers_after_a_crash(pictures: Path) -> None:
+def test_the_last_batch_gets_the_same_answers_after_a_crash(pictures: Path) -> None:
     """They are the first that the process which takes the file up computes, and not among the last."""
     model, files = CapsNet.from_pretrained("capsnet-mnist"), list(image_files([pictures]))[: BATCH_SIZE + 5]
     cache.clear()
@@ -134,7 +134,7 @@ def test_the_last_few_files_get_the_same_answers_after_a_crash(pictures: Path) -
     assert list(predict_files(model, files[BATCH_SIZE:])) == whole[BATCH_SIZE:]
 
 
-def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+def test_a_foreign_output_file_is_not_overwritten(pictures: Path, tmp_path: Path, answers: bytes) -> None:
     target = tmp_path / "answers.jsonl"
     target.write_bytes(b"mine\n")
     with pytest.raises(CapsnetError, match="holds something else"):
@@ -142,7 +142,7 @@ def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Pat
     assert target.read_bytes() == b"mine\n"
 
 
-def test_black_on_white_is_noticed_and_can_be_turned_round(tmp_path: Path, capsnet: Command) -> None:
+def test_dark_on_light_is_noticed_and_invert_fixes_it(tmp_path: Path, capsnet: Command) -> None:
     digit = read_shipped_digit()
     for name, pixels in (("light.png", digit), ("dark.png", 255 - digit)):
         Image.fromarray(pixels).save(tmp_path / name)
@@ -157,7 +157,7 @@ def test_black_on_white_is_noticed_and_can_be_turned_round(tmp_path: Path, capsn
     assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-6))
 
 
-def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path, capsnet: Command) -> None:
+def test_scores_of_all_classes_are_optional(pictures: Path, tmp_path: Path, capsnet: Command) -> None:
     model, files = CapsNet.from_pretrained("capsnet-mnist"), [pictures / "000.png"]
     (answer,) = predict_files(model, files, options=PredictOptions(all_scores=True))
     assert list(answer.as_dict()["scores"]) == [str(number) for number in range(10)]
@@ -176,7 +176,7 @@ def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path, capsn
     assert "--json" in refused.err
 
 
-def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
+def test_changed_input_files_are_noticed_when_resuming(tmp_path: Path) -> None:
     model, target = find_pretrained("capsnet-mnist"), tmp_path / "answers.jsonl"
     files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     said = [Prediction(str(file), "1", 0.5) for file in files[:2]]
@@ -193,7 +193,7 @@ def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
         file.take_up(iter(files[1:]))
 
 
-def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, tmp_path: Path) -> None:
+def test_a_bad_file_raises_or_is_reported_in_its_place(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes((pictures / "000.png").read_bytes())
     (tmp_path / "1.png").write_text("no image")
     (tmp_path / "2.png").write_bytes((pictures / "001.png").read_bytes())
@@ -207,7 +207,7 @@ def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, t
         next(strict)
 
 
-def test_two_channels_are_no_image_file(pictures: Path) -> None:
+def test_models_with_two_channels_cannot_read_image_files(pictures: Path) -> None:
     model = CapsNet(CapsNetConfig(image_shape=(2, 20, 20), stem_channels=4, primary_types=1))
     with pytest.raises(CapsnetError, match="2 channels"):
         list(predict_files(model, list(image_files([pictures]))[:1]))

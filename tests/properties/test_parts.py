@@ -111,13 +111,13 @@ def test_an_interval_holds_the_share_that_was_counted(n: int, share: float) -> N
     assert errors / n - 1e-12 <= high <= 1
 
 
-def test_float64_is_float64_all_the_way() -> None:
+def test_float64_models_compute_in_float64() -> None:
     model = tiny().double()
     assert model.primary(images_for(model, 2).double()).dtype == torch.float64
     assert model.decode(model(images_for(model, 2).double())).dtype == torch.float64
 
 
-def test_no_examples_are_measured_as_none() -> None:
+def test_empty_batches_keep_their_shapes() -> None:
     nothing = torch.zeros(0, 1, 9, 8)
     assert measure(nothing).shape == (0, 8)
     assert change.Standardize()(nothing).shape == nothing.shape
@@ -163,20 +163,20 @@ EMPTY = Examples(BYTES[:0], ONE[:0])
         (lambda: change.Contrast(0, float("inf")), "must be finite"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_in_words(call: Any, message: str) -> None:
+def test_invalid_arguments_are_refused_with_a_reason(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\nb\x1b[31m"], ids=["long", "ugly"])
-def test_a_name_that_is_no_models_is_one_line(name: str) -> None:
+def test_an_unknown_model_name_is_one_line(name: str) -> None:
     with pytest.raises(CapsnetError, match="no model at") as caught:
         load_model(name)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
 
 
-def test_scores_that_are_no_numbers_are_no_answer(tmp_path: Path) -> None:
+def test_nan_scores_are_refused(tmp_path: Path) -> None:
     Image.new("L", (8, 9), 200).save(tmp_path / "a.png")
     model = tiny()
     with torch.no_grad():

@@ -30,7 +30,7 @@ def date_all(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("wild")
-def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+def test_a_jumping_clock_and_wrong_file_dates_change_nothing(tmp_path: Path) -> None:
     started = time.monotonic()
     folder = tmp_path / "run"
     torch.manual_seed(0)

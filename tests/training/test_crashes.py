@@ -43,7 +43,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_a_weight, flip_the_step, truncate, empty])
-def test_a_damaged_save_is_noticed_and_the_one_before_goes_on_to_the_same_weights(
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_gives_the_same_weights(
     stopped_run: Path, whole_weights: bytes, damage
 ) -> None:
     damage(stopped_run / NEWEST)
@@ -64,7 +64,7 @@ def test_a_damaged_save_is_noticed_and_the_one_before_goes_on_to_the_same_weight
     assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
 
 
-def test_if_no_save_is_sound_the_run_is_refused_in_one_line(stopped_run: Path) -> None:
+def test_two_damaged_checkpoints_refuse_the_run_in_one_line(stopped_run: Path) -> None:
     flip_a_weight(stopped_run / NEWEST)
     truncate(stopped_run / BEFORE)
     with pytest.raises(
@@ -73,7 +73,7 @@ def test_if_no_save_is_sound_the_run_is_refused_in_one_line(stopped_run: Path) -
         resume(stopped_run)
 
 
-def test_a_damaged_save_never_pushes_out_the_good_one_before(stopped_run: Path) -> None:
+def test_a_damaged_checkpoint_never_replaces_the_good_previous_one(stopped_run: Path) -> None:
     flip_a_weight(stopped_run / NEWEST)
     before = (stopped_run / BEFORE).read_bytes()
     with Run.reopen(stopped_run) as run:
@@ -82,7 +82,7 @@ def test_a_damaged_save_never_pushes_out_the_good_one_before(stopped_run: Path) 
     assert Run(stopped_run).load_state().position["step"] == 11
 
 
-def test_a_state_of_another_form_is_refused(stopped_run: Path) -> None:
+def test_a_checkpoint_with_missing_tensors_is_refused(stopped_run: Path) -> None:
     tensors = load_file(stopped_run / NEWEST)
     with Run.reopen(stopped_run) as run:
         for without in ("random.cpu", "model.class_capsules.weight", "optimizer.0.exp_avg"):
@@ -96,7 +96,7 @@ def test_a_state_of_another_form_is_refused(stopped_run: Path) -> None:
         Run(stopped_run).load_state()
 
 
-def test_the_save_before_lasts_until_the_next_is_complete(
+def test_the_previous_checkpoint_stays_until_the_next_is_complete(
     stopped_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors, position = Run(stopped_run).load_state().tensors, {"step": 25, "seconds": 1.0}
@@ -116,7 +116,7 @@ def test_the_save_before_lasts_until_the_next_is_complete(
     assert (state.position["step"], state.notice) == (21, "")
 
 
-def test_what_a_killed_process_left_half_written_is_removed(stopped_run: Path) -> None:
+def test_half_written_files_of_a_killed_process_are_removed(stopped_run: Path) -> None:
     leftover = stopped_run / ".state.safetensors.4711.tmp"
     leftover.write_bytes(b"half")
     resume(stopped_run)
@@ -127,7 +127,7 @@ def test_what_a_killed_process_left_half_written_is_removed(stopped_run: Path) -
 
 
 @pytest.mark.parametrize("left", [[], ["environment.json"], [".config.json.4711.tmp", "environment.json"]])
-def test_a_training_killed_before_it_was_a_run_is_started_again_by_the_same_command(
+def test_a_training_killed_before_its_config_was_written_starts_again(
     tmp_path: Path, left: list[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -139,14 +139,14 @@ def test_a_training_killed_before_it_was_a_run_is_started_again_by_the_same_comm
     assert Run(folder).result()["steps"] == 1
 
 
-def test_metrics_that_do_not_fit_on_the_disk_end_it_with_a_reason(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_with_a_reason(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
     run.metrics_path.symlink_to("/dev/full")
     with pytest.raises(CannotWrite, match=r"metrics\.jsonl: No space left on device; free some space"):
         run.append_metrics({"step": 1})
 
 
-def test_a_second_process_leaves_the_first_ones_folder_as_it_is(tmp_path: Path) -> None:
+def test_a_second_process_cannot_use_the_folder_of_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     ours, theirs = WARM.Pipe()
     first = WARM.Process(target=hold, args=(folder, theirs))
@@ -162,6 +162,6 @@ def test_a_second_process_leaves_the_first_ones_folder_as_it_is(tmp_path: Path) 
     assert (folder / "config.json").read_text() == config
 
 
-def test_the_state_says_where_it_is_and_can_be_read_by_others(stopped_run: Path) -> None:
+def test_a_checkpoint_is_a_safetensors_file_that_holds_its_step(stopped_run: Path) -> None:
     with safe_open(stopped_run / NEWEST, "pt") as file:
         assert json.loads(file.metadata()["position"])["step"] == 21

@@ -28,7 +28,7 @@ def spoil(run: Path, name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("model.class_capsules.weight", torch.nan), ("optimizer.0.exp_avg_sq", torch.inf)]
 )
-def test_a_save_that_holds_nan_is_damaged_and_the_one_before_goes_on(
+def test_a_checkpoint_with_nan_counts_as_damaged(
     stopped_run: Path, whole_weights: bytes, name: str, value: float
 ) -> None:
     spoil(stopped_run, name, value)
@@ -50,7 +50,7 @@ def test_a_save_that_holds_nan_is_damaged_and_the_one_before_goes_on(
 
 @pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_moments_that_are_no_numbers_are_not_saved(moment: str, value: float) -> None:
+def test_optimizer_moments_that_are_not_finite_are_not_saved(moment: str, value: float) -> None:
     torch.manual_seed(0)
     model = CapsNet(SMALL)
     stepper = Stepper(model, DATA.train, CONFIG, 4, "cpu")
@@ -61,9 +61,7 @@ def test_moments_that_are_no_numbers_are_not_saved(moment: str, value: float) ->
         stepper.state()
 
 
-def test_a_run_whose_moments_are_spoiled_keeps_the_last_good_state(
-    tmp_path: Path, whole_weights: bytes
-) -> None:
+def test_nan_in_the_moments_keeps_the_last_good_checkpoint(tmp_path: Path, whole_weights: bytes) -> None:
     torch.manual_seed(0)
     model = CapsNet(SMALL)
     steppers: list[Stepper] = []
@@ -91,7 +89,7 @@ def test_a_run_whose_moments_are_spoiled_keeps_the_last_good_state(
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole_weights
 
 
-def test_patience_is_that_of_a_run_that_was_never_interrupted(tmp_path: Path) -> None:
+def test_resuming_does_not_reset_the_count_of_skipped_steps(tmp_path: Path) -> None:
     """Else a run whose every step is broken would go on for ever, as long as it is stopped often enough."""
     data, config = poisoned(*range(96)), replace(CONFIG, on_nonfinite="skip", evaluate_every=0)
     with pytest.raises(NotFinite, match=f"step {PATIENCE},"):
@@ -111,7 +109,7 @@ def test_patience_is_that_of_a_run_that_was_never_interrupted(tmp_path: Path) ->
     assert Run(folder).nonfinite() == Run(tmp_path / "whole").nonfinite()
 
 
-def test_losses_whose_sum_overflows_have_a_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_of_huge_losses_does_not_overflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = CapsNet.loss
     monkeypatch.setattr(
         CapsNet, "loss", lambda model, batch: {"loss": whole(model, batch)["loss"] * 0 + 3e38}
@@ -122,7 +120,7 @@ def test_losses_whose_sum_overflows_have_a_mean(tmp_path: Path, monkeypatch: pyt
     assert first["loss"] == pytest.approx(3e38)
 
 
-def test_a_run_of_any_age_goes_on_and_has_a_speed(stopped_run: Path) -> None:
+def test_speed_is_finite_after_1e17_seconds_of_training(stopped_run: Path) -> None:
     """With so many seconds behind it a float holds no fraction of one: the next lap would have taken no time."""
     state = Run(stopped_run).load_state()
     save_state(stopped_run, state.tensors, {**state.position, "seconds": 1e17}, keep_newest=False)
@@ -132,7 +130,7 @@ def test_a_run_of_any_age_goes_on_and_has_a_speed(stopped_run: Path) -> None:
     assert Run(stopped_run).result()["seconds"] >= 1e17
 
 
-def test_both_saves_spoiled_are_refused_in_one_line(stopped_run: Path) -> None:
+def test_nan_in_both_checkpoints_refuses_the_run_in_one_line(stopped_run: Path) -> None:
     spoil(stopped_run, "model.class_capsules.weight", torch.nan)
     (stopped_run / BEFORE).write_bytes((stopped_run / NEWEST).read_bytes())
     with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinite[^\n]*start it again with another --out$"):

@@ -40,7 +40,7 @@ def first_broken_step(config: TrainConfig, bad: int, after: int) -> int:
     )
 
 
-def test_stop_ends_the_run_keeps_the_last_good_state_and_says_what_to_do(tmp_path: Path) -> None:
+def test_stop_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     data = poisoned(7)
     with pytest.raises(
         NotFinite, match=r"the loss is not finite in step \d+, at learning rate .*; nothing was"
@@ -72,7 +72,7 @@ def test_stop_ends_the_run_keeps_the_last_good_state_and_says_what_to_do(tmp_pat
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_skip_leaves_the_step_out_and_ends_with_numbers(tmp_path: Path) -> None:
+def test_skip_skips_the_step_and_ends_with_finite_weights(tmp_path: Path) -> None:
     watch = StopAt(10**9)
     model = start(tmp_path / "run", poisoned(7), replace(CONFIG, on_nonfinite="skip"), watch)
     run = Run(tmp_path / "run")
@@ -86,7 +86,7 @@ def test_skip_leaves_the_step_out_and_ends_with_numbers(tmp_path: Path) -> None:
     assert run.result()["steps_left_out"] == CONFIG.epochs
 
 
-def test_a_step_left_out_changes_neither_weights_nor_moments() -> None:
+def test_a_skipped_step_changes_neither_weights_nor_moments() -> None:
     torch.manual_seed(0)
     data = poisoned(7)
     stepper = Stepper(CapsNet(SMALL), data.train, CONFIG, 4, "cpu")
@@ -107,7 +107,7 @@ def test_a_step_left_out_changes_neither_weights_nor_moments() -> None:
     )
 
 
-def test_gradients_count_as_well_as_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_infinite_gradients_are_skipped_like_an_infinite_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = CapsNet(SMALL)
     whole = model.loss
@@ -122,7 +122,7 @@ def test_gradients_count_as_well_as_the_loss(monkeypatch: pytest.MonkeyPatch) ->
     stepper.check_weights()
 
 
-def test_a_run_that_stopped_goes_past_it_when_told_to_and_equals_one_that_skipped(tmp_path: Path) -> None:
+def test_a_stopped_run_resumed_with_skip_equals_one_that_skipped(tmp_path: Path) -> None:
     data, skip = poisoned(7), replace(CONFIG, on_nonfinite="skip")
     whole = start(tmp_path / "whole", data, skip)
     with pytest.raises(NotFinite, match="--on-nonfinite skip"):
@@ -136,14 +136,14 @@ def test_a_run_that_stopped_goes_past_it_when_told_to_and_equals_one_that_skippe
     assert Run(tmp_path / "run").training().on_nonfinite == "skip"
 
 
-def test_too_many_steps_left_out_in_a_row_end_it(tmp_path: Path) -> None:
+def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     data = poisoned(*range(96))
     with pytest.raises(NotFinite, match=rf"{PATIENCE} steps in a row had to be left out"):
         start(tmp_path / "run", data, replace(CONFIG, on_nonfinite="skip"))
     assert len(Run(tmp_path / "run").nonfinite()) == PATIENCE
 
 
-def test_the_batch_can_be_had_again(tmp_path: Path) -> None:
+def test_a_nonfinite_batch_can_be_made_again_from_the_log(tmp_path: Path) -> None:
     data = replace(poisoned(7), train=replace(poisoned(7).train, augment=None))
     with pytest.raises(NotFinite):
         start(tmp_path / "run", data, CONFIG)
@@ -165,7 +165,7 @@ def test_the_batch_can_be_had_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 @pytest.mark.parametrize("rate", [1e5, 1e20, 3e38])
-def test_a_learning_rate_out_of_all_measure_never_ends_in_nan(tmp_path: Path, rate: float, policy) -> None:
+def test_an_absurd_learning_rate_never_writes_nan(tmp_path: Path, rate: float, policy) -> None:
     config = replace(CONFIG, steps=25, learning_rate=rate, schedule="constant", on_nonfinite=policy)
     folder = tmp_path / "run"
     message = ""
@@ -186,7 +186,7 @@ def test_a_learning_rate_out_of_all_measure_never_ends_in_nan(tmp_path: Path, ra
         json.loads(line, parse_constant=pytest.fail)
 
 
-def test_scores_that_are_no_numbers_are_no_test_error() -> None:
+def test_nan_scores_raise_instead_of_giving_a_test_error() -> None:
     model = CapsNet(SMALL)
     with torch.no_grad():
         model.class_capsules.weight.fill_(torch.nan)
@@ -195,7 +195,7 @@ def test_scores_that_are_no_numbers_are_no_test_error() -> None:
 
 
 @pytest.mark.gpu
-def test_a_captured_step_leaves_itself_out_on_the_device() -> None:
+def test_a_cuda_graph_skips_a_nonfinite_step_on_the_device() -> None:
     class PoisonedThere(Poisoned):
         def batch(self, indices: torch.Tensor, uniforms: torch.Tensor | None = None) -> Batch:
             batch = Examples.batch(self, indices, uniforms)

@@ -22,7 +22,7 @@ from stripes import CONFIG, DATA, SMALL, StopAt, losses, resume, run_training, t
 
 
 @pytest.mark.quick
-def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
+def test_a_finished_run_has_result_metrics_environment_and_weights(tmp_path: Path) -> None:
     evaluation = run_training(tmp_path / "run")
     run = Run(tmp_path / "run")
     result = run.result()
@@ -114,7 +114,7 @@ def test_one_folder_belongs_to_one_run(stopped_run: Path, tmp_path: Path) -> Non
         Run.create(tmp_path, CapsNet(SMALL), CONFIG)
 
 
-def test_a_half_written_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+def test_a_half_written_line_of_metrics_is_skipped(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
     run.append_metrics({"step": 1, "loss": 2.0})
     with run.metrics_path.open("a") as file:
