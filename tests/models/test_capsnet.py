@@ -336,3 +336,8 @@ def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(CapsnetError, match="'transformer', not a 'capsnet'"):
         CapsNet.from_pretrained(tmp_path)
+
+
+def test_a_too_large_config_is_refused_before_allocating_memory() -> None:
+    with pytest.raises(CapsnetError, match="parameters"):
+        CapsNetConfig(num_classes=10**9)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from capsnet import CapsNet, CapsnetError
+from capsnet.training.checkpoint import save_state
 from capsnet.training.loop import Interrupted, train
 from capsnet.training.run import Run
 from stripes import CONFIG, DATA, SMALL, StopAt, resume, run_training
@@ -51,3 +52,13 @@ def test_a_jumping_clock_and_wrong_file_dates_change_nothing(tmp_path: Path) -> 
     run_training(tmp_path / "whole")
     ends = [(path / "model.safetensors").read_bytes() for path in (folder, tmp_path / "whole")]
     assert ends[0] == ends[1]
+
+
+def test_speed_is_finite_after_1e17_seconds_of_training(stopped_run: Path) -> None:
+    """With so many seconds behind it a float holds no fraction of one: the next lap would have taken no time."""
+    state = Run(stopped_run).load_state()
+    save_state(stopped_run, state.tensors, {**state.position, "seconds": 1e17}, keep_newest=False)
+    resume(stopped_run)
+    speeds = [line["images_per_second"] for line in Run(stopped_run).metrics() if "loss" in line]
+    assert all(0 < speed < 1e7 for speed in speeds)
+    assert Run(stopped_run).result()["seconds"] >= 1e17

@@ -11,12 +11,9 @@ import pytest
 import torch
 
 from capsnet import CapsNet, CapsnetError
-from capsnet._support import dispatch
 from capsnet._support.validation import parse_config
-from capsnet.convolution import cache
 from capsnet.data import load
 from capsnet.experiments import EXPERIMENTS
-from capsnet.inference.evaluation import evaluate
 from capsnet.models import build_model
 from capsnet.training.config import TrainConfig
 from capsnet.training.determinism import WORKSPACE, deterministic
@@ -154,27 +151,6 @@ def test_all_random_numbers_come_from_the_seed_in_config_json(tmp_path: Path) ->
     other = run_training(tmp_path / "other", replace(SHORT, seed=1))
     assert weights(tmp_path / "other") != weights(again)
     assert other.n == 60
-
-
-@pytest.mark.parametrize("paths", ["fast", "plain"])
-def test_answers_do_not_depend_on_the_batch_size(paths: str) -> None:
-    model = CapsNet.from_pretrained("capsnet-mnist")
-    test = load("mnist5k").test.subset(torch.arange(28))
-    cache.clear()
-
-    def scores(batch_size: int) -> torch.Tensor:
-        if paths == "fast":
-            return evaluate(model, test, batch_size).scores
-        with dispatch.disabled():
-            return evaluate(model, test, batch_size).scores
-
-    whole = scores(128)
-    for batch_size in (7, 1):
-        part = scores(batch_size)
-        assert torch.equal(part.argmax(1), whole.argmax(1))
-        torch.testing.assert_close(part, whole, rtol=0, atol=2e-6)
-    assert torch.equal(scores(7), scores(14)), "from four images on not even the bits do"
-    assert torch.equal(scores(128), whole), "nor do they depend on what was computed before"
 
 
 @pytest.mark.gpu

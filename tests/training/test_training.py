@@ -12,7 +12,7 @@ from torture.launch import WARM
 
 from capsnet import CapsNet, CapsnetError
 from capsnet.data import load
-from capsnet.inference.evaluation import Evaluation, evaluate, wilson_interval
+from capsnet.inference.evaluation import evaluate, wilson_interval
 from capsnet.training.batches import Plan
 from capsnet.training.checkpoint import NEWEST
 from capsnet.training.config import TrainConfig
@@ -131,19 +131,3 @@ def test_every_example_is_seen_once_per_epoch_in_an_order_that_the_seed_decides(
     assert not torch.equal(first, second)
     later = list(plan.batches(8, torch.device("cpu")))
     assert torch.equal(later[0][1], batches[8][1])
-
-
-def test_wilson_interval_against_published_values() -> None:
-    # Newcombe (1998), table I, method 3
-    for errors, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
-        assert wilson_interval(errors, n) == pytest.approx((low, high), abs=5e-5)
-    with pytest.raises(ValueError, match="3 errors of 2"):
-        wilson_interval(3, 2)
-
-
-def test_a_pair_counts_only_if_both_digits_are_found_in_any_order() -> None:
-    scores = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.1, 0.8], [0.1, 0.9, 0.8], [0.8, 0.9, 0.1]])
-    labels = torch.tensor([[0, 1], [0, 1], [2, 1], [0, 1]])
-    evaluation = Evaluation(scores, labels)
-    assert evaluation.wrong.tolist() == [False, True, False, False]
-    assert evaluation.error == 0.25

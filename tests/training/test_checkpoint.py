@@ -1,10 +1,11 @@
-"""What a run's folder is worth after a crash, a damaged disk, or a second process."""
+"""A run's folder after a crash, on a damaged disk, with NaN in a checkpoint, or in two processes."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torture.launch import WARM
@@ -13,7 +14,7 @@ from capsnet import CapsNet, CapsnetError
 from capsnet._support.errors import CannotWrite
 from capsnet._support.files import write_text
 from capsnet.models import build_model
-from capsnet.training.checkpoint import BEFORE, NEWEST
+from capsnet.training.checkpoint import BEFORE, NEWEST, save_state
 from capsnet.training.loop import train
 from capsnet.training.run import Run
 from stripes import CONFIG, DATA, SMALL, StopAt, hold, resume, run_training
@@ -165,3 +166,40 @@ def test_a_second_process_cannot_use_the_folder_of_the_first(tmp_path: Path) -> 
 def test_a_checkpoint_is_a_safetensors_file_that_holds_its_step(stopped_run: Path) -> None:
     with safe_open(stopped_run / NEWEST, "pt") as file:
         assert json.loads(file.metadata()["position"])["step"] == 21
+
+
+def spoil(run: Path, name: str, value: float) -> None:
+    """As the last save of a version, or a machine, that did not look: the checksum is right."""
+    state = Run(run).load_state()
+    state.tensors[name].view(-1)[3] = value
+    save_state(run, state.tensors, state.position, keep_newest=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("model.class_capsules.weight", torch.nan), ("optimizer.0.exp_avg_sq", torch.inf)]
+)
+def test_a_checkpoint_with_nan_counts_as_damaged(
+    stopped_run: Path, whole_weights: bytes, name: str, value: float
+) -> None:
+    spoil(stopped_run, name, value)
+    watch = StopAt(10**9)
+    with Run.reopen(stopped_run) as run:
+        train(
+            build_model(stopped_run, 0),
+            DATA,
+            CONFIG,
+            run,
+            device="cpu",
+            resume=True,
+            progress=watch,
+        )
+    (notice,) = watch.notices
+    assert "damaged (numbers in it are NaN or infinite); going on from the save before it, step 20" in notice
+    assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
+
+
+def test_nan_in_both_checkpoints_refuses_the_run_in_one_line(stopped_run: Path) -> None:
+    spoil(stopped_run, "model.class_capsules.weight", torch.nan)
+    (stopped_run / BEFORE).write_bytes((stopped_run / NEWEST).read_bytes())
+    with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinite[^\n]*start it again with another --out$"):
+        resume(stopped_run)
