@@ -62,8 +62,8 @@ test-browser: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -m browser
 
 # The annotations of shapes, while tests run that keep to them.
-ANNOTATED := data/test_augmentation models data/test_affine data/test_overlapping explain test_functional properties \
-  routing/test_route
+ANNOTATED := data/test_augmentation data/test_affine data/test_overlapping explain layers/test_decoder models properties \
+  routing/test_route test_functional
 test-annotations: $(VENV)/installed-test
 	CAPSNET_CHECK_ANNOTATIONS=1 $(TEST) -m "not slow and not misuse and $(ALL)" \
 	  $(foreach t,$(ANNOTATED),$(wildcard tests/$(t) tests/$(t).py))
