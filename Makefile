@@ -10,22 +10,32 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 PYTHONS ?= $(shell for v in 3.11 3.12 3.13; do for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python; do \
   $$p -c "" 2>/dev/null && echo $$p && break; done; done)
 
-.PHONY: demo test test-annotations test-wheel test-oldest test-newest test-pythons test-browser test-all
-.PHONY: torture lint bench help clean
+# Each worker takes whole files, so that the tests of a file share its fixtures. More threads than cores are slower.
+WORKERS ?= 2
+PYTEST = pytest -q -n $(WORKERS) --dist loadfile
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m $(PYTEST)
+# What one machine without a GPU can run; the browser's tests need Chromium and have a target of their own.
+ALL = not gpu and not browser
+
+.PHONY: demo check lint test test-all test-browser test-annotations coverage
+.PHONY: test-wheel test-oldest test-newest test-pythons torture bench help clean
 
 help:
 	@echo "make demo      install, train the paper's network on 5,000 digits, write the report"
-	@echo "make test      install what the tests need, run them (under 12 minutes on 2 cores)"
-	@echo "make test-wheel    build the wheel, install it into a clean environment, run the quick tests on it"
-	@echo "make test-oldest   the same with the oldest versions of what capsnet needs"
-	@echo "make test-newest   the same with the newest (PyTorch as pinned)"
-	@echo "make test-pythons  the same with every Python from 3.11 to 3.13 that is found and has this PyTorch"
-	@echo "make test-browser  the explorer in Chromium"
+	@echo "make check     ruff, mypy and the quick tests (under 90 seconds on 2 cores)"
+	@echo "make test      ruff, mypy and the tests of every day (under 7 minutes on 2 cores)"
+	@echo "make test-all  ruff, mypy and all tests but the browser's and the GPU's"
+	@echo "make test-browser      the explorer in Chromium"
 	@echo "make test-annotations  shapes and types, checked while tests run"
-	@echo "make test-all  the same and the slow ones"
+	@echo "make coverage  test-all's tests; which lines and branches of the package they run"
+	@echo "make test-wheel        build the wheel, install it into a clean environment, run the quick tests on it"
+	@echo "make test-oldest       the same with the oldest versions of what capsnet needs"
+	@echo "make test-newest       the same with the newest (PyTorch as pinned)"
+	@echo "make test-pythons      the same with every Python from 3.11 to 3.13 that is found and has this PyTorch"
 	@echo "make torture   kills, full disks, fuzzing, load (hours); writes docs/reliability.md"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every fast path against the plain one, in one run"
+	@echo "make clean     remove the environment and what was built"
 
 demo: $(VENV)/installed-demo
 	$(BIN)/capsnet train --data mnist5k --epochs 12
@@ -34,8 +44,39 @@ demo: $(VENV)/installed-demo
 	@echo "      '$(BIN)/capsnet train --data mnist --epochs 3' for all 60,000 digits;"
 	@echo "      '$(BIN)/capsnet --help' for the rest."
 
-test: $(VENV)/installed-test lint
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not browser"
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint
+	$(TEST) -m "quick and $(ALL)"
+
+test: lint
+	$(TEST) -m "not slow and $(ALL)"
+
+test-all: lint
+	$(TEST) -m "$(ALL)"
+
+test-browser: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q -m browser
+
+# The annotations of shapes, while tests run that keep to them.
+ANNOTATED := data/test_augmentation data/test_affine data/test_overlapping explain layers/test_decoder models properties \
+  routing/test_route test_functional
+test-annotations: $(VENV)/installed-test
+	CAPSNET_CHECK_ANNOTATIONS=1 $(TEST) -m "not slow and not misuse and $(ALL)" \
+	  $(foreach t,$(ANNOTATED),$(wildcard tests/$(t) tests/$(t).py))
+
+# Numba's compiled functions count as missed: Python does not run them.
+coverage: $(VENV)/installed-test
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m $(PYTEST) -m "$(ALL)"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	@$(BIN)/coverage json --quiet -o - | $(BIN)/python -c 'import json, sys; t = json.load(sys.stdin)["totals"]; \
+	  print("lines    {covered_lines} of {num_statements}: {percent_statements_covered:.2f} %".format(**t)); \
+	  print("branches {covered_branches} of {num_branches}: {percent_branches_covered:.2f} %".format(**t))'
 
 test-wheel: $(BIN)/python
 	$(QUICK) --constraint constraints.txt
@@ -57,26 +98,8 @@ test-pythons:
 	  $(QUICK) --python $$python --constraint constraints.txt; \
 	done
 
-test-browser: $(VENV)/installed-test
-	$(BIN)/python -m pytest -q -m browser
-
-# The annotations of shapes, while tests run that keep to them.
-ANNOTATED := data/test_augmentation models data/test_affine data/test_overlapping explain test_functional properties \
-  routing/test_route
-test-annotations: $(VENV)/installed-test
-	CAPSNET_CHECK_ANNOTATIONS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu and not misuse" \
-	  $(foreach t,$(ANNOTATED),$(wildcard tests/$(t) tests/$(t).py))
-
-test-all: $(VENV)/installed-test lint
-	$(BIN)/python -m pytest -q -m "not gpu"
-
 torture: $(VENV)/installed-torture
 	$(BIN)/python -m torture $(PARTS)
-
-lint: $(VENV)/installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 bench: $(VENV)/installed-demo
 	$(BIN)/capsnet bench

@@ -1,7 +1,9 @@
-"""What the fixture `capsnet` gives to tests: a command line that runs in this process."""
+"""A command line that runs in this process: the fixture `capsnet` also says what it printed."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest.mock import patch
 
 
 @dataclass
@@ -12,3 +14,15 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+def run(*arguments: object) -> int:
+    """Run `capsnet ARGUMENTS` through the entry point of the installed command. Its exit code."""
+    from capsnet.cli import main
+
+    with patch.object(sys, "argv", ["capsnet", *map(str, arguments)]):
+        try:
+            main()
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(bool(end.code))
+    return 0

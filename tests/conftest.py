@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from command import Command, Outcome
+from command import Command, Outcome, run
 
 if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of capsnet is imported
     from annotations_checked import install
@@ -37,7 +37,8 @@ def forget_old_kernels() -> None:
                 file.unlink()
 
 
-forget_old_kernels()
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    forget_old_kernels()
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 #: Directory of the unpacked files → what the unpacking script beside the packed ones calls the set.
@@ -125,19 +126,12 @@ def whole_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def capsnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run `capsnet ARGS…` through the entry point that the installed command calls."""
-
-    from capsnet.cli import main
+def capsnet(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `capsnet ARGUMENTS` in this process: its exit code and what it printed."""
 
     def command(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["capsnet", *map(str, arguments)])
         capfd.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        code = run(*arguments)
         return Outcome(code, *capfd.readouterr())
 
     return command

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -15,8 +16,6 @@ from capsnet.training.config import TrainConfig
 from capsnet.training.loop import train
 from capsnet.training.run import Run
 
-#: To be found by other processes.
-TESTS = Path(__file__).parent
 SMALL = CapsNetConfig(image_shape=(1, 18, 18), num_classes=3, stem_channels=8, primary_types=2, decoder=(16,))
 
 
@@ -55,6 +54,17 @@ def resume(folder: Path) -> Evaluation:
             device="cpu",
             resume=True,
         )
+
+
+def train_or_resume(folder: Path) -> None:
+    resume(folder) if (folder / "config.json").exists() else run_training(folder)
+
+
+def hold(folder: Path, connection: Connection) -> None:
+    """Keep a new run's folder open until told to end."""
+    with Run.create(folder, CapsNet(SMALL), CONFIG):
+        connection.send("held")
+        connection.recv()
 
 
 class StopAt:

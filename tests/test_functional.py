@@ -1,12 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import one_hot
 
-from capsnet import CapsNetConfig, margin_loss, reconstruction_loss, squash
-from capsnet._support.errors import CapsnetError
-from capsnet.layers.decoder import Decoder, mask
-from capsnet.training.config import TrainConfig, learning_rate
+from capsnet import margin_loss, reconstruction_loss, squash
 
 
 def numpy_squash(s: np.ndarray) -> np.ndarray:
@@ -93,69 +89,3 @@ def test_an_empty_batch_costs_nothing() -> None:
     loss.backward()
     assert loss == 0
     assert lengths.grad.shape == (0, 10)
-
-
-@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
-def test_mask_takes_classes_of_either_integer_type(kind: torch.dtype) -> None:
-    capsules, classes = torch.randn(3, 10, 16), torch.tensor([4, 0, 9])
-    assert torch.equal(mask(capsules, classes.to(kind)), mask(capsules, classes))
-
-
-def test_mask_leaves_one_capsule_in_its_place() -> None:
-    capsules = torch.randn(3, 10, 16)
-    masked = mask(capsules, torch.tensor([4, 0, 9]))
-    expected = capsules.numpy() * one_hot(torch.tensor([4, 0, 9]), 10).numpy()[:, :, None]
-    assert masked.shape == (3, 10, 16)
-    np.testing.assert_array_equal(masked.numpy(), expected)
-
-
-def test_decoder_hears_only_the_named_capsule_and_knows_which_it_is() -> None:
-    decoder = Decoder(10, 16, (32,), (1, 5, 5))
-    capsules = torch.randn(1, 10, 16)
-    louder = capsules.clone()
-    louder[:, 3] *= 5
-    assert torch.equal(decoder(capsules, torch.tensor([2])), decoder(louder, torch.tensor([2])))
-    assert not torch.equal(decoder(capsules, torch.tensor([3])), decoder(louder, torch.tensor([3])))
-    same = capsules[:, :1].expand(1, 10, 16)
-    assert not torch.equal(decoder(same, torch.tensor([2])), decoder(same, torch.tensor([3])))
-
-
-def test_decoder_masking_gradient() -> None:
-    decoder = Decoder(3, 2, (4,), (1, 2, 2)).double()
-    # float() in the decoder keeps pixels in float32 under autocast; in float64 it is checked without it
-    capsules = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda c: decoder.layers(mask(c, torch.tensor([0, 2])).flatten(1)), (capsules,)
-    )
-
-
-def test_paper_schedule_decays_by_4_percent_every_2000_steps_down_to_a_floor() -> None:
-    config = TrainConfig(schedule="paper")
-    assert learning_rate(config, 0, 300_000) == 0.001
-    assert learning_rate(config, 2000, 300_000) == pytest.approx(0.00096)
-    assert learning_rate(config, 299_999, 300_000) == pytest.approx(0.001 * 0.96**150, rel=1e-3)
-    assert learning_rate(config, 10**6, 10**6) == 1e-6
-
-
-def test_one_cycle_rises_to_the_peak_and_falls_to_almost_nothing() -> None:
-    config = TrainConfig(schedule="one-cycle", learning_rate=0.01)
-    rates = [learning_rate(config, step, 100) for step in range(100)]
-    assert max(rates) == pytest.approx(0.01, rel=1e-3)
-    assert rates.index(max(rates)) == 30
-    assert rates[:31] == sorted(rates[:31])
-    assert rates[30:] == sorted(rates[30:], reverse=True)
-    assert rates[-1] < 1e-6
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": float("nan")}, {"learning_rate": 0}, {"steps": 0}],
-)
-def test_senseless_training_options_are_refused(options: dict) -> None:
-    with pytest.raises(CapsnetError, match=next(iter(options))):
-        TrainConfig(**options)
-
-
-def test_a_config_is_refused_before_any_memory_is_asked_for() -> None:
-    with pytest.raises(CapsnetError, match="parameters"):
-        CapsNetConfig(num_classes=10**9)

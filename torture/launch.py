@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torture.warm"])
+#: Its processes have imported PyTorch before they start.
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["torture.warm"])
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def launch(log: Path, *arguments: object, before: Callable[[], None] | None = No
 
     before: something to be done in the new process first, of a kind that can be pickled.
     """
-    process = _CONTEXT.Process(target=_capsnet, args=(str(log), [str(part) for part in arguments], before))
+    process = WARM.Process(target=_capsnet, args=(str(log), [str(part) for part in arguments], before))
     process.start()
     return Launched(process, log)
 

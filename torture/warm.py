@@ -9,5 +9,5 @@ import capsnet.data.folder
 import capsnet.models
 import capsnet.report.page
 import capsnet.report.story
-import capsnet.routing
+import capsnet.routing.cpu.kernels
 import capsnet.training.loop  # noqa: F401

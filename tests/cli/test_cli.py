@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -114,18 +113,33 @@ def test_resuming_a_finished_run_says_so(capsnet: Command, finished: Path) -> No
     assert "is finished" in outcome.out
 
 
-def test_a_run_goes_on_as_it_was_started(capsnet: Command, finished: Path) -> None:
+def test_options_cannot_be_changed_when_resuming(capsnet: Command, finished: Path) -> None:
     assert_one_line(capsnet("train", "--resume", finished, "--epochs", 3), "--epochs cannot be changed")
 
 
-def test_a_small_folder_is_trained_for_long_enough_if_nobody_says_how_long(
+def test_a_small_folder_is_trained_for_500_steps_with_20_looks_at_the_test_images_by_default(
     capsnet: Command, tmp_path: Path, pictures: Path
 ) -> None:
-    arguments = ("train", "--data", f"folder:{pictures}", "--evaluate-every", 0, *FEW)
-    assert capsnet(*arguments, "--out", tmp_path / "run").code == 0
+    """Its epochs are of one batch: neither too few steps, nor a screen full of them."""
+    arguments = ("train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", *FEW)
+    done = capsnet(*arguments)
+    assert done.code == 0, done
+    assert done.err.count("test error") == 20
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 500
-    assert capsnet(*arguments, "--epochs", 3, "--out", tmp_path / "short").code == 0
-    assert json.loads((tmp_path / "short" / "result.json").read_text())["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "looks"),
+    [(("--epochs", 3), 3, 1), (("--steps", 50), 50, 2), (("--steps", 5, "--evaluate-every", 1), 5, 5),
+     (("--epochs", 3, "--evaluate-every", 0), 3, 1)],
+)  # fmt: skip
+def test_length_and_evaluations_follow_the_options(
+    capsnet: Command, tmp_path: Path, pictures: Path, options: tuple[object, ...], steps: int, looks: int
+) -> None:
+    done = capsnet("train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", *options, *FEW)
+    assert done.code == 0, done
+    assert done.err.count("test error") == looks
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == steps
 
 
 def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
@@ -149,7 +163,7 @@ def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures:
         (("--stem-channels", "100000000"), ("parameters",)),
     ],
 )
-def test_options_that_make_no_sense_leave_no_run(
+def test_invalid_options_leave_no_run(
     capsnet: Command, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     outcome = capsnet("train", "--out", tmp_path / "run", "--steps", 1, "--no-report", *options)
@@ -192,7 +206,7 @@ def test_a_bad_image_is_named_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_answers_before_a_bad_image_are_not_lost(
+def test_answers_before_a_bad_image_are_printed(
     capsnet: Command, tmp_path: Path, finished: Path, pictures: Path
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
@@ -276,34 +290,19 @@ def test_an_empty_class_is_named(capsnet: Command, tmp_path: Path) -> None:
     assert_one_line(capsnet("train", "--data", f"folder:{tmp_path / 'classes'}", *FEW), "empty")
 
 
-def test_without_a_network_it_says_which_file_to_put_where(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "CAPSNET_DATA"}
-    blocked = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "capsnet",
-            "train",
-            "--data",
-            "mnist",
-            "--out",
-            str(tmp_path / "run"),
-            *FEW,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**environment, **blocked, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-    )
-    assert_one_line(
-        Outcome(done.returncode, done.stdout, done.stderr), "idx3-ubyte.gz", "--data-dir", "CAPSNET_DATA"
-    )
+def test_without_a_network_it_says_which_file_to_put_where(
+    capsnet: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CAPSNET_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = capsnet("train", "--data", "mnist", "--out", tmp_path / "run", *FEW)
+    assert_one_line(done, "idx3-ubyte.gz", "--data-dir", "CAPSNET_DATA")
     assert not (tmp_path / "run").exists()
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_a_learning_rate_far_too_large_ends_in_a_message_and_not_in_a_model(
+def test_a_nan_loss_ends_in_a_message_and_leaves_no_model(
     capsnet: Command, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: CapsNet, batch: object) -> dict[str, torch.Tensor]:
@@ -327,7 +326,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert_one_line(outcome, "cannot write", "a file is where a folder should be")
 
 
-def test_a_folder_that_is_taken_is_not_overwritten(capsnet: Command, finished: Path, pictures: Path) -> None:
+def test_an_existing_run_is_not_overwritten(capsnet: Command, finished: Path, pictures: Path) -> None:
     before = (finished / "model.safetensors").read_bytes()
     assert_one_line(
         capsnet("train", "--data", f"folder:{pictures}", "--out", finished, *FEW), "not empty", "--resume"
@@ -335,9 +334,7 @@ def test_a_folder_that_is_taken_is_not_overwritten(capsnet: Command, finished: P
     assert (finished / "model.safetensors").read_bytes() == before
 
 
-def test_classes_of_other_names_are_not_compared_by_number(
-    capsnet: Command, tmp_path: Path, finished: Path
-) -> None:
+def test_evaluating_on_other_class_names_is_refused(capsnet: Command, tmp_path: Path, finished: Path) -> None:
     for number in range(5):  # as bright and dark, the other way round
         picture(tmp_path / "evening" / f"{number}.png", False)
         picture(tmp_path / "morning" / f"{number}.png", True)
@@ -355,7 +352,7 @@ def test_images_too_small_for_the_network_say_what_to_do(capsnet: Command, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_photographs_need_a_size_in_words(capsnet: Command, tmp_path: Path) -> None:
+def test_large_images_need_an_explicit_image_size(capsnet: Command, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for number in range(2):
             picture(tmp_path / "photos" / name / f"{number}.png", name == "cat", size=200)
@@ -367,18 +364,18 @@ def test_photographs_need_a_size_in_words(capsnet: Command, tmp_path: Path) -> N
     assert "resized to 20×20" in done.err  # what it trains on is said before it starts
 
 
-def test_a_folder_without_its_prefix_is_recognised(capsnet: Command, pictures: Path) -> None:
+def test_a_folder_without_prefix_is_refused_and_names_the_prefix(capsnet: Command, pictures: Path) -> None:
     assert_one_line(capsnet("train", "--data", pictures, "--steps", 1), f"folder:{pictures}")
 
 
-def test_how_many_images_a_folder_is_tested_on(capsnet: Command, finished: Path, pictures: Path) -> None:
+def test_evaluate_says_how_many_images_it_uses(capsnet: Command, finished: Path, pictures: Path) -> None:
     done = capsnet("evaluate", finished, "--data", f"folder:{pictures}")
     assert done.code == 0, done.err
     assert "4 of 20 images" in done.err
 
 
 @pytest.mark.parametrize("command", [("compare",), ("reproduce", "table1"), ("bench",)])
-def test_what_one_process_does_is_not_done_by_several_at_once(
+def test_single_process_commands_refuse_a_launcher(
     capsnet: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -387,7 +384,7 @@ def test_what_one_process_does_is_not_done_by_several_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compare_says_in_one_sentence_whether_capsules_help(
+def test_compare_answers_in_one_sentence_and_resumes(
     capsnet: Command, tmp_path: Path, pictures: Path
 ) -> None:
     own = Path(copytree(pictures, tmp_path / "my pictures"))
@@ -422,7 +419,7 @@ def test_compare_says_in_one_sentence_whether_capsules_help(
     assert_one_line(table, "`capsnet compare` only", "compare-my-pictures")
 
 
-def test_a_comparison_is_not_put_among_the_images(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
+def test_compare_refuses_to_write_among_the_images(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
     own = Path(copytree(pictures, tmp_path / "own"))
     (own / "README.md").write_text("mine")
     before = sorted(own.rglob("*"))
@@ -448,15 +445,15 @@ def test_a_comparison_is_not_put_among_the_images(capsnet: Command, tmp_path: Pa
         (("export", "cnn-mnist", "nowhere/model.onnx"), "there is no folder nowhere"),
     ],
 )
-def test_a_slip_is_told_before_any_work(capsnet: Command, arguments: tuple[str, ...], said: str) -> None:
+def test_bad_options_fail_before_loading(capsnet: Command, arguments: tuple[str, ...], said: str) -> None:
     assert_one_line(capsnet(*arguments), said)
 
 
-def test_a_model_is_its_folder(capsnet: Command, finished: Path) -> None:
+def test_a_path_to_a_weights_file_is_refused_and_names_its_folder(capsnet: Command, finished: Path) -> None:
     assert_one_line(capsnet("evaluate", finished / "model.safetensors"), f"lies in: {finished}")
 
 
-def test_a_run_is_not_reported_on_classes_of_other_names(
+def test_resuming_or_reporting_on_renamed_classes_is_refused(
     capsnet: Command, tmp_path: Path, pictures: Path
 ) -> None:
     own, run = Path(copytree(pictures, tmp_path / "own")), tmp_path / "run"
@@ -470,17 +467,7 @@ def test_a_run_is_not_reported_on_classes_of_other_names(
     assert_one_line(capsnet("report", run), "class 0 'dark'", "'bright'")
 
 
-def test_many_small_epochs_do_not_flood_the_screen(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
-    for number, (options, looks) in enumerate(
-        [((), 20), (("--steps", 50), 2), (("--steps", 5, "--evaluate-every", 1), 5)]
-    ):
-        out = tmp_path / str(number)
-        done = capsnet("train", "--data", f"folder:{pictures}", "--out", out, *options, *FEW)
-        assert done.code == 0, done
-        assert done.err.count("test error") == looks
-
-
-def test_the_shipped_models_own_training_digits_are_called_so(capsnet: Command) -> None:
+def test_evaluating_on_training_digits_says_so(capsnet: Command) -> None:
     done = capsnet("evaluate", "cnn-mnist", "--data", "mnist5k")
     assert done.code == 0, done.err
     assert "on which this model was trained" in done.err

@@ -1,9 +1,7 @@
 """`capsnet evaluate` on folders of any size, and on several processes."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ from capsnet.data import Batch, folder
 from capsnet.data.folder import load_folder
 from capsnet.distributed import Team
 from capsnet.inference.evaluation import BATCH_SIZE, count_errors, evaluate
+from command import Command
+from ranks import launch_ranks
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(data: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    asked = ["-m", "capsnet", "evaluate", "capsnet-mnist", "--data", data, "--device", "cpu", "--json"]
-    return subprocess.run([*launch, *asked], capture_output=True, text=True, check=False, timeout=300)
+def arguments(data: str) -> list[str]:
+    return ["evaluate", "capsnet-mnist", "--data", data, "--device", "cpu", "--json"]
 
 
-def test_a_folder_that_is_not_kept_in_memory_gives_what_the_library_says(
+def test_evaluate_streams_a_folder_and_counts_as_the_library(
     pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = evaluate(CapsNet.from_pretrained("capsnet-mnist"), load_folder(pictures, 28).test)
@@ -63,15 +58,18 @@ def test_a_folder_that_is_not_kept_in_memory_gives_what_the_library_says(
 
 
 @pytest.mark.parametrize("data", ["folder", "mnist5k"])
-def test_processes_share_the_work_and_count_the_same(pictures: Path, data: str) -> None:
+def test_two_processes_count_the_same_errors_as_one(
+    pictures: Path, data: str, tmp_path: Path, capsnet: Command
+) -> None:
     name = f"folder:{pictures}" if data == "folder" else data
-    one, two = command(name), command(name, processes=2)
-    assert one.returncode == two.returncode == 0, two.stderr
-    assert json.loads(two.stdout) == json.loads(one.stdout)
+    one, two = capsnet(*arguments(name)), launch_ranks(tmp_path, 2, *arguments(name))
+    assert [process.wait() for process in two] == [0, 0], two[0].said
+    assert json.loads(two[0].said.splitlines()[-1]) == json.loads(one.out)
+    assert "{" not in two[1].said
 
 
 @pytest.mark.parametrize(("labels", "title"), [([3], "test error"), ([3, 5], "pair error")])
-def test_both_digits_of_a_pair_must_be_found_and_the_error_says_so(labels: list[int], title: str) -> None:
+def test_pairs_are_counted_and_called_pair_error(labels: list[int], title: str) -> None:
     model = CapsNet(CapsNetConfig(stem_channels=2, primary_types=1, decoder=None))
     images = torch.rand(2, 1, 28, 28)
     batch = Batch(images, torch.tensor([labels] * 2), images[:, None].repeat(1, len(labels), 1, 1, 1))
@@ -81,16 +79,23 @@ def test_both_digits_of_a_pair_must_be_found_and_the_error_says_so(labels: list[
     assert (counted.title, counted.n) == (title, 2)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_an_image_that_is_none_is_named_once(pictures: Path, processes: int) -> None:
+@pytest.fixture
+def broken(pictures: Path) -> Iterator[Path]:
     bad = pictures / "test" / "7" / "broken.png"
     bad.write_bytes(b"no picture")
-    try:
-        done = command(f"folder:{pictures}", processes)
-    finally:
-        bad.unlink()
-    assert done.returncode != 0
-    assert done.stdout == ""
-    assert done.stderr.count("error:") == 1
-    assert "broken.png" in done.stderr
-    assert processes > 1 or (done.returncode == 2 and "Traceback" not in done.stderr)
+    yield bad
+    bad.unlink()
+
+
+def test_a_bad_image_ends_evaluate_in_one_line(pictures: Path, broken: Path, capsnet: Command) -> None:
+    done = capsnet(*arguments(f"folder:{pictures}"))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("error:") == 1
+    assert "broken.png" in done.err
+
+
+def test_one_of_several_processes_names_a_bad_image(pictures: Path, broken: Path, tmp_path: Path) -> None:
+    processes = launch_ranks(tmp_path, 2, *arguments(f"folder:{pictures}"))
+    assert [process.wait() for process in processes].count(2) >= 1
+    said = "".join(process.said for process in processes)
+    assert said.count("error:") == said.count("broken.png") == 1

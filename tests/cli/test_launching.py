@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "runs.md").read_text(encoding="utf-
 COMMANDS = re.findall(r"^ {4}(?:srun )?(torchrun .*)$", PAGE.replace("\\\n", " "), flags=re.MULTILINE)
 
 
-def test_the_page_has_commands_for_one_machine_for_several_and_for_slurm() -> None:
+def test_the_page_has_commands_for_one_machine_several_machines_and_slurm() -> None:
     asked = [(line.count("--nnodes"), line.count("$HEAD"), capsnet(line)[0]) for line in COMMANDS]
     for where in ((0, 0), (1, 0), (1, 1)):
         assert {command for *found, command in asked if tuple(found) == where} == {
@@ -37,7 +37,7 @@ def capsnet(line: str) -> list[str]:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_torchrun_and_capsnet_understand_it(line: str) -> None:
+def test_torchrun_and_capsnet_accept_the_command(line: str) -> None:
     name, *arguments = capsnet(line)
     command = typer.main.get_command(app).commands[name]
     command.make_context(name, list(arguments))  # refuses options that are not there
@@ -45,7 +45,7 @@ def test_torchrun_and_capsnet_understand_it(line: str) -> None:
 
 
 @pytest.mark.slow
-def test_they_run_one_after_another_on_the_cpu_of_one_machine(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_run_on_one_machine(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
     for folder in (tmp_path / "pictures", tmp_path / "shared" / "pictures"):
         folder.mkdir(parents=True)

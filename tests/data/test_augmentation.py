@@ -126,7 +126,7 @@ def test_crops_and_placement() -> None:
 
 
 @pytest.mark.parametrize("augment", [RandomCrop(12), CenterCrop(12), RandomPlacement(12)])
-def test_sizes_that_cannot_be_are_refused(augment: Augmentation) -> None:
+def test_impossible_sizes_are_refused(augment: Augmentation) -> None:
     with pytest.raises(ValueError, match=r"11×13|\(11, 13\)"):
         augment(images(), uniforms(augment))
 

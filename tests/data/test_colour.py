@@ -87,6 +87,7 @@ def test_cifar10_is_varied_in_training_and_cropped_at_test(tmp_path: Path) -> No
     assert 0 <= float(train.originals.min()) <= float(train.originals.max()) <= 1
 
 
+@pytest.mark.slow
 def test_real_cifar10(real_data: Callable[[str], Path]) -> None:
     dataset = load("cifar10", real_data("cifar-10-batches-bin"))
     assert (len(dataset.train), dataset.class_names[0]) == (50_000, "airplane")
@@ -119,7 +120,7 @@ def test_damaged_cifar10_archives(tmp_path: Path) -> None:
         load("cifar10", tmp_path)
 
 
-def test_cifar10_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_cifar10_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CapsnetError, match=r"cifar10: cifar-10-binary.tar.gz is not on this machine"):
         load("cifar10", tmp_path, download=False)
     (tmp_path / FILES[0]).write_bytes(records(1, 0).tobytes())

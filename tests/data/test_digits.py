@@ -212,7 +212,12 @@ IMAGES = idx(np.zeros((3, 4, 5), np.uint8))
         (gzip.compress(IMAGES)[:30] + b"\xff" * 30, "damaged gzip file"),
         (gzip.compress(IMAGES)[:-8] + b"\0" * 8, "damaged gzip file"),
     ],
-)
+    ids=[
+        "nothing", "half a header", "a byte missing", "a byte too many", "a byte too many, packed", "of floats",
+        "labels", "a web page", "absurd sizes", "no images", "fewer bytes than claimed", "packed, cut short",
+        "packed, overwritten", "packed, other checksum",
+    ],
+)  # fmt: skip
 def test_damaged_idx_files(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "images\nfile"
     path.write_bytes(content)

@@ -90,7 +90,9 @@ def test_a_damaged_cache_is_fetched_again(address: str, tmp_path: Path) -> None:
         ("gone", "could not be downloaded"),
     ],
 )
-def test_nothing_wrong_or_half_written_stays(address: str, tmp_path: Path, kind: str, what: str) -> None:
+def test_wrong_and_half_written_downloads_are_removed(
+    address: str, tmp_path: Path, kind: str, what: str
+) -> None:
     with pytest.raises(CapsnetError, match=what) as caught:
         fetch("some-set", "f.gz", source(f"{address}/{kind}/"))
     assert cached(tmp_path) == []

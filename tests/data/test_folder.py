@@ -69,7 +69,7 @@ def test_about_a_fifth_is_held_out_and_stays_so_when_files_are_added(tmp_path: P
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
-def test_however_few_images_a_class_has_some_train_and_some_test(tmp_path: Path, count: int) -> None:
+def test_small_classes_have_training_and_test_images(tmp_path: Path, count: int) -> None:
     for name in range(40):
         (tmp_path / str(name)).mkdir()
         for number in range(count):
@@ -152,13 +152,13 @@ def test_names_with_line_breaks_are_shown_escaped(tmp_path: Path) -> None:
         ({"a": 3, "b": 1}, "b: has one image; at least two are needed"),
     ],
 )
-def test_too_few(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+def test_too_few_images_or_classes_are_refused(tmp_path: Path, counts: dict[str, int], message: str) -> None:
     folder(tmp_path, counts)
     with pytest.raises(CapsnetError, match=message):
         load(f"folder:{tmp_path}")
 
 
-def test_odd_contents(tmp_path: Path) -> None:
+def test_empty_nested_and_missing_class_folders_are_refused(tmp_path: Path) -> None:
     folder(tmp_path, {"a": 3, "b": 3})
     (tmp_path / "empty").mkdir()
     with pytest.raises(CapsnetError, match="empty: has no images; add some, or delete the directory"):

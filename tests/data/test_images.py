@@ -133,7 +133,7 @@ def test_exif_rotation(tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "eps", "1x1", "bomb", "large", "lying", "truncated", "header-cut"],
 )
-def test_what_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_unreadable_images_are_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "odd\nname.png"
     path.write_bytes(content)
     with pytest.raises(CapsnetError, match=message) as caught:
@@ -144,7 +144,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, message
 
 
 @pytest.mark.parametrize("make", [lambda p: p, lambda p: (p.mkdir(), p)[1]], ids=["missing", "directory"])
-def test_not_even_a_file(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     with pytest.raises(CapsnetError, match=r"no such file|cannot be read"):
         read_image(make(tmp_path / "x.png"), (1, 8, 8))
 
@@ -158,6 +158,6 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
         read_image(path, (1, 4, 4))
 
 
-def test_channel_counts_we_do_not_have(tmp_path: Path) -> None:
+def test_unsupported_channel_counts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CapsnetError, match="2 channels, and image files have 1 or 3"):
         read_image(saved(tmp_path / "a.png", Image.fromarray(GRADIENT)), (2, 4, 6))

@@ -104,7 +104,7 @@ def test_bright_pixels_are_clipped() -> None:
     assert batch.targets(3).tolist() == [[1, 1, 0]]
 
 
-def test_what_cannot_be_paired() -> None:
+def test_invalid_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="at least two classes"):
         Pairs.of(examples([1, 1]))
     with pytest.raises(ValueError, match="do not fit a canvas of 5"):

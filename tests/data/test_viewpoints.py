@@ -118,6 +118,7 @@ def test_adding_the_info_files_later_helps(tmp_path: Path) -> None:
     assert len(load("smallnorb-azimuth", tmp_path).train) == 12
 
 
+@pytest.mark.slow
 def test_real_smallnorb(real_data: Callable[[str], Path]) -> None:
     dataset = load("smallnorb", real_data("smallnorb48"))
     assert (len(dataset.train), len(dataset.test), dataset.image_shape) == (24_300, 24_300, (2, 32, 32))
@@ -130,7 +131,7 @@ def test_real_smallnorb(real_data: Callable[[str], Path]) -> None:
         load("smallnorb-elevation", real_data("smallnorb48"))
 
 
-def test_smallnorb_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_smallnorb_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         CapsnetError, match=r"smallnorb-5x46789.*-dat.mat is not on this machine; get the six files"
     ):

@@ -66,12 +66,12 @@ def judged(*words: Verdict, seeds: int = 3) -> list[Judgement]:
         (("equivalent", "contradicted", "supported"), "No: cnn-max-pool makes fewer errors"),
     ],
 )
-def test_the_answer_is_what_the_verdicts_allow(words: tuple[Verdict, ...], expected: str) -> None:
+def test_the_answer_follows_from_the_verdicts(words: tuple[Verdict, ...], expected: str) -> None:
     assert answer(judged(*words)).startswith(expected)
 
 
 @pytest.mark.quick
-def test_one_seed_answers_for_itself_only() -> None:
+def test_the_answer_of_one_seed_says_so() -> None:
     assert "other seeds may differ" in answer(judged(*["supported, in this one run"] * 3, seeds=1))
     assert "more seeds or test images" in answer(judged(*["undecided"] * 3))
     assert answer(judged(*["supported"] * 3)[:2]).startswith("No answer"), "one control was not trained"
@@ -131,7 +131,7 @@ def test_each_model_gets_the_rate_at_which_it_makes_the_fewest_errors(
 
 
 @pytest.mark.quick
-def test_what_was_chosen_is_what_counts() -> None:
+def test_the_chosen_learning_rates_are_used() -> None:
     rates = dict(zip(("r3", *CONTROLS), (0.003, 0.0003, 0.001, 0.003), strict=True))
     experiment = comparison(load("mnist5k"), None, rates)
     for variant in experiment.variants("quick"):
@@ -140,7 +140,7 @@ def test_what_was_chosen_is_what_counts() -> None:
     assert "0.0003, 0.001, 0.003" in experiment.protocol
 
 
-def test_to_begin_anew_throws_away_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_resume_deletes_only_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = (tmp_path / "reproduce" / "run" / "x", tmp_path / "compare-mnist5k" / "runs" / "full" / "x")
     gone = tmp_path / "compare-mnist5k" / "runs" / "smoke" / "x"
     for file in (*kept, gone):
@@ -155,7 +155,7 @@ def test_to_begin_anew_throws_away_nothing_else(tmp_path: Path, monkeypatch: pyt
     assert (asked[0].resume, asked[0].work) == (True, tmp_path / "compare-mnist5k" / "runs" / "smoke")
 
 
-def test_one_training_image_in_each_class_is_too_few_to_choose_by(tmp_path: Path) -> None:
+def test_choosing_a_rate_needs_two_training_images_per_class(tmp_path: Path) -> None:
     pixels = torch.zeros(4, 1, 20, 20, dtype=torch.uint8)
     few, test = Examples(pixels[:2], torch.tensor([0, 1])), Examples(pixels, torch.tensor([0, 1, 0, 1]))
     dataset = Dataset("few", few, test, ("a", "b"), (1, 20, 20), "Made up.")
@@ -164,7 +164,7 @@ def test_one_training_image_in_each_class_is_too_few_to_choose_by(tmp_path: Path
 
 
 @pytest.mark.quick
-def test_controls_of_overlapping_classes_say_of_each_whether_it_is_there() -> None:
+def test_controls_for_overlapping_digits_use_sigmoids() -> None:
     controls: Any = [v.model for v in comparison(load("multimnist5k"), None).variants("quick") if v.control]
     assert {control.output for control in controls} == {"sigmoid"}
 

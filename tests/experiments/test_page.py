@@ -63,7 +63,7 @@ def test_intervals_of_errors_are_over_seeds_and_images_at_once() -> None:
 @pytest.mark.parametrize(
     ("between_runs", "between_images"), [(0.0, 1.0), (0.05, 0.7), (0.1, 0.0), (0.3, 1.0)]
 )
-def test_no_difference_is_seldom_called_one(between_runs: float, between_images: float) -> None:
+def test_false_positive_rate_is_at_most_5_percent(between_runs: float, between_images: float) -> None:
     """Made-up differences of mean 0 between three runs on 60 images: at most 5 % may have p ≤ 0.05."""
     random = np.random.default_rng(0)
     called = 0
@@ -122,7 +122,7 @@ def test_one_seed_is_paired_by_image() -> None:
     assert (same.mean, same.p) == (0, 1)
 
 
-def test_the_one_seed_that_was_measured_is_the_one_that_is_paired() -> None:
+def test_a_metric_of_one_seed_is_paired_with_that_seed() -> None:
     ours, theirs = runs("a", [10, 10]), runs("b", [40, 90])
     ours[0] = replace(ours[0], tests={})
     found = paired_difference(ours, theirs, "test")
@@ -141,7 +141,7 @@ def test_groups_of_one_size_count_as_one_value_each() -> None:
     assert cluster_interval([1, 0], np.array([3, 3])) == (-float("inf"), float("inf"))
 
 
-def test_more_views_of_the_same_toys_tell_nothing_new() -> None:
+def test_repeated_views_do_not_narrow_the_interval() -> None:
     """Five toys: what is known of other toys does not grow with the photographs of these."""
     ours, theirs, sizes = [1, 0, 3, 0, 2], [4, 1, 3, 0, 4], [4, 4, 4, 4, 4]
     few, many = (
@@ -167,7 +167,7 @@ def test_more_views_of_the_same_toys_tell_nothing_new() -> None:
     assert estimate([on_toys("r3", ours, sizes, 100, known=False)], "test").unit == "images"
 
 
-def test_answers_to_other_groups_are_not_paired() -> None:
+def test_different_groups_are_not_paired() -> None:
     one, other = on_toys("r3", [1, 2], [4, 4]), on_toys("r1", [1, 2], [2, 6])
     assert paired_difference([one], [other], "test") is None
     without = on_toys("r1", [1, 2], [4, 4], known=False)
@@ -338,7 +338,7 @@ def test_verdicts_are_printed_whichever_way_they_fall() -> None:
     assert "better than a CNN of the kind of the paper's baseline: **undecided**" in lines
 
 
-def test_quick_results_are_never_beside_the_papers(tmp_path: Path) -> None:
+def test_quick_results_are_never_shown_beside_published_ones(tmp_path: Path) -> None:
     quick = [made(replace(one, scale="quick", training={})) for one in FULL]
     found = groups([*FULL, *quick, replace(FULL[0], scale="smoke")])
     assert [group.scale for group in found] == ["full", "quick"]
@@ -409,7 +409,7 @@ def test_records_of_another_recipe_are_left_out_and_named(
     assert "r9 |" not in page
 
 
-def test_an_experiment_of_which_only_old_records_are_there_has_no_table(tmp_path: Path) -> None:
+def test_stale_records_give_no_table(tmp_path: Path) -> None:
     one = replace(record("r3-reconstruction", 0, 900), settings="0123456789ab")
     one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
     write_results(tmp_path, tmp_path / "results.md")
@@ -421,7 +421,7 @@ def test_an_experiment_of_which_only_old_records_are_there_has_no_table(tmp_path
     assert "a processor" not in page
 
 
-def test_an_ensemble_has_as_many_models_as_there_are_records() -> None:
+def test_an_ensemble_counts_its_records() -> None:
     scores = PackedArray.of(np.array([[0.9, 0.1], [0.4, 0.6]], np.float16))
     labels = PackedArray.of(np.array([0, 0], np.uint8))
     runs = [
@@ -443,7 +443,7 @@ def test_runs_with_other_options_are_not_compared() -> None:
     assert alone.label == ""
 
 
-def test_what_has_not_been_run_is_named() -> None:
+def test_experiments_without_records_are_listed() -> None:
     (group,) = groups(FULL)
     assert group.not_run() == [
         "r3-no-reconstruction",

@@ -4,11 +4,11 @@ import gzip
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ import torch
 
 from capsnet import CapsnetError
 from capsnet.data import smallnorb, viewpoints
-from capsnet.data.dataset import Dataset, Examples
+from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.data.npz import write_npz
 from capsnet.data.views import Views
 from capsnet.experiments import EXPERIMENTS, Record, reproduce
@@ -35,7 +35,6 @@ from capsnet.models import CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Progress, Silent
-from capsnet.training.step import Stepper
 
 TOYS = 90
 
@@ -131,7 +130,7 @@ class Seen:
 
 
 @pytest.mark.quick
-def test_all_nine_are_there_and_say_what_they_do() -> None:
+def test_all_nine_experiments_are_complete() -> None:
     assert {experiment.number for experiment in EXPERIMENTS.values()} == set(range(1, 10))
     for name, experiment in EXPERIMENTS.items():
         about = experiment.as_dict()
@@ -238,7 +237,7 @@ def test_the_records_become_a_page_with_every_figure(folders: tuple[Path, Path],
     assert "Not shown" not in page
 
 
-def test_finished_results_are_left_alone_and_shared_trainings_are_not_repeated(
+def test_finished_results_are_kept_and_shared_trainings_run_once(
     data_dir: Path, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out, work = folders
@@ -277,7 +276,7 @@ class KillAt10:
     def noticed(self, message: str) -> None: ...
 
 
-def test_a_stopped_experiment_goes_on_where_it_was(data_dir: Path, tmp_path: Path) -> None:
+def test_a_stopped_experiment_resumes(data_dir: Path, tmp_path: Path) -> None:
     asked = {
         "scale": "smoke",
         "steps": 20,
@@ -297,7 +296,7 @@ def test_a_stopped_experiment_goes_on_where_it_was(data_dir: Path, tmp_path: Pat
     assert resumed[0].steps == 20
 
 
-def test_missing_or_unfitting_data_is_one_line_before_any_training(
+def test_missing_or_wrong_data_is_one_line_before_training(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CAPSNET_DATA", raising=False)
@@ -332,7 +331,7 @@ def test_missing_or_unfitting_data_is_one_line_before_any_training(
         ({"variants": ("r9",)}, "no variant 'r9'; it has r3-reconstruction"),
     ],
 )
-def test_senseless_options_are_refused(options: dict, message: str) -> None:
+def test_invalid_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(CapsnetError, match=message):
         reproduce("table1", **options)
     with pytest.raises(CapsnetError, match="no experiment 'table9'; choose one of table1"):
@@ -371,32 +370,37 @@ def test_training_stops_at_equal_accuracy_and_is_then_a_finished_run(tmp_path: P
     assert never.run.result()["steps"] == 200
 
 
-def test_seconds_are_of_training_however_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which a step takes a second and a look at the test set 1,000: two sessions, stopped early."""
-    clock, step = [0.0], Stepper.step
+@dataclass(frozen=True, eq=False)
+class Slow(Examples):
+    """Each batch takes some time; `batches` remembers how many there were."""
 
-    def stepping(*arguments: Any) -> None:
-        step(*arguments)
-        clock[0] += 1
+    seconds: float = 0.0
+    batches: list[int] = field(default_factory=list)
 
-    def evaluating(*arguments: Any) -> Evaluation:
-        clock[0] += 1000
-        return evaluate(*arguments)
-
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(Stepper, "step", stepping)
-    for module in ("capsnet.training.loop", "capsnet.experiments.trainings"):
-        monkeypatch.setattr(f"{module}.evaluate", evaluating)
-    for stop in (Stop(error=0.1, every=20), None):
-        asked = (replace(TINY, stop=stop), 0, tiny_data(), tmp_path)
-        with pytest.raises(StoppedExperiment):
-            train_variant(*asked, device="cpu", progress=KillAt10())
-        result = train_variant(*asked, device="cpu").run.result()
-        assert (result["steps"] < 200) == (stop is not None)
-        assert result["seconds"] == result["steps"]
+    def batch(self, indices: torch.Tensor, uniforms: torch.Tensor | None = None) -> Batch:
+        time.sleep(self.seconds)
+        self.batches.append(len(indices))
+        return super().batch(indices, uniforms)
 
 
-def test_every_model_of_a_draw_sees_the_same_few_examples() -> None:
+@pytest.mark.parametrize("stop", [Stop(error=0.1, every=20), None])
+def test_seconds_are_those_of_the_training_steps_of_all_sessions(tmp_path: Path, stop: Stop | None) -> None:
+    whole = tiny_data()
+    train, test = (
+        Slow(part.images, part.labels, seconds=s) for part, s in ((whole.train, 0.003), (whole.test, 0.2))
+    )
+    asked = (replace(TINY, stop=stop), 0, replace(whole, train=train, test=test), tmp_path)
+    began = time.perf_counter()
+    with pytest.raises(StoppedExperiment):
+        train_variant(*asked, device="cpu", progress=KillAt10())
+    result = train_variant(*asked, device="cpu").run.result()
+    elapsed = time.perf_counter() - began
+    assert (result["steps"] < 200) == (stop is not None)
+    assert test.batches
+    assert 0.003 * result["steps"] <= result["seconds"] <= elapsed - 0.2 * len(test.batches)
+
+
+def test_all_models_of_a_seed_get_the_same_few_examples() -> None:
     few = replace(TINY, per_class=5)
     first, second = (prepared(few, 0, tiny_data(), "quick").train for _ in range(2))
     other = prepared(few, 1, tiny_data(), "quick").train
@@ -407,7 +411,7 @@ def test_every_model_of_a_draw_sees_the_same_few_examples() -> None:
     assert len(other) == 15
 
 
-def test_what_determines_a_run_is_in_its_name() -> None:
+def test_different_trainings_have_different_settings() -> None:
     assert TINY.settings(0) == replace(TINY, name="other", about="the same").settings(0)
     others = (
         with_options(TINY, 100, None),
@@ -420,7 +424,7 @@ def test_what_determines_a_run_is_in_its_name() -> None:
     assert len({TINY.settings(0), TINY.settings(1), *(variant.settings(0) for variant in others)}) == 8
 
 
-def test_fewer_steps_than_the_papers_schedule_was_made_for_end_at_a_low_rate() -> None:
+def test_shorter_trainings_use_the_one_cycle_schedule() -> None:
     published = EXPERIMENTS["table1"].variants("full")[0]
     shorter = with_options(published, 10_000, "bf16").training
     assert (shorter.steps, shorter.schedule, shorter.precision) == (10_000, "one-cycle", "bf16")
@@ -441,7 +445,7 @@ def test_digits_found_and_errors_by_overlap_on_hand_worked_pairs() -> None:
 
 
 @pytest.mark.quick
-def test_a_digit_that_was_found_has_its_answers_colour() -> None:
+def test_found_digits_keep_their_colour() -> None:
     labels = np.array([[7, 0], [2, 8], [4, 1], [6, 4], [5, 3]], np.uint8)
     answers = np.array([[0, 7], [2, 8], [1, 6], [6, 9], [9, 8]], np.uint8)
     assert like_answers(labels, answers).tolist() == [[1, 0], [0, 1], [1, 0], [0, 1], [0, 1]]
@@ -471,7 +475,7 @@ def test_the_slope_of_the_logits_changes_is_that_of_a_line() -> None:
     assert slope(np.zeros(9)) == pytest.approx(0)  # one child and one parent: nothing ever changes
 
 
-def test_chance_is_not_taken_for_meaning() -> None:
+def test_noise_correlates_with_no_measure() -> None:
     """The best of sixteen numbers is chosen on some digits and judged on others."""
     chance = torch.Generator().manual_seed(0)
     images = torch.zeros(400, 1, 28, 28)

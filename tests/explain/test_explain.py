@@ -72,7 +72,7 @@ def of(name: str, images: Tensor) -> float:
 # Dimensions
 
 
-def test_offsets_are_the_papers() -> None:
+def test_offsets_are_those_of_the_paper() -> None:
     assert len(OFFSETS) == 11
     assert OFFSETS[0] == -0.25
     assert OFFSETS[5] == 0
@@ -140,7 +140,7 @@ def test_effects_name_what_a_dimension_does() -> None:
 
 @given(width=st.integers(2, 9), height=st.integers(16, 30))
 @settings(deadline=None, max_examples=20, derandomize=True)
-def test_a_bar_is_measured_as_it_was_drawn(width: int, height: int) -> None:
+def test_measures_of_a_bar_are_those_it_was_drawn_with(width: int, height: int) -> None:
     image = bar(width, height)
     assert of("area", image) == pytest.approx(width * height, rel=0.03)
     assert of("thickness", image) == pytest.approx(width, abs=0.5)
@@ -173,7 +173,7 @@ def test_place_does_not_depend_on_brightness_and_nothing_else_on_place() -> None
     np.testing.assert_allclose(before[others], after[others], atol=1e-9)
 
 
-def test_no_ink_has_no_measure_and_spoils_no_other() -> None:
+def test_a_blank_image_measures_nan_and_changes_no_other() -> None:
     both = measure(torch.cat([torch.zeros(1, 1, 40, 40), bar(4, 20)]))
     assert np.isnan(both[0]).all()
     np.testing.assert_array_equal(both[1], measure(bar(4, 20))[0])
@@ -204,13 +204,13 @@ def trace_of(couplings: Tensor, leaky: bool = False) -> RoutingTrace:
     return RoutingTrace(couplings * 0, couplings, torch.zeros(iterations, batch, parents, 3), leaky)
 
 
-def test_entropy_runs_from_one_to_nought() -> None:
+def test_entropy_runs_from_1_to_0() -> None:
     even, decided = torch.full((1, 1, 4, 5), 0.2), torch.eye(5)[None, None, :4]
     entropy = coupling_entropy(trace_of(torch.cat([even, decided])))
     torch.testing.assert_close(entropy, torch.tensor([[1.0], [0.0]]))
 
 
-def test_entropy_counts_what_goes_to_nobody() -> None:
+def test_entropy_counts_the_leaked_share() -> None:
     quarter = torch.full((1, 1, 2, 3), 0.25)  # and a quarter to nobody
     torch.testing.assert_close(coupling_entropy(trace_of(quarter, leaky=True)), torch.ones(1, 1))
     assert float(coupling_entropy(trace_of(quarter * 0, leaky=True))) == 0
@@ -234,7 +234,7 @@ def test_a_trace_knows_whether_it_is_leaky(leaky: bool, backend: str) -> None:
     assert trace_routing(u, weight, 2, backend=backend, leaky=leaky).leaky is leaky
 
 
-def test_what_holds_tensors_is_told_from_another_and_equals_itself() -> None:
+def test_results_that_hold_tensors_are_equal_only_to_themselves() -> None:
     model, images = small(routing_leaky=True), torch.rand(2, 1, 14, 12)
     trace, again = model.trace(images), model.trace(images)
     assert trace.routing.leaky
@@ -366,7 +366,7 @@ def test_an_invariant_feature_is_known_by_staying_unchanged() -> None:
     assert result.r2_unchanged == pytest.approx(1)
 
 
-def test_what_a_transform_destroys_cannot_be_predicted() -> None:
+def test_r2_is_low_where_a_transform_destroys_information() -> None:
     noise = torch.Generator().manual_seed(2)
 
     def pixels(images: Tensor, _: Tensor) -> Tensor:
@@ -389,7 +389,7 @@ def test_components_make_features_comparable() -> None:
     assert fit_equivariance(wide, lambda x: -x, *sets, components=2).r2 > 0.99
 
 
-def test_what_the_map_does_not_see_it_still_has_to_predict() -> None:
+def test_r2_counts_the_components_left_out() -> None:
     chance = torch.Generator().manual_seed(0)
     images = torch.randn(200, 1, 2, 4, generator=chance)
     labels = torch.zeros(200, dtype=torch.long)
@@ -404,7 +404,7 @@ def test_what_the_map_does_not_see_it_still_has_to_predict() -> None:
     assert fit_equivariance(features, lambda x: -x, *sets).r2 > 0.99
 
 
-def test_examples_of_classes_without_a_map_count_in_nothing() -> None:
+def test_examples_of_classes_without_a_map_are_left_out() -> None:
     def pixels(images: Tensor, _: Tensor) -> Tensor:
         return images.flatten(1)
 

@@ -209,7 +209,7 @@ def test_pick_a_test_digit_and_open_a_picture(visit: Open) -> None:
     playwright.expect(page.locator("#answer .said b").first).to_have_text("1")
 
 
-def test_what_is_no_picture_is_explained(browser: Any, address: str) -> None:
+def test_a_file_that_is_not_a_picture_is_explained(browser: Any, address: str) -> None:
     page = browser.new_page()  # the browser logs the refusal: no clean console here
     page.set_default_timeout(PATIENCE)
     page.goto(address)

@@ -39,7 +39,7 @@ def test_torch_export_gives_the_same_capsules() -> None:
 
 @examples(4)
 @given(models(), st.integers(1, 5))
-def test_whatever_the_sizes_the_exported_model_gives_the_same_scores(model: Classifier, count: int) -> None:
+def test_exported_models_of_any_size_give_the_same_scores(model: Classifier, count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model, path)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +22,12 @@ from capsnet.inference.prediction import (
     predict_files,
 )
 from capsnet.models.saved import find_pretrained
+from command import Command, run
+from ranks import launch_ranks
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 65_536])
-def test_files_come_sorted_and_once_whatever_is_held_in_memory(
+def test_files_are_listed_sorted_and_once_for_any_chunk_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(listing, "NAMES_AT_ONCE", at_once)
@@ -60,14 +60,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def predict(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def predict(*arguments: object) -> list[str]:
     """`capsnet predict` with the model that comes with the package, on the CPU."""
-    launch = [sys.executable, "-m", "capsnet"]
-    if processes > 1:
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "capsnet"]
-    command = [*launch, "predict", "capsnet-mnist", *map(str, arguments), "--device", "cpu"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return ["predict", "capsnet-mnist", *map(str, arguments), "--device", "cpu"]
 
 
 def read_shipped_digit() -> np.ndarray:
@@ -80,7 +75,7 @@ def read_shipped_digit() -> np.ndarray:
 def answers(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What an uninterrupted run of one process says."""
     target = tmp_path_factory.mktemp("answers") / "answers.jsonl"
-    assert predict(pictures, "--out", target).returncode == 0
+    assert run(*predict(pictures, "--out", target)) == 0
     return target.read_bytes()
 
 
@@ -90,13 +85,14 @@ def test_answers_are_in_the_order_of_the_files(pictures: Path, answers: bytes) -
     assert names == [str(pictures / f"{number:03}.png") for number in range(300)]
 
 
-def test_processes_share_the_work_and_say_the_same(pictures: Path, tmp_path: Path, answers: bytes) -> None:
-    done = predict(pictures, "--out", tmp_path / "answers.jsonl", processes=2)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_give_the_same_answers_as_one(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+    arguments = predict(pictures, "--out", tmp_path / "answers.jsonl")
+    for process in launch_ranks(tmp_path, 2, *arguments):
+        assert process.wait() == 0, process.said
     assert (tmp_path / "answers.jsonl").read_bytes() == answers
 
 
-def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path: Path) -> None:
+def test_other_options_need_a_new_output_file(pictures: Path, tmp_path: Path) -> None:
     target, model = tmp_path / "answers.jsonl", find_pretrained("capsnet-mnist")
     inverted = PredictOptions(invert=True)
     with PredictionFile(target, model, [pictures], BATCH_SIZE):
@@ -117,17 +113,19 @@ def test_deleted_answers_begin_anew_with_other_options(pictures: Path, tmp_path:
 
 
 @pytest.mark.parametrize("left", [0, 1, 40_000])
-def test_a_file_that_was_left_is_taken_up(pictures: Path, tmp_path: Path, answers: bytes, left: int) -> None:
+def test_an_interrupted_output_file_is_completed(
+    pictures: Path, tmp_path: Path, answers: bytes, left: int, capsnet: Command
+) -> None:
     target = tmp_path / "answers.jsonl"
     with PredictionFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE):
         pass
     target.write_bytes(answers[: len(answers) - left])  # killed in the middle of a line
-    done = predict(pictures, "--out", target)
-    assert done.returncode == 0, done.stderr
+    done = capsnet(*predict(pictures, "--out", target))
+    assert done.code == 0, done.err
     assert target.read_bytes() == answers
 
 
-def test_the_last_few_files_get_the_same_answers_after_a_crash(pictures: Path) -> None:
+def test_the_last_batch_gets_the_same_answers_after_a_crash(pictures: Path) -> None:
     """They are the first that the process which takes the file up computes, and not among the last."""
     model, files = CapsNet.from_pretrained("capsnet-mnist"), list(image_files([pictures]))[: BATCH_SIZE + 5]
     cache.clear()
@@ -136,7 +134,7 @@ def test_the_last_few_files_get_the_same_answers_after_a_crash(pictures: Path) -
     assert list(predict_files(model, files[BATCH_SIZE:])) == whole[BATCH_SIZE:]
 
 
-def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Path, answers: bytes) -> None:
+def test_a_foreign_output_file_is_not_overwritten(pictures: Path, tmp_path: Path, answers: bytes) -> None:
     target = tmp_path / "answers.jsonl"
     target.write_bytes(b"mine\n")
     with pytest.raises(CapsnetError, match="holds something else"):
@@ -144,22 +142,22 @@ def test_answers_of_something_else_are_not_touched(pictures: Path, tmp_path: Pat
     assert target.read_bytes() == b"mine\n"
 
 
-def test_black_on_white_is_noticed_and_can_be_turned_round(tmp_path: Path) -> None:
+def test_dark_on_light_is_noticed_and_invert_fixes_it(tmp_path: Path, capsnet: Command) -> None:
     digit = read_shipped_digit()
     for name, pixels in (("light.png", digit), ("dark.png", 255 - digit)):
         Image.fromarray(pixels).save(tmp_path / name)
     light, dark, turned = (
-        predict(tmp_path / "light.png", "--json"),
-        predict(tmp_path / "dark.png", "--json"),
-        predict(tmp_path / "dark.png", "--invert", "--json"),
+        capsnet(*predict(tmp_path / "light.png", "--json")),
+        capsnet(*predict(tmp_path / "dark.png", "--json")),
+        capsnet(*predict(tmp_path / "dark.png", "--invert", "--json")),
     )
-    assert "--invert" in dark.stderr
-    assert "--invert" not in light.stderr + turned.stderr
-    one, other = json.loads(light.stdout), json.loads(turned.stdout)
+    assert "--invert" in dark.err
+    assert "--invert" not in light.err + turned.err
+    one, other = json.loads(light.out), json.loads(turned.out)
     assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-6))
 
 
-def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path) -> None:
+def test_scores_of_all_classes_are_optional(pictures: Path, tmp_path: Path, capsnet: Command) -> None:
     model, files = CapsNet.from_pretrained("capsnet-mnist"), [pictures / "000.png"]
     (answer,) = predict_files(model, files, options=PredictOptions(all_scores=True))
     assert list(answer.as_dict()["scores"]) == [str(number) for number in range(10)]
@@ -173,12 +171,12 @@ def test_every_length_is_told_if_asked_for(pictures: Path, tmp_path: Path) -> No
         PredictionFile(
             tmp_path / "a.jsonl", find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE, options
         ).__enter__()
-    refused = predict(pictures / "000.png", "--scores")
-    assert refused.returncode == 2
-    assert "--json" in refused.stderr
+    refused = capsnet(*predict(pictures / "000.png", "--scores"))
+    assert refused.code == 2
+    assert "--json" in refused.err
 
 
-def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
+def test_changed_input_files_are_noticed_when_resuming(tmp_path: Path) -> None:
     model, target = find_pretrained("capsnet-mnist"), tmp_path / "answers.jsonl"
     files = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     said = [Prediction(str(file), "1", 0.5) for file in files[:2]]
@@ -195,7 +193,7 @@ def test_files_that_changed_since_are_noticed(tmp_path: Path) -> None:
         file.take_up(iter(files[1:]))
 
 
-def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, tmp_path: Path) -> None:
+def test_a_bad_file_raises_or_is_reported_in_its_place(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes((pictures / "000.png").read_bytes())
     (tmp_path / "1.png").write_text("no image")
     (tmp_path / "2.png").write_bytes((pictures / "001.png").read_bytes())
@@ -209,7 +207,7 @@ def test_a_file_that_is_no_image_stops_or_is_told_in_its_place(pictures: Path, t
         next(strict)
 
 
-def test_two_channels_are_no_image_file(pictures: Path) -> None:
+def test_models_with_two_channels_cannot_read_image_files(pictures: Path) -> None:
     model = CapsNet(CapsNetConfig(image_shape=(2, 20, 20), stem_channels=4, primary_types=1))
     with pytest.raises(CapsnetError, match="2 channels"):
         list(predict_files(model, list(image_files([pictures]))[:1]))

@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.parallel import replicate
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from capsnet import CapsNet, CapsNetConfig, CapsnetError, load_model, margin_loss
 from capsnet.data.dataset import Batch
@@ -112,7 +113,7 @@ def test_the_copies_of_data_parallel_answer_as_the_model(
         copy(images.double())
 
 
-def test_a_classifier_that_does_not_say_what_it_is_cannot_be_built() -> None:
+def test_an_abstract_classifier_cannot_be_built() -> None:
     class Silent(CNN):
         scores = Classifier.scores
 
@@ -121,7 +122,7 @@ def test_a_classifier_that_does_not_say_what_it_is_cannot_be_built() -> None:
             kind()
 
 
-def test_an_image_too_small_says_what_would_do() -> None:
+def test_a_too_small_image_names_the_smallest_size_that_fits() -> None:
     with pytest.raises(CapsnetError, match=r"16×16 image is too small.*at least 17×17"):
         CapsNetConfig(image_shape=(1, 16, 16))
     CapsNetConfig(image_shape=(1, 17, 17))
@@ -137,7 +138,7 @@ def test_an_image_too_small_says_what_would_do() -> None:
         {"reconstruction_weight": float("nan")},
     ],
 )
-def test_senseless_configurations_are_refused(changes: dict) -> None:
+def test_invalid_configurations_are_refused(changes: dict) -> None:
     with pytest.raises(CapsnetError, match=next(iter(changes))):
         CapsNetConfig(**changes)
 
@@ -151,7 +152,7 @@ def test_senseless_configurations_are_refused(changes: dict) -> None:
         (torch.zeros(2, 1, 20, 20, dtype=torch.uint8), "float"),
     ],
 )
-def test_wrong_images_get_a_reason(images: torch.Tensor, message: str) -> None:
+def test_wrong_images_are_refused_with_a_reason(images: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CapsNet(SMALL)(images)
 
@@ -187,7 +188,7 @@ def test_official_margin_loss_is_a_twentieth() -> None:
     assert CapsNetConfig.official(routing_iterations=1).routing_iterations == 1
 
 
-def test_decode_speaks_for_the_longest_capsule_unless_told() -> None:
+def test_decode_uses_the_longest_capsule_by_default() -> None:
     model = CapsNet(SMALL)
     capsules = model(torch.rand(3, 1, 20, 20))
     longest = capsules.norm(dim=-1).argmax(1)
@@ -197,11 +198,21 @@ def test_decode_speaks_for_the_longest_capsule_unless_told() -> None:
         CapsNet(CapsNetConfig(decoder=None, stem_channels=2, primary_types=1)).decode(torch.zeros(1, 10, 16))
 
 
-def test_the_loss_never_waits_for_the_classes_and_decode_looks_at_them_unless_compiled() -> None:
+class NeverWaiting(TorchDispatchMode):
+    """Refuse what brings a number from the device to Python."""
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert operator is not torch.ops.aten._local_scalar_dense.default, "this waits for the device"
+        return operator(*args, **(kwargs or {}))
+
+
+def test_loss_never_synchronises_and_decode_checks_labels_unless_compiled() -> None:
     model, batch = CapsNet(SMALL), small_batch()
-    with mock.patch("capsnet.models.capsnet._check_labels", side_effect=AssertionError):
+    with NeverWaiting():
         model.loss(batch)
     capsules, classes = model(batch.images).detach(), torch.tensor([0, 3, 1])
+    with NeverWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+        model.decode(capsules, classes)
     drawn = model.decode(capsules, classes)
     program = torch.export.export(_Decoder(model), (capsules, classes)).module()
     torch.testing.assert_close(program(capsules, classes), drawn)
@@ -244,7 +255,7 @@ def test_a_black_image_has_finite_gradients() -> None:
 
 
 @pytest.mark.quick
-def test_saved_and_loaded_it_is_the_same_model(tmp_path: Path) -> None:
+def test_a_saved_model_loads_as_the_same_model(tmp_path: Path) -> None:
     model = CapsNet(SMALL).eval()
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "capsnet"
@@ -284,7 +295,7 @@ def change_config(folder: Path, **changes: object) -> None:
         ({"decoder": None}, "not part of the model"),
     ],
 )
-def test_a_config_that_lies_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
     CapsNet(SMALL).save_pretrained(tmp_path)
     change_config(tmp_path, **changes)
     with pytest.raises(CapsnetError, match=message) as caught:
@@ -313,7 +324,7 @@ def test_broken_weights_are_refused_by_name(tmp_path: Path) -> None:
         CapsNet.from_pretrained(tmp_path)
 
 
-def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CapsnetError, match="no model at"):
         CapsNet.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(CapsnetError, match=r"config\.json is missing"):
@@ -325,3 +336,8 @@ def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(CapsnetError, match="'transformer', not a 'capsnet'"):
         CapsNet.from_pretrained(tmp_path)
+
+
+def test_a_too_large_config_is_refused_before_allocating_memory() -> None:
+    with pytest.raises(CapsnetError, match="parameters"):
+        CapsNetConfig(num_classes=10**9)

@@ -87,7 +87,7 @@ def test_scores_are_probabilities_and_feature_maps_are_the_stages() -> None:
     assert both.max() < 1
 
 
-def test_average_pooling_does_not_care_where_a_thing_is() -> None:
+def test_average_pooling_is_invariant_to_position() -> None:
     config = CNNConfig.average_pooling(
         CapsNetConfig(image_shape=(1, 40, 40), stem_channels=4, primary_types=2)
     )
@@ -146,6 +146,6 @@ def test_a_control_trains_in_the_same_loop_and_is_loaded_again(tmp_path: Path) -
         (lambda: CNNConfig(hidden=(10**9,)), "parameters"),
     ],
 )
-def test_senseless_controls_are_refused(make: object, message: str) -> None:
+def test_invalid_controls_are_refused(make: object, message: str) -> None:
     with pytest.raises(CapsnetError, match=message):
         make()

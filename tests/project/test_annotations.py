@@ -20,7 +20,7 @@ except TypeCheckError:
 """
 
 
-def test_an_annotation_that_does_not_hold_is_found() -> None:
+def test_a_wrong_shape_is_found() -> None:
     command = [sys.executable, "-c", CODE]
     ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     assert ended.stdout == "refused\n"

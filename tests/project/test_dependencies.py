@@ -34,7 +34,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not (ROOT / "src").is_dir(), reason="reads the source")
-def test_what_is_imported_is_declared() -> None:
+def test_imported_packages_are_declared() -> None:
     imported = set()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -55,7 +55,7 @@ def test_the_oldest_versions_tested_are_the_lower_bounds() -> None:
     assert {name: Version(version) for name, version in oldest.items()} == claimed
 
 
-def test_what_is_declared_is_pinned_to_a_version_that_is_allowed() -> None:
+def test_pinned_versions_are_allowed_by_the_declared_ones() -> None:
     pinned = pins("constraints.txt")
     for requirement in RUNTIME:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier
@@ -102,14 +102,14 @@ def test_dependencies_hold_and_are_licensed(tmp_path: Path) -> None:
     assert [trial for trial in make(tmp_path, short=True) if trial.lost] == []
 
 
-def test_an_audit_that_nobody_answered_is_no_audit() -> None:
+def test_an_audit_without_an_answer_counts_as_not_audited() -> None:
     silent = audit([sys.executable, "-c", "import sys; sys.exit('no answer from the service')"])
     assert silent.verdict == "UNTRIED"
     assert "NOT AUDITED" in silent.note
     assert "no answer from the service" in silent.note
 
 
-def test_a_service_that_knows_nothing_has_audited_nothing() -> None:
+def test_an_audit_that_skips_every_package_counts_as_not_audited() -> None:
     """As behind a mirror that has no advisories: pip-audit skips all packages and ends with 0."""
     found = {"dependencies": [{"name": "six", "skip_reason": "Dependency not found on PyPI"}]}
     trial = audit([sys.executable, "-c", f"import json; print(json.dumps({found}))"])
@@ -117,7 +117,7 @@ def test_a_service_that_knows_nothing_has_audited_nothing() -> None:
     assert "NOT AUDITED" in trial.note
 
 
-def test_a_vulnerable_package_is_lost_and_one_that_nobody_knows_is_named() -> None:
+def test_vulnerable_packages_fail_and_unknown_ones_are_named() -> None:
     flaws = [{"id": "PYSEC-1"}, {"id": "PYSEC-2"}]
     found = [
         {"name": "a", "version": "1", "vulns": []},

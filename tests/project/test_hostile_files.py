@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import json
 import os
@@ -18,7 +17,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torture.fuzz.runs import RESULT_JSON, tiny_stepper
 
-import capsnet
 from capsnet import CapsNet, CapsNetConfig, CapsnetError
 from capsnet._support.files import MAX_JSON_BYTES, read_json
 from capsnet._support.validation import parse_config
@@ -31,6 +29,7 @@ from capsnet.models.cnn import Stage
 from capsnet.report.page import Section, render
 from capsnet.training.config import TrainConfig
 from capsnet.training.run import Run
+from command import Command
 
 SMALL = CapsNetConfig(
     image_shape=(1, 8, 8), num_classes=2, stem_channels=2, stem_kernel=3, primary_types=1, primary_dim=2,
@@ -53,7 +52,7 @@ SMALL = CapsNetConfig(
     ],
     ids=["twice", "1e400", "nan", "digits", "deep", "deep-closed", "surrogate", "quotes", "long"],
 )
-def test_json_that_would_surprise_later_is_refused(tmp_path: Path, text: str) -> None:
+def test_ambiguous_or_huge_json_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(CapsnetError, match=r"config\.json cannot be read as JSON") as caught:
@@ -80,7 +79,7 @@ ABSURD = [
 ]
 
 
-def test_absurd_configurations_are_refused_before_any_memory_is_asked_for(tmp_path: Path) -> None:
+def test_absurd_configurations_are_refused_before_allocating_memory(tmp_path: Path) -> None:
     import resource
     import tracemalloc
 
@@ -126,7 +125,7 @@ def test_a_small_file_cannot_ask_for_a_large_model(tmp_path: Path, monkeypatch: 
         CapsNet.from_pretrained(tmp_path)
 
 
-def test_weights_that_are_no_floating_point_or_too_large_for_it_are_refused(tmp_path: Path) -> None:
+def test_integer_or_overflowing_weights_are_refused(tmp_path: Path) -> None:
     CapsNet(SMALL).save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
@@ -176,28 +175,12 @@ def test_a_pickle_in_place_of_any_file_is_refused_and_not_run(
     assert not (tmp_path / "exploded").exists()
 
 
-def test_nothing_in_the_package_unpickles() -> None:
-    forbidden = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
-    for path in Path(capsnet.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                assert not forbidden & {name.name.partition(".")[0] for name in node.names}, path
-            elif isinstance(node, ast.ImportFrom):
-                assert (node.module or "").partition(".")[0] not in forbidden, path
-            elif isinstance(node, ast.Call):
-                assert ast.unparse(node.func) not in {"torch.load", "eval", "exec"}, path
-                if ast.unparse(node.func) == "np.load":
-                    assert any(k.arg == "allow_pickle" and k.value.value is False for k in node.keywords), (
-                        path
-                    )  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize("changes", [
     {"optimizer.x.step": torch.zeros(())}, {"optimizer.0.exp_avg": torch.zeros(99)},
     {"optimizer.99.step": torch.zeros(())}, {"random.cpu": torch.zeros(3)}, {"random.cpu": None},
     {"model.extra": torch.zeros(1)},
 ])  # fmt: skip
-def test_a_state_of_something_else_is_refused(changes: dict[str, torch.Tensor | None]) -> None:
+def test_a_checkpoint_of_another_network_is_refused(changes: dict[str, torch.Tensor | None]) -> None:
     _, stepper = tiny_stepper()
     state = {**stepper.state(), **changes}
     with torch.random.fork_rng(), pytest.raises(CapsnetError, match=r"does not fit the run's config\.json"):
@@ -207,7 +190,7 @@ def test_a_state_of_something_else_is_refused(changes: dict[str, torch.Tensor | 
 @pytest.mark.parametrize(
     "position", ["", "[]", "{}", '{"step": -1, "seconds": 0}', '{"step": "1", "seconds": 0}']
 )
-def test_a_state_that_does_not_say_where_it_was_is_refused(tmp_path: Path, position: str) -> None:
+def test_a_checkpoint_without_a_valid_position_is_refused(tmp_path: Path, position: str) -> None:
     from safetensors.torch import save_file as save
 
     from capsnet.training.checkpoint import checksum
@@ -222,7 +205,7 @@ def test_a_state_that_does_not_say_where_it_was_is_refused(tmp_path: Path, posit
         Run(tmp_path).load_state()
 
 
-def test_metrics_of_any_kind_are_left_out_and_never_break(tmp_path: Path) -> None:
+def test_invalid_metrics_lines_are_skipped(tmp_path: Path) -> None:
     lines = [
         '{"step": 1}',
         '{"step": ' + "9" * 5000 + "}",
@@ -253,9 +236,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 UGLY = "a\n\x1b[31m[/b]<script>alert(1)</script>:smile:\udcff"
 
 
-def test_names_from_strangers_stay_on_one_plain_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_file_names_are_printed_on_one_plain_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         fail(f"{UGLY}: broken")
     said = capsys.readouterr().err
@@ -282,14 +263,13 @@ def test_markup_in_names_is_text_in_the_report() -> None:
     assert "&lt;script&gt;" in page
 
 
-def test_predict_says_what_is_wrong_with_an_ugly_name(tmp_path: Path) -> None:
+def test_predict_escapes_control_characters_in_file_names(tmp_path: Path, capsnet: Command) -> None:
     path = tmp_path / "no\n[b]\x1b[31m.png"
     path.write_bytes(b"nothing")
-    command = [sys.executable, "-m", "capsnet", "predict", "capsnet-mnist", str(path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert "no\\n[b]\\x1b[31m.png" in ended.stderr
+    ended = capsnet("predict", "capsnet-mnist", path)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert "no\\n[b]\\x1b[31m.png" in ended.err
 
 
 def limited(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

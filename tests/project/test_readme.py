@@ -28,7 +28,7 @@ def test_examples_run(number: int) -> None:
 @pytest.mark.parametrize(
     "page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 )
-def test_what_pages_link_to_is_there(page: str) -> None:
+def test_links_in_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         if not link.startswith("http"):

@@ -16,15 +16,16 @@ from torture.parts import PARTS
 
 # The others' short versions are tests/inference/test_prediction.py, tests/test_distributed.py and
 # tests/project/test_dependencies.py.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crash", "numbers", "explorer"])
-def test_nothing_is_lost(tmp_path: Path, name: str) -> None:
+def test_short_torture_runs_lose_nothing(tmp_path: Path, name: str) -> None:
     said: list[str] = []
     trials = run(PARTS[name], tmp_path / "work", short=True, say=said.append)
     assert {trial.verdict for trial in trials} == {"ok"}, said
 
 
 @pytest.mark.parametrize("name", targets())
-def test_whatever_a_file_holds_it_is_read_or_refused(name: str, tmp_path: Path) -> None:
+def test_mutated_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     with torch.random.fork_rng():  # a saved state sets it
         assert try_mutants(targets()[name], tmp_path / name, count=400).tried >= 400
 
@@ -38,7 +39,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused(name: str, tmp_path: Path) 
         (Trial("an audit", 0, 0, "nobody answered"), True, False),
     ],
 )
-def test_what_was_lost_or_not_tried_fails_the_run(
+def test_lost_or_untried_trials_fail_the_run(
     trial: Trial,
     offline: bool,
     fails: bool,

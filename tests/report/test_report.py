@@ -185,13 +185,13 @@ def test_the_page_needs_no_network_and_no_scripts(digits: tuple[Path, Page]) -> 
     assert all(image["alt"] for image in page.images), "figures are described for those who cannot see them"
 
 
-def test_the_page_fits_phones_and_dark_rooms(digits: tuple[Path, Page]) -> None:
+def test_the_page_fits_phones_and_dark_mode(digits: tuple[Path, Page]) -> None:
     _, page = digits
     assert 'name="viewport"' in page.source
     assert "prefers-color-scheme: dark" in page.source
 
 
-def test_the_result_says_all_that_is_needed_to_judge_it(digits: tuple[Path, Page]) -> None:
+def test_the_result_has_interval_seed_steps_and_machine(digits: tuple[Path, Page]) -> None:
     folder, page = digits
     result = json.loads((folder / "result.json").read_text())
     low, high = result["interval_95"]
@@ -210,7 +210,7 @@ def test_the_result_says_all_that_is_needed_to_judge_it(digits: tuple[Path, Page
 
 
 @pytest.mark.quick
-def test_models_without_a_decoder_strange_names_colour_and_no_metrics(tmp_path: Path) -> None:
+def test_a_colour_model_without_decoder_and_metrics_has_a_report(tmp_path: Path) -> None:
     names = NASTY + tuple(f"kind {number} with a long name" for number in range(25))
     dataset = some_data(names, (3, 16, 18), each=1)
     model = capsnet(dataset, decoder=None, routing_iterations=1)
@@ -292,7 +292,7 @@ def test_confusions_of_single_classes_are_the_usual_ones() -> None:
 
 
 @pytest.mark.quick
-def test_the_surest_mistakes_come_first_and_right_ones_are_right() -> None:
+def test_the_surest_mistakes_come_first() -> None:
     told = material(
         some_data(("a", "b")),
         [[0.6, 0.5], [0.9, 0.1], [0.2, 0.3], [0.8, 0.0], [0.7, 0.4]],
@@ -305,7 +305,7 @@ def test_the_surest_mistakes_come_first_and_right_ones_are_right() -> None:
     assert told.of_class(0, 1) == [3]
 
 
-def test_not_a_number_in_scores_and_metrics_spoils_no_figure(tmp_path: Path) -> None:
+def test_nan_in_scores_and_metrics_breaks_no_figure(tmp_path: Path) -> None:
     dataset = some_data(tuple("01"))
     model = capsnet(dataset)
     folder = a_run(tmp_path / "run", model, dataset, metrics=False)
@@ -378,14 +378,14 @@ def test_figures_are_reproducible_and_leave_no_global_state(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (6000, "1.7 h"), (5990, "99.8 min")]
 )
-def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
 # What cannot be told
 
 
-def test_a_report_on_nothing_is_one_line(tmp_path: Path) -> None:
+def test_a_report_without_a_finished_run_is_one_line(tmp_path: Path) -> None:
     dataset = some_data(tuple("012"))
     model = capsnet(dataset)
     folder = tmp_path / "run"

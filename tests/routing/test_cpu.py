@@ -201,6 +201,7 @@ before = peak(); step(); print(peak() - before)
     assert int(done.stdout) - gradients < votes / 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="this is about AVX2")
 def test_the_same_bits_without_avx512(tmp_path: Path) -> None:
     """Fewer registers of half the size: other groups of sums, in the same order."""
@@ -235,6 +236,7 @@ def gradients_of_some() -> list[Tensor]:
     return tensors
 
 
+@pytest.mark.slow
 def test_compiles_once_and_says_so(tmp_path: Path) -> None:
     code = """
 import torch

@@ -11,12 +11,9 @@ import pytest
 import torch
 
 from capsnet import CapsNet, CapsnetError
-from capsnet._support import dispatch
 from capsnet._support.validation import parse_config
-from capsnet.convolution import cache
 from capsnet.data import load
 from capsnet.experiments import EXPERIMENTS
-from capsnet.inference.evaluation import evaluate
 from capsnet.models import build_model
 from capsnet.training.config import TrainConfig
 from capsnet.training.determinism import WORKSPACE, deterministic
@@ -43,7 +40,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_the_settings_are_made_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_restored_after_a_deterministic_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(WORKSPACE, raising=False)
     before = settings()
     with deterministic(False):
@@ -74,7 +71,9 @@ def test_an_operation_without_a_deterministic_form_is_refused_in_one_line() -> N
         torch.zeros(2, 3) @ torch.zeros(2, 3)
 
 
-def test_a_training_refuses_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_refuses_an_operation_without_a_deterministic_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = CapsNet.loss
 
     def last_one_wins(model: CapsNet, batch: object) -> dict[str, torch.Tensor]:
@@ -87,7 +86,7 @@ def test_a_training_refuses_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run_training(tmp_path / "lax", SHORT)
 
 
-def test_an_environment_that_asks_for_the_opposite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_contradicting_cublas_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WORKSPACE, ":0:0")
     with pytest.raises(CapsnetError, match=r"^CUBLAS_WORKSPACE_CONFIG is ':0:0'[^\n]*$"), deterministic(True):
         pass
@@ -97,7 +96,7 @@ def test_an_environment_that_asks_for_the_opposite_is_refused(monkeypatch: pytes
     assert os.environ[WORKSPACE] == ":16:8"
 
 
-def test_the_switch_changes_no_bit_on_a_cpu_and_is_kept_when_resuming(tmp_path: Path) -> None:
+def test_deterministic_changes_no_bit_on_a_cpu_and_is_kept_when_resuming(tmp_path: Path) -> None:
     folder = tmp_path / "made-elsewhere"
     run_training(tmp_path / "plain", SHORT)
     run_training(folder, replace(SHORT, deterministic=True))
@@ -107,7 +106,7 @@ def test_the_switch_changes_no_bit_on_a_cpu_and_is_kept_when_resuming(tmp_path: 
     assert Run(folder).training().deterministic
 
 
-def test_the_switch_is_one_of_the_command_line(tmp_path: Path, capsnet: Command) -> None:
+def test_deterministic_is_a_command_line_option(tmp_path: Path, capsnet: Command) -> None:
     run = tmp_path / "run"
     small = [
         "--stem-channels",
@@ -129,7 +128,7 @@ def test_the_switch_is_one_of_the_command_line(tmp_path: Path, capsnet: Command)
     assert "--deterministic cannot be changed when resuming" in changed.err
 
 
-def test_runs_and_records_from_before_the_switch_are_still_read(tmp_path: Path) -> None:
+def test_runs_and_records_without_the_deterministic_field_are_still_read(tmp_path: Path) -> None:
     old = {name: value for name, value in asdict(SHORT).items() if name != "deterministic"}
     assert parse_config(TrainConfig, old, tmp_path) == SHORT
     variant = next(iter(EXPERIMENTS.values())).variants("quick")[0]
@@ -137,7 +136,7 @@ def test_runs_and_records_from_before_the_switch_are_still_read(tmp_path: Path) 
     assert variant.settings(0) == strict.settings(0)
 
 
-def test_all_chance_comes_from_the_seed_in_config_json(tmp_path: Path) -> None:
+def test_all_random_numbers_come_from_the_seed_in_config_json(tmp_path: Path) -> None:
     """Nothing but config.json is left of the run, and whatever else draws numbers has drawn some."""
     run_training(tmp_path / "run", SHORT)
     again = tmp_path / "again"
@@ -152,27 +151,6 @@ def test_all_chance_comes_from_the_seed_in_config_json(tmp_path: Path) -> None:
     other = run_training(tmp_path / "other", replace(SHORT, seed=1))
     assert weights(tmp_path / "other") != weights(again)
     assert other.n == 60
-
-
-@pytest.mark.parametrize("paths", ["fast", "plain"])
-def test_answers_do_not_depend_on_the_batch_size(paths: str) -> None:
-    model = CapsNet.from_pretrained("capsnet-mnist")
-    test = load("mnist5k").test.subset(torch.arange(28))
-    cache.clear()
-
-    def scores(batch_size: int) -> torch.Tensor:
-        if paths == "fast":
-            return evaluate(model, test, batch_size).scores
-        with dispatch.disabled():
-            return evaluate(model, test, batch_size).scores
-
-    whole = scores(128)
-    for batch_size in (7, 1):
-        part = scores(batch_size)
-        assert torch.equal(part.argmax(1), whole.argmax(1))
-        torch.testing.assert_close(part, whole, rtol=0, atol=2e-6)
-    assert torch.equal(scores(7), scores(14)), "from four images on not even the bits do"
-    assert torch.equal(scores(128), whole), "nor do they depend on what was computed before"
 
 
 @pytest.mark.gpu

@@ -10,15 +10,14 @@ import torch
 from capsnet import CapsNet
 from capsnet._support.errors import NotFinite
 from capsnet.data.dataset import Batch, Examples
-from capsnet.inference.evaluation import evaluate
 from capsnet.models import build_model
 from capsnet.training.batches import Plan, augmented
 from capsnet.training.config import TrainConfig
-from capsnet.training.loop import train
+from capsnet.training.loop import Interrupted, train
 from capsnet.training.nonfinite import PATIENCE
 from capsnet.training.run import Run
 from capsnet.training.step import Stepper
-from stripes import CONFIG, DATA, SMALL, StopAt, poisoned, start, stripes
+from stripes import CONFIG, DATA, SMALL, StopAt, poisoned, resume, run_training, start, stripes
 
 
 class RootAtZero(torch.autograd.Function):
@@ -40,7 +39,7 @@ def first_broken_step(config: TrainConfig, bad: int, after: int) -> int:
     )
 
 
-def test_stop_ends_the_run_keeps_the_last_good_state_and_says_what_to_do(tmp_path: Path) -> None:
+def test_stop_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     data = poisoned(7)
     with pytest.raises(
         NotFinite, match=r"the loss is not finite in step \d+, at learning rate .*; nothing was"
@@ -72,7 +71,7 @@ def test_stop_ends_the_run_keeps_the_last_good_state_and_says_what_to_do(tmp_pat
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_skip_leaves_the_step_out_and_ends_with_numbers(tmp_path: Path) -> None:
+def test_skip_skips_the_step_and_ends_with_finite_weights(tmp_path: Path) -> None:
     watch = StopAt(10**9)
     model = start(tmp_path / "run", poisoned(7), replace(CONFIG, on_nonfinite="skip"), watch)
     run = Run(tmp_path / "run")
@@ -86,7 +85,7 @@ def test_skip_leaves_the_step_out_and_ends_with_numbers(tmp_path: Path) -> None:
     assert run.result()["steps_left_out"] == CONFIG.epochs
 
 
-def test_a_step_left_out_changes_neither_weights_nor_moments() -> None:
+def test_a_skipped_step_changes_neither_weights_nor_moments() -> None:
     torch.manual_seed(0)
     data = poisoned(7)
     stepper = Stepper(CapsNet(SMALL), data.train, CONFIG, 4, "cpu")
@@ -107,7 +106,7 @@ def test_a_step_left_out_changes_neither_weights_nor_moments() -> None:
     )
 
 
-def test_gradients_count_as_well_as_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_infinite_gradients_are_skipped_like_an_infinite_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = CapsNet(SMALL)
     whole = model.loss
@@ -122,7 +121,7 @@ def test_gradients_count_as_well_as_the_loss(monkeypatch: pytest.MonkeyPatch) ->
     stepper.check_weights()
 
 
-def test_a_run_that_stopped_goes_past_it_when_told_to_and_equals_one_that_skipped(tmp_path: Path) -> None:
+def test_a_stopped_run_resumed_with_skip_equals_one_that_skipped(tmp_path: Path) -> None:
     data, skip = poisoned(7), replace(CONFIG, on_nonfinite="skip")
     whole = start(tmp_path / "whole", data, skip)
     with pytest.raises(NotFinite, match="--on-nonfinite skip"):
@@ -136,14 +135,14 @@ def test_a_run_that_stopped_goes_past_it_when_told_to_and_equals_one_that_skippe
     assert Run(tmp_path / "run").training().on_nonfinite == "skip"
 
 
-def test_too_many_steps_left_out_in_a_row_end_it(tmp_path: Path) -> None:
+def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     data = poisoned(*range(96))
     with pytest.raises(NotFinite, match=rf"{PATIENCE} steps in a row had to be left out"):
         start(tmp_path / "run", data, replace(CONFIG, on_nonfinite="skip"))
     assert len(Run(tmp_path / "run").nonfinite()) == PATIENCE
 
 
-def test_the_batch_can_be_had_again(tmp_path: Path) -> None:
+def test_a_nonfinite_batch_can_be_made_again_from_the_log(tmp_path: Path) -> None:
     data = replace(poisoned(7), train=replace(poisoned(7).train, augment=None))
     with pytest.raises(NotFinite):
         start(tmp_path / "run", data, CONFIG)
@@ -165,7 +164,7 @@ def test_the_batch_can_be_had_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 @pytest.mark.parametrize("rate", [1e5, 1e20, 3e38])
-def test_a_learning_rate_out_of_all_measure_never_ends_in_nan(tmp_path: Path, rate: float, policy) -> None:
+def test_an_absurd_learning_rate_never_writes_nan(tmp_path: Path, rate: float, policy) -> None:
     config = replace(CONFIG, steps=25, learning_rate=rate, schedule="constant", on_nonfinite=policy)
     folder = tmp_path / "run"
     message = ""
@@ -186,16 +185,8 @@ def test_a_learning_rate_out_of_all_measure_never_ends_in_nan(tmp_path: Path, ra
         json.loads(line, parse_constant=pytest.fail)
 
 
-def test_scores_that_are_no_numbers_are_no_test_error() -> None:
-    model = CapsNet(SMALL)
-    with torch.no_grad():
-        model.class_capsules.weight.fill_(torch.nan)
-    with pytest.raises(NotFinite, match="not finite for 60 of 60 test examples"):
-        evaluate(model, DATA.test)
-
-
 @pytest.mark.gpu
-def test_a_captured_step_leaves_itself_out_on_the_device() -> None:
+def test_a_cuda_graph_skips_a_nonfinite_step_on_the_device() -> None:
     class PoisonedThere(Poisoned):
         def batch(self, indices: torch.Tensor, uniforms: torch.Tensor | None = None) -> Batch:
             batch = Examples.batch(self, indices, uniforms)
@@ -218,3 +209,75 @@ def test_a_captured_step_leaves_itself_out_on_the_device() -> None:
     losses, broken = stepper.look()
     assert [(step.number, step.what) for step in broken] == [(6, "loss")]
     assert losses["loss"] > 0
+
+
+@pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_optimizer_moments_that_are_not_finite_are_not_saved(moment: str, value: float) -> None:
+    torch.manual_seed(0)
+    model = CapsNet(SMALL)
+    stepper = Stepper(model, DATA.train, CONFIG, 4, "cpu")
+    stepper.step(torch.arange(4), torch.rand(4, 0), 0.01)
+    stepper.state()
+    stepper.optimizer.state[model.class_capsules.weight][moment].view(-1)[5] = value
+    with pytest.raises(NotFinite, match="the optimizer's moments are not finite"):
+        stepper.state()
+
+
+def test_nan_in_the_moments_keeps_the_last_good_checkpoint(tmp_path: Path, whole_weights: bytes) -> None:
+    torch.manual_seed(0)
+    model = CapsNet(SMALL)
+    steppers: list[Stepper] = []
+
+    class Remembered(Stepper):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            steppers.append(self)
+
+    class SpoilAt20(StopAt):
+        """Between the step and its save: a look at the weights alone would see nothing."""
+
+        def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
+            if step == 20:
+                steppers[0].optimizer.state[model.class_capsules.weight]["exp_avg"].fill_(torch.nan)
+
+    with (
+        Run.create(tmp_path / "run", model, CONFIG) as run,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("capsnet.training.loop.Stepper", Remembered)
+        with pytest.raises(NotFinite, match="moments are not finite; the state of step 10 is kept"):
+            train(model, DATA, CONFIG, run, device="cpu", progress=SpoilAt20(0))
+    resume(tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole_weights
+
+
+def test_resuming_does_not_reset_the_count_of_skipped_steps(tmp_path: Path) -> None:
+    """Else a run whose every step is broken would go on for ever, as long as it is stopped often enough."""
+    data, config = poisoned(*range(96)), replace(CONFIG, on_nonfinite="skip", evaluate_every=0)
+    with pytest.raises(NotFinite, match=f"step {PATIENCE},"):
+        start(tmp_path / "whole", data, config)
+
+    class StopsAtNotice(StopAt):
+        def noticed(self, message: str) -> None:
+            self.logged(10, 30, {})
+
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start(folder, data, config, StopsAtNotice(0))
+    kept = Run(folder).load_state().position["step"]
+    assert 10 <= kept < PATIENCE
+    with Run.reopen(folder) as run, pytest.raises(NotFinite, match=f"step {PATIENCE},"):
+        train(build_model(folder, 0), data, config, run, device="cpu", resume=True)
+    assert Run(folder).nonfinite() == Run(tmp_path / "whole").nonfinite()
+
+
+def test_the_mean_of_huge_losses_does_not_overflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = CapsNet.loss
+    monkeypatch.setattr(
+        CapsNet, "loss", lambda model, batch: {"loss": whole(model, batch)["loss"] * 0 + 3e38}
+    )
+    run_training(tmp_path / "run", replace(CONFIG, steps=10))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    first = json.loads(lines[0], parse_constant=pytest.fail)
+    assert first["loss"] == pytest.approx(3e38)

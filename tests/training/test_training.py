@@ -1,8 +1,6 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torture.launch import WARM
 
 from capsnet import CapsNet, CapsnetError
 from capsnet.data import load
-from capsnet.inference.evaluation import Evaluation, evaluate, wilson_interval
+from capsnet.inference.evaluation import evaluate, wilson_interval
 from capsnet.training.batches import Plan
+from capsnet.training.checkpoint import NEWEST
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Interrupted, train
 from capsnet.training.run import Run
-from stripes import CONFIG, DATA, SMALL, TESTS, StopAt, losses, resume, run_training
+from stripes import CONFIG, DATA, SMALL, StopAt, losses, resume, run_training, train_or_resume
 
 
 @pytest.mark.quick
-def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
+def test_a_finished_run_has_result_metrics_environment_and_weights(tmp_path: Path) -> None:
     evaluation = run_training(tmp_path / "run")
     run = Run(tmp_path / "run")
     result = run.result()
@@ -45,6 +45,7 @@ def test_a_run_leaves_everything_behind(tmp_path: Path) -> None:
     assert torch.equal(reloaded.scores, evaluation.scores)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_in_the_first_50_steps_of_the_published_network(tmp_path: Path) -> None:
     digits = load("mnist5k")
     data = replace(digits, test=digits.test.subset(torch.arange(20)))
@@ -87,57 +88,33 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert steps[-1] == 30
 
 
-TRAIN_STRIPES = """
-import sys, pathlib
-sys.path.insert(0, {tests!r})
-import stripes as t
-folder = pathlib.Path(sys.argv[1])
-t.resume(folder) if folder.exists() else t.run_training(folder)
-"""
-
-
-def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
-    run_training(tmp_path / "whole")
-    command = [
-        sys.executable,
-        "-c",
-        TRAIN_STRIPES.format(tests=str(TESTS)),
-        str(tmp_path / "killed"),
-    ]
-    chance = random.Random(0)
-    kills = 0
+def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, whole_weights: bytes) -> None:
+    folder, chance, kills = tmp_path / "killed", random.Random(0), 0
+    saved = folder / NEWEST
     for _ in range(3):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        saved = tmp_path / "killed" / "state.safetensors"
         before = saved.stat().st_mtime_ns if saved.exists() else 0
-        while process.poll() is None and (not saved.exists() or saved.stat().st_mtime_ns == before):
+        process = WARM.Process(target=train_or_resume, args=(folder,))
+        process.start()
+        while process.is_alive() and (not saved.exists() or saved.stat().st_mtime_ns == before):
             time.sleep(0.001)  # until it has saved something new; the kill then lands somewhere after that
         time.sleep(chance.random() * 0.05)
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        process.stderr.close()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
     assert kills >= 2
-    subprocess.run(command, check=True)
-    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (
-        tmp_path / "whole" / "model.safetensors"
-    ).read_bytes()
+    train_or_resume(folder)
+    assert (folder / "model.safetensors").read_bytes() == whole_weights
 
 
-def test_one_folder_belongs_to_one_process_and_one_run(tmp_path: Path) -> None:
-    with Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG):
-        other = [
-            sys.executable,
-            "-c",
-            TRAIN_STRIPES.format(tests=str(TESTS)),
-            str(tmp_path / "run"),
-        ]
-        refused = subprocess.run(other, capture_output=True, text=True, check=False)
-        assert "is in use by another process" in refused.stderr
+def test_one_folder_belongs_to_one_run(stopped_run: Path, tmp_path: Path) -> None:
     with pytest.raises(CapsnetError, match=r"not empty.*--resume"):
-        Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
+        Run.create(stopped_run, CapsNet(SMALL), CONFIG)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CapsnetError, match=r"not empty; choose another --out"):
+        Run.create(tmp_path, CapsNet(SMALL), CONFIG)
 
 
-def test_a_half_written_line_of_metrics_is_left_out(tmp_path: Path) -> None:
+def test_a_half_written_line_of_metrics_is_skipped(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
     run.append_metrics({"step": 1, "loss": 2.0})
     with run.metrics_path.open("a") as file:
@@ -154,19 +131,3 @@ def test_every_example_is_seen_once_per_epoch_in_an_order_that_the_seed_decides(
     assert not torch.equal(first, second)
     later = list(plan.batches(8, torch.device("cpu")))
     assert torch.equal(later[0][1], batches[8][1])
-
-
-def test_wilson_interval_against_published_values() -> None:
-    # Newcombe (1998), table I, method 3
-    for errors, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
-        assert wilson_interval(errors, n) == pytest.approx((low, high), abs=5e-5)
-    with pytest.raises(ValueError, match="3 errors of 2"):
-        wilson_interval(3, 2)
-
-
-def test_a_pair_counts_only_if_both_digits_are_found_in_any_order() -> None:
-    scores = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.1, 0.8], [0.1, 0.9, 0.8], [0.8, 0.9, 0.1]])
-    labels = torch.tensor([[0, 1], [0, 1], [2, 1], [0, 1]])
-    evaluation = Evaluation(scores, labels)
-    assert evaluation.wrong.tolist() == [False, True, False, False]
-    assert evaluation.error == 0.25

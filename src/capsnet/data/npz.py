@@ -66,7 +66,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                     raise ValueError("too large")
             stream.seek(0)
-            with np.load(stream, allow_pickle=False) as file:
+            with np.load(stream, allow_pickle=False) as file:  # noqa: TID251
                 arrays = {name: file[name] for name in file.files}
             if not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("not all members are arrays")

@@ -1,24 +1,23 @@
-"""What a run's folder is worth after a crash, a damaged disk, or a second process."""
+"""A run's folder after a crash, on a damaged disk, with NaN in a checkpoint, or in two processes."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torture.launch import WARM
 
 from capsnet import CapsNet, CapsnetError
 from capsnet._support.errors import CannotWrite
 from capsnet._support.files import write_text
 from capsnet.models import build_model
-from capsnet.training.checkpoint import BEFORE, NEWEST
+from capsnet.training.checkpoint import BEFORE, NEWEST, save_state
 from capsnet.training.loop import train
 from capsnet.training.run import Run
-from stripes import CONFIG, DATA, SMALL, StopAt, resume, run_training
+from stripes import CONFIG, DATA, SMALL, StopAt, hold, resume, run_training
 
 
 def flip_a_bit(path: Path, at: int) -> None:
@@ -45,7 +44,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_a_weight, flip_the_step, truncate, empty])
-def test_a_damaged_save_is_noticed_and_the_one_before_goes_on_to_the_same_weights(
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_gives_the_same_weights(
     stopped_run: Path, whole_weights: bytes, damage
 ) -> None:
     damage(stopped_run / NEWEST)
@@ -66,7 +65,7 @@ def test_a_damaged_save_is_noticed_and_the_one_before_goes_on_to_the_same_weight
     assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
 
 
-def test_if_no_save_is_sound_the_run_is_refused_in_one_line(stopped_run: Path) -> None:
+def test_two_damaged_checkpoints_refuse_the_run_in_one_line(stopped_run: Path) -> None:
     flip_a_weight(stopped_run / NEWEST)
     truncate(stopped_run / BEFORE)
     with pytest.raises(
@@ -75,7 +74,7 @@ def test_if_no_save_is_sound_the_run_is_refused_in_one_line(stopped_run: Path) -
         resume(stopped_run)
 
 
-def test_a_damaged_save_never_pushes_out_the_good_one_before(stopped_run: Path) -> None:
+def test_a_damaged_checkpoint_never_replaces_the_good_previous_one(stopped_run: Path) -> None:
     flip_a_weight(stopped_run / NEWEST)
     before = (stopped_run / BEFORE).read_bytes()
     with Run.reopen(stopped_run) as run:
@@ -84,7 +83,7 @@ def test_a_damaged_save_never_pushes_out_the_good_one_before(stopped_run: Path) 
     assert Run(stopped_run).load_state().position["step"] == 11
 
 
-def test_a_state_of_another_form_is_refused(stopped_run: Path) -> None:
+def test_a_checkpoint_with_missing_tensors_is_refused(stopped_run: Path) -> None:
     tensors = load_file(stopped_run / NEWEST)
     with Run.reopen(stopped_run) as run:
         for without in ("random.cpu", "model.class_capsules.weight", "optimizer.0.exp_avg"):
@@ -98,7 +97,7 @@ def test_a_state_of_another_form_is_refused(stopped_run: Path) -> None:
         Run(stopped_run).load_state()
 
 
-def test_the_save_before_lasts_until_the_next_is_complete(
+def test_the_previous_checkpoint_stays_until_the_next_is_complete(
     stopped_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors, position = Run(stopped_run).load_state().tensors, {"step": 25, "seconds": 1.0}
@@ -118,7 +117,7 @@ def test_the_save_before_lasts_until_the_next_is_complete(
     assert (state.position["step"], state.notice) == (21, "")
 
 
-def test_what_a_killed_process_left_half_written_is_removed(stopped_run: Path) -> None:
+def test_half_written_files_of_a_killed_process_are_removed(stopped_run: Path) -> None:
     leftover = stopped_run / ".state.safetensors.4711.tmp"
     leftover.write_bytes(b"half")
     resume(stopped_run)
@@ -129,7 +128,7 @@ def test_what_a_killed_process_left_half_written_is_removed(stopped_run: Path) -
 
 
 @pytest.mark.parametrize("left", [[], ["environment.json"], [".config.json.4711.tmp", "environment.json"]])
-def test_a_training_killed_before_it_was_a_run_is_started_again_by_the_same_command(
+def test_a_training_killed_before_its_config_was_written_starts_again(
     tmp_path: Path, left: list[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -141,42 +140,66 @@ def test_a_training_killed_before_it_was_a_run_is_started_again_by_the_same_comm
     assert Run(folder).result()["steps"] == 1
 
 
-def test_metrics_that_do_not_fit_on_the_disk_end_it_with_a_reason(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_with_a_reason(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", CapsNet(SMALL), CONFIG)
     run.metrics_path.symlink_to("/dev/full")
     with pytest.raises(CannotWrite, match=r"metrics\.jsonl: No space left on device; free some space"):
         run.append_metrics({"step": 1})
 
 
-HOLD = """
-import sys, pathlib
-from capsnet import CapsNet
-import stripes as t
-with t.Run.create(pathlib.Path(sys.argv[1]), CapsNet(t.SMALL), t.CONFIG):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_process_leaves_the_first_ones_folder_as_it_is(tmp_path: Path) -> None:
+def test_a_second_process_cannot_use_the_folder_of_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    ) as first:
-        assert first.stdout.readline() == b"held\n"
-        config = (folder / "config.json").read_text()
-        with pytest.raises(CapsnetError, match="in use by another process"):
-            Run.create(folder, CapsNet(SMALL), replace(CONFIG, seed=5))
-        with pytest.raises(CapsnetError, match="in use by another process"):
-            resume(folder)
-        first.stdin.close()
+    ours, theirs = WARM.Pipe()
+    first = WARM.Process(target=hold, args=(folder, theirs))
+    first.start()
+    assert ours.recv() == "held"
+    config = (folder / "config.json").read_text()
+    with pytest.raises(CapsnetError, match="in use by another process"):
+        Run.create(folder, CapsNet(SMALL), replace(CONFIG, seed=5))
+    with pytest.raises(CapsnetError, match="in use by another process"):
+        resume(folder)
+    ours.send("end")
+    first.join()
     assert (folder / "config.json").read_text() == config
 
 
-def test_the_state_says_where_it_is_and_can_be_read_by_others(stopped_run: Path) -> None:
+def test_a_checkpoint_is_a_safetensors_file_that_holds_its_step(stopped_run: Path) -> None:
     with safe_open(stopped_run / NEWEST, "pt") as file:
         assert json.loads(file.metadata()["position"])["step"] == 21
+
+
+def spoil(run: Path, name: str, value: float) -> None:
+    """As the last save of a version, or a machine, that did not look: the checksum is right."""
+    state = Run(run).load_state()
+    state.tensors[name].view(-1)[3] = value
+    save_state(run, state.tensors, state.position, keep_newest=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("model.class_capsules.weight", torch.nan), ("optimizer.0.exp_avg_sq", torch.inf)]
+)
+def test_a_checkpoint_with_nan_counts_as_damaged(
+    stopped_run: Path, whole_weights: bytes, name: str, value: float
+) -> None:
+    spoil(stopped_run, name, value)
+    watch = StopAt(10**9)
+    with Run.reopen(stopped_run) as run:
+        train(
+            build_model(stopped_run, 0),
+            DATA,
+            CONFIG,
+            run,
+            device="cpu",
+            resume=True,
+            progress=watch,
+        )
+    (notice,) = watch.notices
+    assert "damaged (numbers in it are NaN or infinite); going on from the save before it, step 20" in notice
+    assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
+
+
+def test_nan_in_both_checkpoints_refuses_the_run_in_one_line(stopped_run: Path) -> None:
+    spoil(stopped_run, "model.class_capsules.weight", torch.nan)
+    (stopped_run / BEFORE).write_bytes((stopped_run / NEWEST).read_bytes())
+    with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinite[^\n]*start it again with another --out$"):
+        resume(stopped_run)
