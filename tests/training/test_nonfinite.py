@@ -17,7 +17,7 @@ from capsnet.training.loop import Interrupted, train
 from capsnet.training.nonfinite import PATIENCE
 from capsnet.training.run import Run
 from capsnet.training.step import Stepper
-from stripes import CONFIG, DATA, SMALL, StopAt, poisoned, resume, run_training, start, stripes
+from stripes import CONFIG, DATA, SMALL, Poisoned, StopAt, poisoned, resume, run_training, start, stripes
 
 
 class RootAtZero(torch.autograd.Function):
