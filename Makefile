@@ -10,10 +10,10 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 PYTHONS ?= $(shell for v in 3.11 3.12 3.13; do for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python; do \
   $$p -c "" 2>/dev/null && echo $$p && break; done; done)
 
-# Each worker takes whole files, so that the tests of a file share its fixtures. More threads than cores are slower.
+# Each worker takes whole files, so that the tests of a file share its fixtures.
 WORKERS ?= 2
 PYTEST = pytest -q -n $(WORKERS) --dist loadfile
-TEST = OMP_NUM_THREADS=1 $(BIN)/python -m $(PYTEST)
+TEST = $(BIN)/python -m $(PYTEST)
 # What one machine without a GPU can run; the browser's tests need Chromium and have a target of their own.
 ALL = not gpu and not browser
 
@@ -71,7 +71,7 @@ test-annotations: $(VENV)/installed-test
 # Numba's compiled functions count as missed: Python does not run them.
 coverage: $(VENV)/installed-test
 	rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m $(PYTEST) -m "$(ALL)"
+	$(BIN)/coverage run -m $(PYTEST) -m "$(ALL)"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@$(BIN)/coverage json --quiet -o - | $(BIN)/python -c 'import json, sys; t = json.load(sys.stdin)["totals"]; \

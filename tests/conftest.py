@@ -17,6 +17,8 @@ import pytest
 
 from command import Command, Outcome, run
 
+# Before PyTorch is imported: on networks this small, threads that wait for each other cost more than they help.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of capsnet is imported
     from annotations_checked import install
 
@@ -59,7 +61,7 @@ def only_this_machine(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _local(host: str | bytes | None, names: bool = True) -> bool:
-    """Loopback, or this machine by name; with `names` false, also every numeric address, which nobody is asked for."""
+    """Whether a host is this machine; with `names` false, also any numeric address, which needs no name server."""
     text = host.decode() if isinstance(host, bytes) else host
     if not text or text in ("localhost", socket.gethostname()):
         return True

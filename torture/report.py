@@ -10,7 +10,7 @@ from torture.part import Part, recorded
 HEAD = """# Reliability
 
 What was done to capsnet, how often, and what was lost. `make torture` does all of it again and rewrites this page;
-nothing here is typed by hand. The small version of each part runs in `make test`.
+nothing here is typed by hand. The small version of each part runs in `make test-all`.
 """
 
 

@@ -211,14 +211,14 @@ def test_entropy_runs_from_1_to_0() -> None:
 
 
 def test_entropy_counts_the_leaked_share() -> None:
-    quarter = torch.full((1, 1, 2, 3), 0.25)  # and a quarter to nobody
+    quarter = torch.full((1, 1, 2, 3), 0.25)  # and a quarter leaks
     torch.testing.assert_close(coupling_entropy(trace_of(quarter, leaky=True)), torch.ones(1, 1))
     assert float(coupling_entropy(trace_of(quarter * 0, leaky=True))) == 0
 
 
 @pytest.mark.parametrize("leaky", [False, True])
 def test_the_entropy_of_an_example_is_the_same_in_any_batch(leaky: bool) -> None:
-    """In both, what goes to nobody is nothing in one example and most in the other."""
+    """The leaked share is 0 in one example and most of the coupling in the other."""
     parts = [torch.full((1, 1, 1, 2), share) for share in (0.5, 0.1)]
     alone = [coupling_entropy(trace_of(part, leaky)) for part in parts]
     torch.testing.assert_close(

@@ -195,7 +195,7 @@ def test_files_that_are_not_pictures_are_refused(client: httpx.Client) -> None:
     for content in (b"", b"hello", picture()[:60]):
         response = client.post("/api/picture", content=content, headers={"content-type": "image/png"})
         assert response.status_code == 422
-        assert "capsnet-" not in response.json()["detail"]  # our temporary folder is nobody's business
+        assert "capsnet-" not in response.json()["detail"]  # no path of the server's machine is shown
     # The server answers and hangs up while the body is still coming: only the status is sure to arrive.
     form = {"content-type": "image/png"}
     with client.stream("POST", "/api/picture", content=b"0" * 17_000_000, headers=form) as large:

@@ -216,11 +216,11 @@ def test_loss_never_synchronises_and_decode_checks_labels_unless_compiled() -> N
     drawn = model.decode(capsules, classes)
     program = torch.export.export(_Decoder(model), (capsules, classes)).module()
     torch.testing.assert_close(program(capsules, classes), drawn)
-    nobody = program(
+    masked = program(
         capsules, torch.tensor([0, 4, -1])
     )  # no assertion of a device, which would end the process
-    torch.testing.assert_close(nobody[0], drawn[0])
-    torch.testing.assert_close(nobody[1:], model.decode(capsules * 0, 0)[1:])
+    torch.testing.assert_close(masked[0], drawn[0])
+    torch.testing.assert_close(masked[1:], model.decode(capsules * 0, 0)[1:])
 
 
 class _Decoder(nn.Module):

@@ -102,7 +102,7 @@ def test_the_sdist_gives_the_same_wheel_as_the_checkout(tmp_path: Path) -> None:
 
 def test_the_tests_have_no_network() -> None:
     with socket.socket() as outside, pytest.raises(OSError, match="the tests have no network"):
-        outside.connect(("192.0.2.1", 80))  # an address for documentation: nobody's
+        outside.connect(("192.0.2.1", 80))  # reserved for documentation
     with pytest.raises(socket.gaierror, match="the tests have no network"):
         socket.getaddrinfo("example.invalid", 80)
     with socket.create_server(("127.0.0.1", 0)) as server:

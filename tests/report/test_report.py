@@ -265,7 +265,7 @@ def test_overlapping_digits_are_shown_in_two_colours(tmp_path: Path) -> None:
     assert "only if all of them are found" in page.text
 
 
-# What is told is true
+# The figures' numbers
 
 
 def material(dataset: Dataset, scores: list[list[float]], labels: list[list[int]]) -> Material:

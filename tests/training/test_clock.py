@@ -55,7 +55,7 @@ def test_a_jumping_clock_and_wrong_file_dates_change_nothing(tmp_path: Path) -> 
 
 
 def test_speed_is_finite_after_1e17_seconds_of_training(stopped_run: Path) -> None:
-    """With so many seconds behind it a float holds no fraction of one: the next lap would have taken no time."""
+    """A float of 1e17 seconds holds no fraction of a second: a naive difference would be zero."""
     state = Run(stopped_run).load_state()
     save_state(stopped_run, state.tensors, {**state.position, "seconds": 1e17}, keep_newest=False)
     resume(stopped_run)

@@ -147,7 +147,10 @@ def test_all_random_numbers_come_from_the_seed_in_config_json(tmp_path: Path) ->
     resume(again)
     assert weights(again) == weights(tmp_path / "run")
     assert losses(again) == losses(tmp_path / "run")
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # nobody took one of theirs
+    assert (
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+    ) == states  # global generators are left alone
     other = run_training(tmp_path / "other", replace(SHORT, seed=1))
     assert weights(tmp_path / "other") != weights(again)
     assert other.n == 60

@@ -1,4 +1,4 @@
-"""Losses and gradients that are no numbers."""
+"""Losses, gradients and moments that are NaN or infinite: a step is skipped, or the run stops in a good state."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from capsnet.training.loop import Interrupted, train
 from capsnet.training.nonfinite import PATIENCE
 from capsnet.training.run import Run
 from capsnet.training.step import Stepper
-from stripes import CONFIG, DATA, SMALL, StopAt, poisoned, resume, run_training, start, stripes
+from stripes import CONFIG, DATA, SMALL, Poisoned, StopAt, poisoned, resume, run_training, start, stripes
 
 
 class RootAtZero(torch.autograd.Function):
@@ -178,7 +178,7 @@ def test_an_absurd_learning_rate_never_writes_nan(tmp_path: Path, rate: float, p
         assert Run(folder).result() is None
         assert not (folder / "model.safetensors").exists()
     else:
-        CapsNet.from_pretrained(folder)  # refuses weights that are no numbers
+        CapsNet.from_pretrained(folder)  # refuses weights that are not finite
     for line in (
         (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else ()
     ):
