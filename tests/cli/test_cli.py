@@ -383,7 +383,7 @@ def test_what_one_process_does_is_not_done_by_several_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_one_line(capsnet(*command), f"capsnet {command[0]}", "without a launcher")
+    assert_one_line(capsnet(*command), f"capsnet {command[0]}", "without torchrun")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -443,9 +443,9 @@ def test_a_comparison_is_not_put_among_the_images(capsnet: Command, tmp_path: Pa
         (("reproduce", "tabel1"), "did you mean 'table1'?"),
         (("evaluate", "capsnet-mnst"), "did you mean 'capsnet-mnist'?"),
         (("bench", "--csv", "."), "it is a folder; name a file"),
-        (("bench", "--csv", "nowhere/rows.csv"), "there is no folder nowhere"),
+        (("bench", "--csv", "nowhere/rows.csv"), "the folder nowhere does not exist"),
         (("export", "cnn-mnist", "."), "it is a folder; name a file"),
-        (("export", "cnn-mnist", "nowhere/model.onnx"), "there is no folder nowhere"),
+        (("export", "cnn-mnist", "nowhere/model.onnx"), "the folder nowhere does not exist"),
     ],
 )
 def test_a_slip_is_told_before_any_work(capsnet: Command, arguments: tuple[str, ...], said: str) -> None:

@@ -16,7 +16,7 @@ from capsnet import CapsNet, CapsNetConfig
 from capsnet.cli.models import evaluate as evaluate_command
 from capsnet.data import Batch, folder
 from capsnet.data.folder import load_folder
-from capsnet.distributed import Team
+from capsnet.distributed import WorkerGroup
 from capsnet.inference.evaluation import BATCH_SIZE, count_errors, evaluate
 
 
@@ -75,8 +75,8 @@ def test_both_digits_of_a_pair_must_be_found_and_the_error_says_so(labels: list[
     model = CapsNet(CapsNetConfig(stem_channels=2, primary_types=1, decoder=None))
     images = torch.rand(2, 1, 28, 28)
     batch = Batch(images, torch.tensor([labels] * 2), images[:, None].repeat(1, len(labels), 1, 1, 1))
-    with Team() as team:
-        counted = count_errors(model, iter([[Path("a"), Path("b")]]), lambda _: batch, team)
+    with WorkerGroup() as workers:
+        counted = count_errors(model, iter([[Path("a"), Path("b")]]), lambda _: batch, workers)
     assert counted is not None
     assert (counted.title, counted.n) == (title, 2)
 
