@@ -1,4 +1,4 @@
-"""The processes of one `torchrun` launch, or just one: device, rank, shared work and a joint end."""
+"""Devices, ranks, and work shared by the processes of one `torchrun` launch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Result = TypeVar("Result")
 
 
 def pick_device(device: str) -> torch.device:
-    """The device that a name stands for; "auto" is what Accelerate finds.
+    """Return the device with this name. "auto" is the device that Accelerate finds.
 
     Raises:
-        CapsnetError: no such device here.
+        CapsnetError: this machine has no such device.
     """
     import torch
     from accelerate import PartialState
@@ -33,9 +33,9 @@ def pick_device(device: str) -> torch.device:
     if device == "mps" and not torch.backends.mps.is_available():
         raise CapsnetError("no MPS device is available here; use --device cpu or auto")
     if device not in ("auto", "cpu", "cuda", "mps"):
-        raise CapsnetError(f"device {device!r} is none of auto, cpu, cuda, mps")
+        raise CapsnetError(f"there is no device {device!r}; choose one of auto, cpu, cuda, mps")
     if device == "auto":
-        # Accelerate, asked without `cpu=True` on such a machine, takes each process of a launch for a lone one.
+        # On a machine without an accelerator, PartialState() without `cpu=True` would not connect the ranks.
         if not torch.accelerator.is_available():
             return torch.device("cpu")
         found: torch.device = PartialState().device
@@ -46,37 +46,37 @@ def pick_device(device: str) -> torch.device:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes (the only one, unless launched as several)."""
+    """Return whether this process is rank 0, the one that writes files."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class ConnectionLost(CapsnetError):
-    """Another process of the launch has ended, or cannot be reached any more."""
+    """Another process of the launch has ended, or cannot be reached."""
 
 
-def refuse_others(command: str, instead: str) -> None:
-    """For what one process does by itself: several that were launched together would write the same files.
+def require_single_process(command: str, instead: str) -> None:
+    """Raise if several processes were launched; they would write the same files.
 
     Args:
-        command: what was asked for.
-        instead: what to do to use more of the machine.
+        command: the command that needs a single process.
+        instead: how to use more of the machine.
 
     Raises:
         CapsnetError: this process is one of several.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise CapsnetError(f"`capsnet {command}` is for one process; start it without a launcher{instead}")
+        raise CapsnetError(f"`capsnet {command}` runs in one process; start it without torchrun{instead}")
 
 
 @contextmanager
 def connected(advice: str = "give the same command again") -> Iterator[None]:
-    """What PyTorch says of a connection that breaks, in one line.
+    """Turn PyTorch's errors about a lost connection into `ConnectionLost`.
 
     Args:
-        advice: what to do then.
+        advice: how to continue, for the message.
 
     Raises:
-        ConnectionLost: it broke.
+        ConnectionLost: the connection to another process was lost.
     """
     try:
         yield
@@ -91,49 +91,51 @@ def connected(advice: str = "give the same command again") -> Iterator[None]:
 def _is_of_a_connection(error: RuntimeError) -> bool:
     from torch import distributed
 
-    # Gloo's errors are plain RuntimeErrors, which name the file of its source that they come from.
+    # Gloo raises plain RuntimeErrors; their messages name a file of Gloo's source.
     if "/gloo/" in str(error):
         return True
     return distributed.is_available() and isinstance(error, distributed.DistError)
 
 
 @contextmanager
-def parting() -> Iterator[None]:
-    """Processes that end as they should, by `sys.exit` too, do it together.
+def joint_shutdown() -> Iterator[None]:
+    """Wait for all ranks at the end of the block, then close the connection.
 
-    None of them is taken for dead by the launcher while another one saves or says something; and no thread of the
-    connection is left, which would abort the exit of a few.
+    Without this, the launcher could kill a rank that is still saving, and open connections could abort the exit of a
+    process. Also applies to `sys.exit`; after other errors the process ends at once.
     """
     try:
         yield
     except SystemExit:
-        _part()
+        _shut_down()
         raise
-    _part()
+    _shut_down()
 
 
-def _part() -> None:
+def _shut_down() -> None:
     from accelerate import PartialState
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
-        with suppress(RuntimeError):  # another one was killed just now: there is nothing left to wait for
+        with suppress(RuntimeError):  # another rank was killed, so there is nothing to wait for
             PartialState().wait_for_everyone()
         distributed.destroy_process_group()
 
 
-class _Word(Enum):
-    """What process 0 says in place of a share."""
+class _Signal(Enum):
+    """What rank 0 sends in place of a share of the work."""
 
-    DONE = "there is no more of this work"
-    OVER = "there is no more work at all"
+    DONE = "this call of map is finished"
+    OVER = "there will be no more calls"
 
 
-class Team(AbstractContextManager["Team"]):
-    """The processes that were launched together, or just this one. Process 0 has the work and gets the results.
+class WorkerGroup(AbstractContextManager["WorkerGroup"]):
+    """Distribute work over the processes of a launch and gather results in order.
 
-    Use in a with statement. All processes must make the same calls of `map` in the same order; if process 0 fails
-    between them, the others find that there is nothing to do.
+    The launcher is `torchrun`. Rank 0 has the work items and gets the results. A single process does everything itself.
+
+    Use in a with statement. All ranks must make the same calls of `map` in the same order. If rank 0 fails between
+    calls, the other ranks get no more work and return.
     """
 
     def __init__(self) -> None:
@@ -147,87 +149,93 @@ class Team(AbstractContextManager["Team"]):
 
             if not distributed.is_initialized():
                 distributed.init_process_group("gloo")
-            self._group = distributed.new_group(backend="gloo")  # objects travel through main memory
+            self._group = distributed.new_group(backend="gloo")  # results are in main memory, not on a GPU
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the one that gets the results."""
+    def is_main(self) -> bool:
+        """Return whether this process is rank 0, which gets the results."""
         return self.rank == 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """All part together. A process that failed amid the work just ends: the others notice."""
-        if self.size == 1 or not self._in_step or (error is not None and not self.leads):
+        """Shut all ranks down together.
+
+        A rank that failed during work ends at once; the others notice.
+        """
+        if self.size == 1 or not self._in_step or (error is not None and not self.is_main):
             return
-        # The others may have failed too, for the same reason; this process's own error is the one to tell.
+        # The other ranks may have failed for the same reason. Report this rank's own error.
         with suppress(*(() if error is None else (ConnectionLost,))):
             if not self._over:
-                self._deal([_Word.OVER] * self.size if self.leads else None)
-            self._part()
+                self._scatter([_Signal.OVER] * self.size if self.is_main else None)
+            self._shut_down()
 
     def map(self, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
-        """work(item) of every item, in the order of the items: for process 0. The others work and get nothing.
+        """Yield work(item) for every item, in order; only in rank 0.
 
-        One item per process is under way at a time. `items` is only read in process 0. An error in `work` ends the
-        process it happens in, and so the launch.
+        The other ranks work too, but yield nothing. Each rank works on one item at a time. Only rank 0 reads `items`.
+        An error in `work` ends that process, and so the launch.
 
         Raises:
             ConnectionLost: another process has ended.
         """
         if self.size == 1:
             yield from map(work, items)
-        elif self.leads:
+        elif self.is_main:
             yield from self._lead(work, items)
         elif not self._over:
-            while not isinstance(share := self._deal(None), _Word):
-                self._collect([work(item) for item in share])
-            self._over = share is _Word.OVER
+            while not isinstance(share := self._scatter(None), _Signal):
+                self._gather([work(item) for item in share])
+            self._over = share is _Signal.OVER
 
     def _lead(self, work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
         try:
-            while dealt := list(islice(items, self.size)):
-                own = self._deal([dealt[rank : rank + 1] for rank in range(self.size)])
-                assert not isinstance(own, _Word)
-                for results in self._collect([work(item) for item in own]):
+            while chunk := list(islice(items, self.size)):
+                own = self._scatter([chunk[rank : rank + 1] for rank in range(self.size)])
+                assert not isinstance(own, _Signal)
+                for results in self._gather([work(item) for item in own]):
                     yield from results
-        finally:  # also when `items` fails, or whoever reads the results wants no more
+        finally:  # also when `items` fails, or the caller stops reading results
             if self._in_step and not self._over:
-                self._deal([_Word.DONE] * self.size)
+                self._scatter([_Signal.DONE] * self.size)
 
-    def _part(self) -> None:
-        """The end: process 0 has heard from all, and no thread of the connection is left to abort the exit."""
+    def _shut_down(self) -> None:
+        """Wait for all ranks, then close the connection: an open one could abort the exit."""
         from torch import distributed
 
         self._over = True
-        self._collect([])
+        self._gather([])
         distributed.destroy_process_group()
 
-    def _deal(self, shares: Sequence[Any] | None) -> list[Any] | _Word:
-        """This process's share of what process 0 deals. Until its results are collected the team is out of step."""
+    def _scatter(self, shares: Sequence[Any] | None) -> list[Any] | _Signal:
+        """Return this rank's share of the work.
+
+        The ranks are out of step until results are gathered.
+        """
         from torch import distributed
 
         share: list[Any] = [None]
         self._in_step = False
         with connected():
             distributed.scatter_object_list(share, list(shares) if shares else None, src=0, group=self._group)
-        dealt: list[Any] | _Word = share[0]
-        if isinstance(dealt, _Word):  # there will be no results
+        own: list[Any] | _Signal = share[0]
+        if isinstance(own, _Signal):  # there will be no results
             self._in_step = True
-            self._over = dealt is _Word.OVER
-        return dealt
+            self._over = own is _Signal.OVER
+        return own
 
-    def _collect(self, results: list[Result]) -> list[list[Result]]:
-        """Everyone's results, for process 0."""
+    def _gather(self, results: list[Result]) -> list[list[Result]]:
+        """Return the results of all ranks; in rank 0 only."""
         from torch import distributed
 
-        collected: list[Any] | None = [None] * self.size if self.leads else None
+        gathered: list[Any] | None = [None] * self.size if self.is_main else None
         with connected():
-            distributed.gather_object(results, collected, dst=0, group=self._group)
+            distributed.gather_object(results, gathered, dst=0, group=self._group)
         self._in_step = True
-        return collected or []
+        return gathered or []
 
 
-def alone(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
-    """What `Team.map` does, in this process only."""
+def map_locally(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
+    """Do what `WorkerGroup.map` does, in this process only."""
     return map(work, items)

@@ -1,4 +1,7 @@
-"""Squash and the losses: for capsules what `torch.nn.functional` is for `torch.nn`. Imports nothing of capsnet."""
+"""Squash and the losses: the `torch.nn.functional` of capsules.
+
+Imports nothing else of capsnet.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,31 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-#: Weight of the reconstruction's *sum* of squared pixel errors (section 4.1). A mean over 784 pixels wants 0.392.
+#: Weight of the reconstruction's *sum* of squared pixel errors (section 4.1). For a mean over 784 pixels: 0.392.
 RECONSTRUCTION_WEIGHT = 0.0005
 
 
 def squash(s: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
-    """Shrink short vectors to almost zero and long ones to just below length 1, keeping the direction (eq. 1).
+    """Shrink short vectors to almost 0 and long ones to just below length 1 (eq. 1).
 
         v = ‖s‖² / (1 + ‖s‖²) · s / ‖s‖
 
-    Written as s · ‖s‖ / (1 + ‖s‖²), which is the same thing without the division by zero: no epsilon is
+    The direction stays. Computed as s · ‖s‖ / (1 + ‖s‖²), which is equal and does not divide by zero. No epsilon is
     needed, and value and gradient at s = 0 are 0.
 
     Args:
         s: vectors along `dim`.
-        dim: the axis that holds a vector's numbers.
+        dim: the axis of a vector's components.
 
     Returns:
-        Vectors of the same shape, of length at most 1: below it, up to rounding. NaN where ‖s‖² overflows, for
-        float32 beyond ‖s‖ = 1e19.
+        Vectors of the same shape and of length below 1 (rounding may give 1). NaN where ‖s‖² overflows: in float32
+        beyond ‖s‖ = 1e19.
 
     >>> squash(torch.tensor([3.0, 4.0])).norm()
     tensor(0.9615)
     """
-    # In float16 the square of 256 is infinite and such a vector would come out as 0; in bfloat16 each of four
-    # roundings is of half a per cent.
+    # In float16 the square of 256 is infinite, so the result would be 0. In bfloat16 each of four roundings has an
+    # error of up to half a per cent.
     wide = at_least_float32(s)
     length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
     v: Tensor = wide * (length / (1 + length.square()))
@@ -38,7 +41,7 @@ def squash(s: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
 
 
 def at_least_float32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Out of 16 bits, where autocast or a converted model left them; float64 stays as it is."""
+    """Convert float16 and bfloat16 to float32; keep float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -50,23 +53,24 @@ def margin_loss(
     absent: float = 0.1,
     down_weight: float = 0.5,
 ) -> Float[Tensor, ""]:
-    """Equation 4: each class capsule is long exactly if its class is there.
+    """Compute the margin loss: long capsules for present classes only (eq. 4).
 
         L_k = T_k max(0, m⁺ − ‖v_k‖)² + λ (1 − T_k) max(0, ‖v_k‖ − m⁻)²
 
     Args:
         lengths: ‖v_k‖ in [0, 1), shape (batch, classes).
-        targets: T_k, 1 where the class is present and 0 elsewhere, shape (batch, classes), of any type. Any number
-            of ones.
+        targets: T_k, 1 where the class is present and 0 elsewhere, shape (batch, classes), of any type. Several
+            classes may be present.
         present: m⁺, the length beyond which a present class costs nothing.
         absent: m⁻, the length below which an absent class costs nothing.
-        down_weight: λ, keeps the many absent classes from shrinking all capsules at the start.
+        down_weight: λ; weights absent classes less, so that they do not shrink all capsules at the start.
 
     Returns:
         The loss summed over classes, averaged over the batch; 0 for an empty batch.
 
     Raises:
-        ValueError: the shapes differ or are no (batch, classes) (class indices instead of 0/1 targets, most often).
+        ValueError: the shapes differ, or are not (batch, classes). The usual cause: class indices in place of 0/1
+            targets.
     """
     if lengths.shape != targets.shape or lengths.ndim != 2:
         raise ValueError(
@@ -83,13 +87,15 @@ def margin_loss(
 def reconstruction_loss(
     reconstructions: Float[Tensor, "batch *image"], images: Float[Tensor, "batch *image"]
 ) -> Float[Tensor, ""]:
-    """Sum of squared pixel errors per image, averaged over the batch (section 4.1; not scaled by 0.0005).
+    """Sum the squared pixel errors per image and average over the batch (section 4.1).
+
+    The result is not yet multiplied by `RECONSTRUCTION_WEIGHT`.
 
     Returns:
         The loss; 0 for an empty batch.
 
     Raises:
-        ValueError: the shapes differ or are no (batch, …); images that are not of a floating type.
+        ValueError: the shapes differ or have no batch axis, or a type is not floating point.
     """
     if reconstructions.shape != images.shape:
         raise ValueError(
@@ -99,7 +105,7 @@ def reconstruction_loss(
     if images.ndim < 2:
         raise ValueError(f"reconstruction_loss: images {tuple(images.shape)} must be a batch, (batch, …)")
     if not (images.is_floating_point() and reconstructions.is_floating_point()):
-        # Bytes up to 255 would be compared with pixels up to 1.
+        # Otherwise bytes up to 255 would be compared with pixels up to 1.
         raise ValueError(
             f"reconstruction_loss: reconstructions are {reconstructions.dtype} and images {images.dtype}; "
             "convert to float in [0, 1]: images.float() / 255"
@@ -108,5 +114,5 @@ def reconstruction_loss(
 
 
 def _mean_over_batch(losses: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    # The mean of nothing would be NaN, and so would every sum that it is part of.
+    # The mean of an empty batch would be NaN.
     return losses.mean() if len(losses) else losses.sum()

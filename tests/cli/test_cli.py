@@ -380,7 +380,7 @@ def test_single_process_commands_refuse_a_launcher(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_one_line(capsnet(*command), f"capsnet {command[0]}", "without a launcher")
+    assert_one_line(capsnet(*command), f"capsnet {command[0]}", "without torchrun")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -440,9 +440,9 @@ def test_compare_refuses_to_write_among_the_images(capsnet: Command, tmp_path: P
         (("reproduce", "tabel1"), "did you mean 'table1'?"),
         (("evaluate", "capsnet-mnst"), "did you mean 'capsnet-mnist'?"),
         (("bench", "--csv", "."), "it is a folder; name a file"),
-        (("bench", "--csv", "nowhere/rows.csv"), "there is no folder nowhere"),
+        (("bench", "--csv", "nowhere/rows.csv"), "the folder nowhere does not exist"),
         (("export", "cnn-mnist", "."), "it is a folder; name a file"),
-        (("export", "cnn-mnist", "nowhere/model.onnx"), "there is no folder nowhere"),
+        (("export", "cnn-mnist", "nowhere/model.onnx"), "the folder nowhere does not exist"),
     ],
 )
 def test_bad_options_fail_before_loading(capsnet: Command, arguments: tuple[str, ...], said: str) -> None:

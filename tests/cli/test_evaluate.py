@@ -14,7 +14,7 @@ from capsnet import CapsNet, CapsNetConfig
 from capsnet.cli.models import evaluate as evaluate_command
 from capsnet.data import Batch, folder
 from capsnet.data.folder import load_folder
-from capsnet.distributed import Team
+from capsnet.distributed import WorkerGroup
 from capsnet.inference.evaluation import BATCH_SIZE, count_errors, evaluate
 from command import Command
 from ranks import launch_ranks
@@ -73,8 +73,8 @@ def test_pairs_are_counted_and_called_pair_error(labels: list[int], title: str) 
     model = CapsNet(CapsNetConfig(stem_channels=2, primary_types=1, decoder=None))
     images = torch.rand(2, 1, 28, 28)
     batch = Batch(images, torch.tensor([labels] * 2), images[:, None].repeat(1, len(labels), 1, 1, 1))
-    with Team() as team:
-        counted = count_errors(model, iter([[Path("a"), Path("b")]]), lambda _: batch, team)
+    with WorkerGroup() as workers:
+        counted = count_errors(model, iter([[Path("a"), Path("b")]]), lambda _: batch, workers)
     assert counted is not None
     assert (counted.title, counted.n) == (title, 2)
 

@@ -290,7 +290,7 @@ def change_config(folder: Path, **changes: object) -> None:
         ({"classes": "four"}, "classes"),
         ({"no_such_option": 1}, "no_such_option"),
         ({"image_shape": [1, 20]}, "image_shape"),
-        ({"reconstruction_weight": float("nan")}, "NaN is no finite number"),
+        ({"reconstruction_weight": float("nan")}, "NaN is not a finite number"),
         ({"reconstruction_weight": -1.0}, "reconstruction_weight"),
         ({"decoder": None}, "not part of the model"),
     ],

@@ -1,7 +1,7 @@
-"""One switch between the fast paths and the plain ones they are compared with, and when a fast one may stand in.
+"""Choose between a fast path and the plain path that it is compared with.
 
-A fast path is code of our own in place of PyTorch's operators. Whoever looks at the operators, or brings a tensor that
-is more than numbers in memory, gets the plain path.
+A fast path is our own code in place of PyTorch's operators. Tracing, function transforms, dispatch modes and tensor
+subclasses use the plain path.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _disabled_depth = 0
 
 
 def enabled() -> bool:
-    """Whether fast paths may be picked: `CAPSNET_FAST` is not 0, and no `disabled()` block is open."""
+    """Return whether fast paths are on: `CAPSNET_FAST` is not 0, no `disabled()`."""
     return _disabled_depth == 0 and os.environ.get("CAPSNET_FAST", "1") != "0"
 
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Use the plain paths only, in the whole process, for as long as the block is open."""
-    global _disabled_depth  # noqa: PLW0603  torch.compile guards on a module's integer, not on a ContextVar
+    """Use only the plain paths, in the whole process, while the block is open."""
+    global _disabled_depth  # noqa: PLW0603  torch.compile can guard on a module's integer, not on a ContextVar
     _disabled_depth += 1
     try:
         yield
@@ -35,10 +35,11 @@ def disabled() -> Iterator[None]:
 
 
 def may_stand_in(*tensors: Tensor) -> bool:
-    """Whether a fast path may be picked, in eager mode, for an operation on these tensors.
+    """Return whether a fast path may replace an eager operation on these tensors.
 
-    Not while operators are traced, transformed (`torch.func`) or watched (a dispatch mode such as
-    `FlopCounterMode`), nor for tensor subclasses (fake, distributed), other layouts and forward-mode duals.
+    False while operators are traced, transformed (`torch.func`) or counted (a dispatch mode such as
+    `FlopCounterMode`). False also for tensor subclasses (fake, distributed), for layouts other than strided, and for
+    forward-mode duals.
     """
     return (
         enabled()
@@ -60,9 +61,13 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def backward_needs_operators(gradient: Tensor) -> bool:
-    """Whether gradients are to be differentiated again (`create_graph=True`) or come in batches.
+    """Return whether the backward pass must consist of PyTorch operators.
 
-    gradient: the output's. `torch.autograd.grad(is_grads_batched=True)` still uses the `vmap` of before `torch.func`.
+    That is so for second derivatives (`create_graph=True`) and for batched gradients.
+
+    Args:
+        gradient: the gradient of the output. `torch.autograd.grad(is_grads_batched=True)` still uses the old `vmap`,
+            older than `torch.func`.
     """
     return (
         torch.is_grad_enabled()
@@ -77,16 +82,16 @@ def plain_gradients(
     gradient: Float[Tensor, "..."],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of function(*inputs), made of operators: for a backward pass that needs them.
+    """Return the gradients of function(*inputs), computed with PyTorch operators.
 
     Args:
         function: the plain path.
-        inputs: what the fast path was called with.
-        gradient: that of the output.
-        wanted: which inputs' gradients are asked for (`ctx.needs_input_grad`).
+        inputs: the inputs of the fast path.
+        gradient: the gradient of the output.
+        wanted: which inputs need a gradient (`ctx.needs_input_grad`).
     """
     with torch.enable_grad():
-        # Aliases: where one input was made from another, the way from one to the other is not part of this function.
+        # Views, so that a dependence of one input on another is not differentiated twice.
         aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
         chosen = [alias for alias, want in zip(aliases, wanted, strict=True) if alias is not None and want]
         found = iter(torch.autograd.grad(function(*aliases), chosen, gradient, create_graph=True))
@@ -97,5 +102,5 @@ def plain_gradients(
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A block in which autocast is off on the device; meta tensors have none."""
+    """Turn autocast off on the device, for a block. Meta tensors have no autocast."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

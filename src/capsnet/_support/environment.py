@@ -1,4 +1,4 @@
-"""Where a number comes from: machine, versions, commit."""
+"""The environment of a measurement: machine, versions, commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from capsnet._support.version import __version__
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for whoever wants to know why a number differs."""
+    """Return versions and machine, to explain why results differ."""
     packages = ("torch", "numpy", "numba", "triton", "accelerate", "safetensors")
     return {
         "capsnet": __version__,
@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name as it calls itself."""
+    """Return the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -48,7 +48,10 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package is run from, with "+" if it was changed since; None elsewhere."""
+    """Return the commit of the checkout that this package runs from.
+
+    A "+" marks uncommitted changes. None if the package does not run from a checkout.
+    """
     package = Path(__file__).parents[1]
     if not (package.parents[1] / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""What a user can put right: one clear line, exit code 2."""
+"""Errors that a user can correct: one clear line, exit code 2."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ class NotFinite(CapsnetError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that nobody knows: the known one that is most like it, if one is.
+    """Return an error suffix that suggests the closest known name, or "".
 
     >>> did_you_mean("mnst", ["mnist", "cifar10"])
     "; did you mean 'mnist'?"
@@ -29,9 +29,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def shown(text: Path | str) -> str:
-    """A file's or a class's name on one line of a terminal: what cannot be printed is escaped.
+    """Escape the unprintable characters of a name, so that it fits on one line.
 
-    Line breaks and colours would let a name write lines of its own; bytes that are no UTF-8 cannot be written.
+    Line breaks and colour codes in the name of a file or class could fake output. Bytes that are not UTF-8 cannot be
+    printed.
 
     >>> shown("a" + chr(27) + "b")
     'a\\\\x1bb'

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, synced, then renamed."""
+"""Write files atomically, and read JSON from untrusted files."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import Any
 
 from capsnet._support.errors import CannotWrite, CapsnetError, shown
 
-#: As Python objects JSON takes up to twenty times its length. The longest that capsnet writes has some 100 kB.
+#: Parsed JSON takes up to twenty times its length in memory. The longest file that capsnet writes has about 100 kB.
 MAX_JSON_BYTES = 2**24
 MAX_NESTING = 64
-#: Names of files that were being written: of a process that died, if nobody writes in the folder.
+#: Names of temporary files. If no process writes in the folder, they are left over from a crashed process.
 _BESIDE = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], keep_old: Path | None = None) -> None:
-    """Call `write` with a neighbouring path, then put the finished file in place of `path`.
+    """Write a file beside `path`, then rename it to `path`.
 
-    A reader, or a machine that dies, sees the old file or the new one and nothing between.
+    Readers see either the old file or the new one, never a part of it. This holds after a crash of the machine too.
 
     Args:
-        path: the file.
-        write: writes the content to the path that it is given.
-        keep_old: what the old file, if there is one, is renamed to. A machine that dies just then leaves it
-            there and nothing at `path`.
+        path: the file to write.
+        write: writes the content to the path that it receives.
+        keep_old: new name of the old file, if there is one. After a crash between the two renames, only this file
+            exists.
 
     Raises:
-        CannotWrite: the folder is not writable, or the disk is full; the old file is still there.
+        CannotWrite: the folder is not writable, or the disk is full. The old file is unchanged.
     """
     refuse_folder(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -54,7 +54,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], keep_old: Path |
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
-    """The error that says what cannot be written, why, and what to do about it."""
+    """Return an error that says which file cannot be written, why, and how to fix it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         advice = "free some space"
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):
@@ -67,34 +67,34 @@ def cannot_write(path: Path, error: OSError) -> CannotWrite:
 
 
 def refuse_folder(path: Path) -> None:
-    """Refuse to write a file where there is a folder.
+    """Raise if `path`, where a file is to be written, is a folder.
 
     Raises:
-        CannotWrite: there is one.
+        CannotWrite: it is a folder.
     """
     if path.is_dir():
         raise CannotWrite(f"cannot write {shown(path)}: it is a folder; name a file")
 
 
 def refuse_place(path: Path) -> None:
-    """Refuse to write a file that could not be written, before work is spent on it.
+    """Raise if a file cannot be written, before any work is done for it.
 
     Raises:
-        CannotWrite: it is a folder, or its folder is not there.
+        CannotWrite: `path` is a folder, or its parent folder does not exist.
     """
     refuse_folder(path)
     if not path.parent.is_dir():
         raise CannotWrite(
-            f"cannot write {shown(path)}: there is no folder {shown(path.parent)}; make it first"
+            f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; create it first"
         )
 
 
 def hold(lock_file: Path, busy: str) -> Any:
-    """A lock that this process holds until it calls `release()` on it, or ends.
+    """Lock a file until `release()` is called on the result, or the process ends.
 
     Raises:
         CannotWrite: the folder is not writable.
-        CapsnetError: another process holds it; `busy` is the message.
+        CapsnetError: another process holds the lock. `busy` is the message.
     """
     from filelock import FileLock, Timeout
 
@@ -110,7 +110,7 @@ def hold(lock_file: Path, busy: str) -> Any:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is the unfinished one of a process that is writing, or that died while it did."""
+    """Return whether a file is the temporary file of an atomic write."""
     return bool(_BESIDE.fullmatch(path.name))
 
 
@@ -125,7 +125,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically. NaN and infinity are refused: they are no JSON."""
+    """Write JSON atomically. NaN and infinity are refused: JSON does not have them."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -133,13 +133,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        CapsnetError: there is no such file, or it is no JSON.
+        CapsnetError: the file is missing, or is not JSON.
     """
     if not path.exists():
         raise CapsnetError(f"{path} is missing; is {path.parent} a run folder or a saved model?")
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise ValueError("it is no file")
+        if not path.is_file():  # reading a pipe would block
+            raise ValueError("it is not a file")
         with path.open("rb") as file:
             content = file.read(MAX_JSON_BYTES + 1)
         if len(content) > MAX_JSON_BYTES:
@@ -152,15 +152,15 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str, *, finite: bool = True) -> Any:
-    """JSON from strangers: nothing in it surprises later.
+    """Parse JSON from an untrusted file.
 
     Args:
         text: the JSON.
-        finite: refuse NaN and infinity, which are no JSON, but which Python writes.
+        finite: refuse NaN and infinity. Python writes them, but they are not JSON.
 
     Raises:
-        ValueError: it is no JSON; or it says a thing twice, nests deeply, or holds a number that float64 or
-            int64 cannot, or text that cannot be written as UTF-8.
+        ValueError: not JSON; the same key twice; nested too deeply; a number that does not fit float64 or int64;
+            text that is not valid Unicode.
     """
     if text.count("[") + text.count("{") > MAX_NESTING:
         _check_nesting(text)
@@ -171,13 +171,13 @@ def parse_json(text: str, *, finite: bool = True) -> Any:
         parse_float=_finite if finite else float,
         parse_int=_whole,
     )
-    if "\\ud" in text.lower():  # half of a character
+    if "\\ud" in text.lower():  # may be half of a surrogate pair
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
 def _check_nesting(text: str) -> None:
-    """Before it is parsed: Python's parser is recursive."""
+    """Raise if JSON is nested too deeply for Python's recursive parser."""
     depth = 0
     for token in re.finditer(r'"(?:[^"\\]|\\.)*"?|[\[{\]}]', text, re.DOTALL):
         if token[0][0] == '"':
@@ -191,7 +191,7 @@ def _once_each(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name[:100]!r} is there twice")
+            raise ValueError(f"the key {name[:100]!r} occurs twice")
         found[name] = value
     return found
 
@@ -199,7 +199,7 @@ def _once_each(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not isfinite(number):
-        raise ValueError(f"{digits[:20]} is no finite number")
+        raise ValueError(f"{digits[:20]} is not a finite number")
     return number
 
 
@@ -214,7 +214,7 @@ def _ignore(_: object) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in a folder last."""
+    """Flush renames and new files in a folder to disk."""
     if os.name != "posix":  # Windows has no handle for a folder
         return
     handle = os.open(folder, os.O_RDONLY)

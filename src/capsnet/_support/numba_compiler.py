@@ -1,4 +1,4 @@
-"""How functions are compiled for this CPU, by Numba."""
+"""Compile functions for this CPU with Numba."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import Any
 
 from numba import njit
 
-#: "contract" lets a·b + c be rounded once. Nothing here lets the compiler ignore NaN or reorder sums.
+#: "contract" rounds a·b + c once. No option lets the compiler ignore NaN or reorder sums.
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def compiled(*signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile for a signature, or at the first call, and keep the result on disk where Numba finds a folder for it."""
+    """Compile a function, and cache the result on disk where Numba finds a folder.
+
+    Args:
+        signature: compile at once for this signature. Without one, compile at the first call.
+    """
 
     def compile_(function: Callable[..., Any]) -> Any:
         try:
             return njit(*signature, cache=True, **OPTIONS)(function)
-        except RuntimeError:  # "cannot cache function: no locator available": in every process then
+        except RuntimeError:  # "cannot cache function: no locator available": every process compiles anew
             return njit(*signature, **OPTIONS)(function)
 
     return compile_

@@ -1,4 +1,4 @@
-"""Names → things: built-in ones, ones a user's module registers, and plug-ins that other packages install.
+"""Look up objects by name: built-in, registered at run time, or from plug-ins.
 
     ROUTINGS: Registry[Factory] = Registry("routing", "capsnet.routings", needs=("route",))
 
@@ -7,8 +7,8 @@
 
     ROUTINGS.get("mean")
 
-A package installs a plug-in with an entry point, in its pyproject.toml. The entry point has the name that its module
-registers; the module is imported when that name is asked for, so a broken plug-in disturbs no other name:
+A package installs a plug-in with an entry point in its pyproject.toml. The entry point has the name that its module
+registers. The module is imported when that name is looked up, so a broken plug-in affects no other name:
 
     [project.entry-points."capsnet.routings"]
     mean = "my_package.mean"
@@ -30,14 +30,13 @@ S = TypeVar("S")
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name.
+    """Objects of one kind, by name.
 
     Args:
-        kind: what a thing is called in messages: "routing", "model".
-        group: the entry points' group: "capsnet.routings".
-        needs: attributes that every thing must have; what the protocol asks for.
-        builtin: name → the module that registers it when it is imported. Modules that are imported anyway need no
-            entry.
+        kind: the word for such an object in messages: "routing", "model".
+        group: the group of the entry points: "capsnet.routings".
+        needs: attributes that every object must have, as its protocol requires.
+        builtin: name → the module that registers it on import. Modules that are always imported need no entry.
     """
 
     def __init__(
@@ -48,12 +47,12 @@ class Registry(Generic[T]):
         self._things: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[S], S]:
-        """Register the decorated class, function or value under this name, and return it unchanged.
+        """Register the decorated class, function or value under this name.
 
-        Running a module again, as a notebook does, replaces what it registered before.
+        It is returned unchanged. When a module runs again, as in a notebook, its old definition is replaced.
 
         Raises:
-            CapsnetError: the name is taken or malformed, or the thing lacks what the protocol asks for.
+            CapsnetError: the name is taken or malformed, or a required attribute is missing.
         """
         if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
             raise CapsnetError(
@@ -79,10 +78,10 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Return what is registered under this name, importing its module or plug-in if needed.
+        """Return the object with this name; import its module or plug-in if needed.
 
         Raises:
-            CapsnetError: an unknown name, or its plug-in cannot be used.
+            CapsnetError: the name is unknown, or its plug-in cannot be used.
         """
         if name in self._builtin:
             import_module(self._builtin[name])
@@ -97,7 +96,10 @@ class Registry(Generic[T]):
         return self._things[name]
 
     def names(self) -> list[str]:
-        """Names that `get` takes: built-in, registered, then plug-ins. Imports nothing."""
+        """Return the names that `get` accepts: built-in, registered, then plug-ins.
+
+        Imports nothing.
+        """
         return list(dict.fromkeys((*self._builtin, *self._things, *self._plugins)))
 
     @cached_property
@@ -109,7 +111,7 @@ class Registry(Generic[T]):
         return found
 
     def _load(self, plugin: EntryPoint) -> None:
-        """Import a plug-in, which registers its name; every error names the plug-in, in one line."""
+        """Import a plug-in, which registers its name. Errors name the plug-in."""
         package = f", package {plugin.dist.name}" if plugin.dist else ""
         who = f"plug-in {shown(plugin.name)!r} ({shown(plugin.value)}{package})"
         try:
@@ -129,11 +131,11 @@ class Registry(Generic[T]):
 
 
 def _origin(thing: Any) -> str:
-    """Where a thing is defined: module and name."""
+    """Return where an object is defined: module and name."""
     kind = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _is_same_definition(one: Any, other: Any) -> bool:
-    """Whether two classes or functions come from one place in one module, which has been run again."""
+    """Return whether two classes or functions are one definition that ran twice."""
     return hasattr(one, "__qualname__") and hasattr(other, "__qualname__") and _origin(one) == _origin(other)

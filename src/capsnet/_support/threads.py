@@ -1,14 +1,15 @@
-"""Run functions that release the GIL on PyTorch's own OpenMP threads: compiled kernels, and PyTorch's operators.
+"""Run functions in parallel on PyTorch's own OpenMP threads.
 
-After an operation those threads keep spinning for milliseconds, waiting for the next. A second pool would have to
-share the cores with them. Operators that run inside a task use one thread, since they find themselves in a parallel
-region already.
+The functions must release the GIL, as compiled kernels and PyTorch's operators do.
 
-Without such threads the caller does all the work alone: where PyTorch was built without OpenMP, and in a forked
-process, where the parent kept the threads and OpenMP would wait for them forever.
+After an operation, OpenMP threads keep spinning for milliseconds and wait for the next one. A second thread pool would
+compete with them for the cores. Operators inside a task use one thread, since they already run in a parallel region.
 
-Numba's own pools do not fit: one aborts when two Python threads call it at once, as the explorer's web server does,
-one breaks when the process forks, as data loaders do, and one needs a library that is seldom installed.
+The calling thread does all the work in two cases: PyTorch was built without OpenMP, or the process was forked. A
+forked process has no OpenMP threads, and OpenMP would wait for them forever.
+
+Numba has three thread pools. The first aborts when two Python threads call it at once, as the explorer's web server
+does. The second breaks when the process forks, as data loaders do. The third needs a library that is rarely installed.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _has_forked = False
 
 
 def for_each(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:
-    """Call function(*task) for each task, on at most `torch.get_num_threads()` threads, the calling one among them.
+    """Call function(*task) for each task on PyTorch's threads.
 
-    The tasks see the caller's inference mode, and no gradients are recorded: modes belong to threads. Several Python
-    threads may call this at once. An error in a task is raised here, after the other tasks are done.
+    At most `torch.get_num_threads()` threads work; the calling thread is one of them. Tasks run in the caller's
+    inference mode and record no gradients (PyTorch's modes are per thread). Several Python threads may call this at
+    once. An error in a task is raised after all other tasks are done.
     """
     tasks = list(tasks)
     queue = iter(tasks)  # next() on a list's iterator is atomic
@@ -58,14 +60,14 @@ def for_each(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> 
 
 @cache
 def _openmp() -> Any:
-    """GOMP_parallel(function, data, threads, flags) of the OpenMP library that PyTorch uses, or None.
+    """Return GOMP_parallel(function, data, threads, flags) of PyTorch, or None.
 
-    GNU's and LLVM's libraries both export it.
+    The OpenMP libraries of GNU and of LLVM both export it.
     """
     suffix = {"linux": "so", "darwin": "dylib"}.get(sys.platform)
     library = Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{suffix}"
     try:
-        parallel = ctypes.CDLL(str(library)).GOMP_parallel  # found among what the library links
+        parallel = ctypes.CDLL(str(library)).GOMP_parallel  # found in a library that this one links
     except (OSError, AttributeError):
         return None
     parallel.argtypes, parallel.restype = (_Work, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None

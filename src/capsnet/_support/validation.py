@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses whose values are checked when they are built, by pydantic."""
+"""Configurations: frozen dataclasses whose values are checked by pydantic."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from capsnet._support.errors import CapsnetError, did_you_mean, shown
 
 C = TypeVar("C")
 
-#: No size and no number of parameters is larger: a larger one is a mistake or an attack.
+#: Upper limit of every size and of the number of parameters. A larger value is a mistake or an attack.
 MAX_PARAMETERS = 2**31
-#: Items in a field of an untrusted file: each of a hundred thousand layers would take seconds to check.
+#: Upper limit of items in one field of an untrusted file. Checking a hundred thousand layers would take minutes.
 MAX_ITEMS = 100
 
 #: A width, a kernel, a stride: at least 1.
@@ -25,7 +25,7 @@ Size = Annotated[int, Field(ge=1, le=MAX_PARAMETERS)]
 ImageShape = tuple[Size, Size, Size]
 #: Widths of some layers.
 Widths = Annotated[tuple[Size, ...], Field(max_length=MAX_ITEMS)]
-#: A finite weight of a loss.
+#: A weight of a loss: finite, at least 0.
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 #: pydantic's kind of error → what the value must be.
@@ -42,11 +42,11 @@ _BOUNDS = {
 
 @dataclass_transform(frozen_default=True)
 def configuration(cls: type[C]) -> type[C]:
-    """Make a frozen dataclass that checks its fields against their annotations (a decorator).
+    """Make a frozen dataclass that checks its fields against their annotations.
 
-    Numbers and lists of NumPy and PyTorch become Python numbers and tuples, so that JSON can hold them and reading
-    them back gives an equal configuration. Nothing else is converted: True is not a number, nor is "10", and 2.0 is
-    not an integer. `__post_init__` checks what concerns several fields.
+    Use as a decorator. NumPy and PyTorch scalars and lists become Python numbers and tuples: JSON can hold these, and
+    reading them back gives an equal configuration. Nothing else is converted: True and "10" are not accepted as
+    numbers, and 2.0 is not accepted as an integer. `__post_init__` checks what concerns several fields.
 
     The class raises `CapsnetError` in one line: `CapsNetConfig: class_dim is 0; it must be at least 1`.
     """
@@ -96,7 +96,7 @@ def _plain(value: Any) -> Any:
 
 
 def _one_line(kind: type[Any], error: ValidationError) -> CapsnetError:
-    """Return the first error as one line; a `CapsnetError` from `__post_init__` as it is."""
+    """Return the first error in one line, or the `CapsnetError` of `__post_init__`."""
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, CapsnetError):
@@ -120,7 +120,7 @@ def _one_line(kind: type[Any], error: ValidationError) -> CapsnetError:
 
 
 def _said(value: Any) -> str:
-    """The value if it is short, else its type: an integer can have more digits than can be printed."""
+    """Return a short value as text, else its type: huge integers cannot be printed."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**12:
         return "too large" if value > 0 else "too small"
     if value is None or isinstance(value, str | bool | float | int):

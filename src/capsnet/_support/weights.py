@@ -1,4 +1,4 @@
-"""Tensors to and from safetensors files. Nothing here can run code from a file, as a pickle could."""
+"""Read and write tensors as safetensors, which cannot run code as pickles can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def save_weights(
     metadata: dict[str, str] | None = None,
     keep_old: Path | None = None,
 ) -> None:
-    """Write tensors to a safetensors file, whole or not at all. `keep_old`: what an old file is renamed to."""
+    """Write tensors to a safetensors file atomically; see `write_atomically`."""
     from safetensors.torch import save
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -30,17 +30,17 @@ def save_weights(
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: its tensors, and its metadata.
+    """Read the tensors and the metadata of a safetensors file.
 
     Raises:
-        CapsnetError: it is missing, truncated, or no safetensors file.
+        CapsnetError: the file is missing, truncated, or not a safetensors file.
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def count_weights(path: Path) -> int:
-    """How many numbers a safetensors file holds, from its header alone.
+    """Count the numbers in a safetensors file. Reads only its header.
 
     Raises:
         CapsnetError: as `read_weights`.
@@ -50,7 +50,7 @@ def count_weights(path: Path) -> int:
 
 
 def renamed(name: str, prefixes: Mapping[str, str]) -> str:
-    """Return a weight's name of today; `prefixes` maps the first parts of older names to today's."""
+    """Return the current name of a weight; `prefixes` maps old prefixes to new ones."""
     for old, new in prefixes.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -58,16 +58,15 @@ def renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def load_weights(model: nn.Module, path: Path, prefixes: Mapping[str, str] | None = None) -> None:
-    """Fill a model with a file's weights (any float type; converted to the model's).
+    """Load a file's weights into a model (any float type; converted to the model's).
 
     Args:
-        model: is filled.
+        model: receives the weights.
         path: the safetensors file.
         prefixes: see `renamed`.
 
     Raises:
-        CapsnetError: the file is damaged, or does not fit the model: names, shapes, or numbers that are not
-            finite.
+        CapsnetError: the file is damaged, its names or shapes do not fit the model, or it holds NaN or infinity.
     """
     tensors, _ = read_weights(path)
     tensors = {renamed(name, prefixes or {}): tensor for name, tensor in tensors.items()}
@@ -91,7 +90,7 @@ def load_weights(model: nn.Module, path: Path, prefixes: Mapping[str, str] | Non
             )
         tensors[name] = found.to(tensor.dtype)
         if not torch.isfinite(tensors[name]).all():
-            raise CapsnetError(f"{path} holds numbers that are not finite in {name}; the model is broken")
+            raise CapsnetError(f"{path} holds NaN or infinity in {name}; the model is broken, train it again")
     model.load_state_dict(tensors)
 
 
@@ -100,10 +99,10 @@ def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
-        raise CapsnetError(f"{path} is missing; the training may not have finished a first save")
+        raise CapsnetError(f"{path} is missing; the training may not have written a checkpoint yet")
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise ValueError("it is no file")
+        if not path.is_file():  # reading a pipe would block
+            raise ValueError("it is not a file")
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:

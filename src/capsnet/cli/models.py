@@ -18,7 +18,7 @@ from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelAr
 
 if TYPE_CHECKING:
     from capsnet.data import Batch
-    from capsnet.distributed import Team
+    from capsnet.distributed import WorkerGroup
     from capsnet.inference.evaluation import Count
     from capsnet.inference.prediction import Prediction, PredictOptions
     from capsnet.models import Classifier, SavedModel
@@ -36,17 +36,17 @@ def evaluate(
 
     Under torchrun the processes share the work. The images of a folder are not kept in memory.
     """
-    from capsnet.distributed import Team, pick_device
+    from capsnet.distributed import WorkerGroup, pick_device
     from capsnet.models import SavedModel, load_model
 
     saved = SavedModel.open(model)
     loaded = load_model(saved, device=pick_device(device))
     name = data or trained_on(saved)
-    with Team() as team:
+    with WorkerGroup() as workers:
         if name.startswith("folder:"):
-            named, counted = _count_in_folder(loaded, name.removeprefix("folder:"), team)
+            named, counted = _count_in_folder(loaded, name.removeprefix("folder:"), workers)
         else:
-            named, counted = _count_in_memory(saved, loaded, name, data_dir, team)
+            named, counted = _count_in_memory(saved, loaded, name, data_dir, workers)
     if counted is None:  # only rank 0 has the count
         return
     if as_json:
@@ -55,12 +55,12 @@ def evaluate(
         out.print(f"{named}: {counted.title} {counted}")
 
 
-def _count_in_folder(model: Classifier, path: str, team: Team) -> tuple[str, Count | None]:
+def _count_in_folder(model: Classifier, path: str, workers: WorkerGroup) -> tuple[str, Count | None]:
     from capsnet.data.folder import Portion, open_folder, read_portion
     from capsnet.inference.evaluation import BATCH_SIZE, batch_of, count_errors
 
     device = next(model.parameters()).device
-    folder = open_folder(path, side(model), team)
+    folder = open_folder(path, side(model), workers)
     if folder is not None:
         check_fit(model, folder)
         check_names(model, folder)
@@ -70,7 +70,7 @@ def _count_in_folder(model: Classifier, path: str, team: Team) -> tuple[str, Cou
         return batch_of(examples, range(len(examples)), device)
 
     portions = folder.portions("test", BATCH_SIZE) if folder else iter(())
-    counted = count_errors(model, portions, read, team)
+    counted = count_errors(model, portions, read, workers)
     if folder is None:
         return "", counted
     if counted is not None and counted.n < folder.images:
@@ -79,7 +79,7 @@ def _count_in_folder(model: Classifier, path: str, team: Team) -> tuple[str, Cou
 
 
 def _count_in_memory(
-    saved: SavedModel, model: Classifier, name: str, data_dir: Path | None, team: Team
+    saved: SavedModel, model: Classifier, name: str, data_dir: Path | None, workers: WorkerGroup
 ) -> tuple[str, Count | None]:
     from capsnet.inference.evaluation import batch_of, count_errors, row_ranges
 
@@ -91,7 +91,7 @@ def _count_in_memory(
         err.print("mnist5k is made of MNIST's training digits, on which this model was trained")
     test = dataset.test.to(device)
     ranges = row_ranges(len(test))
-    return dataset.name, count_errors(model, ranges, lambda rows: batch_of(test, rows, device), team)
+    return dataset.name, count_errors(model, ranges, lambda rows: batch_of(test, rows, device), workers)
 
 
 @app.command()
@@ -122,7 +122,7 @@ def predict(
 
     Images must look like those the model was trained on. Under torchrun the processes share the work.
     """
-    from capsnet.distributed import Team, pick_device
+    from capsnet.distributed import WorkerGroup, pick_device
     from capsnet.inference.prediction import PredictOptions, image_files, looks_inverted, predict_files
     from capsnet.models import SavedModel, load_model
 
@@ -132,16 +132,16 @@ def predict(
         raise CapsnetError("--scores is for JSON: add --json, or --out FILE")
     files = image_files(images)
     options = PredictOptions(invert, all_scores)
-    with Team() as team:
-        if team.leads:
+    with WorkerGroup() as workers:
+        if workers.is_main:
             first = next(files)
             if not invert and looks_inverted(saved.data, loaded, first):
                 err.print(
                     f"note: {shown(first)} is light, and the model knows light digits on black: see --invert"
                 )
             files = chain((first,), files)
-        predictions = predict_files(loaded, files, options=options, keep_going=keep_going, team=team)
-        if target is not None and team.leads:
+        predictions = predict_files(loaded, files, options=options, keep_going=keep_going, workers=workers)
+        if target is not None and workers.is_main:
             _write_predictions(target, saved, images, files, predictions, options)
             return
         for prediction in predictions:  # none outside rank 0

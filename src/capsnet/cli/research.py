@@ -21,7 +21,7 @@ from capsnet.cli.options import (
     Precision,
     Scale,
 )
-from capsnet.distributed import refuse_others
+from capsnet.distributed import require_single_process
 
 if TYPE_CHECKING:
     from capsnet.experiments.record_groups import Group
@@ -63,7 +63,7 @@ def compare(
     from capsnet.experiments.page import write_comparison
     from capsnet.experiments.running import Options
 
-    refuse_others("compare", "")
+    require_single_process("compare", "")
     options = Options(
         scale=scale.value,
         seeds=seeds,
@@ -154,7 +154,7 @@ def reproduce(
             line = f"[bold]{experiment.name:20}[/] {experiment.title}\n{'':20} {experiment.source}"
             out.print(line, markup=True)
         return
-    refuse_others(
+    require_single_process(
         "reproduce", "; on several GPUs, once for each with its own --variant and CUDA_VISIBLE_DEVICES"
     )
     run_experiment(
@@ -187,7 +187,7 @@ def bench(
     from capsnet.cli.bench_table import print_table, write_csv
     from capsnet.distributed import pick_device
 
-    refuse_others("bench", "")
+    require_single_process("bench", "")
     where = pick_device(device)
     if csv is not None:
         refuse_place(csv)

@@ -234,10 +234,10 @@ def _new_model(
 @contextmanager
 def _ending_together() -> Iterator[None]:
     """One of the processes says that all were interrupted, while the others are still there."""
-    from capsnet.distributed import is_main_process, parting
+    from capsnet.distributed import is_main_process, joint_shutdown
     from capsnet.training.loop import Interrupted
 
-    with parting():
+    with joint_shutdown():
         try:
             yield
         except Interrupted as interruption:

@@ -15,7 +15,7 @@ from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.folder_split import Half, Layout, find_layout
 from capsnet.data.images import ImageInfo, check, read_image
-from capsnet.distributed import Team, alone
+from capsnet.distributed import WorkerGroup, map_locally
 
 #: All pixels stay in memory; a first image of 12 megapixels would ask for all others at that size.
 MAX_BYTES = 2**33
@@ -91,25 +91,25 @@ def load_folder(path: Path | str, image_size: int | None = None) -> Dataset:
 
 
 def open_folder(
-    path: Path | str, image_size: int | None = None, team: Team | None = None
+    path: Path | str, image_size: int | None = None, workers: WorkerGroup | None = None
 ) -> ImageFolder | None:
     """Look at all names and headers of a folder, see `load_folder`; in memory that does not grow with their number.
 
     Args:
         path: the folder.
         image_size: height and width of the network's input. None: the size of the first image.
-        team: processes that share the work; all of them must make this call. None: this one does it.
+        workers: processes that share the work; all of them must make this call. None: this one does it.
 
     Returns:
-        The folder; None in a process that does not lead the team.
+        The folder; None in a process that does not lead the workers.
 
     Raises:
         CapsnetError: as `load_folder`, but for the number of pixels.
     """
-    leads = team is None or team.leads
-    layout = find_layout(Path(path).expanduser()) if leads else None
+    is_main = workers is None or workers.is_main
+    layout = find_layout(Path(path).expanduser()) if is_main else None
     share: Callable[[Callable[[list[Path]], _Seen], Iterator[list[Path]]], Iterator[_Seen]]
-    share = alone if team is None else team.map
+    share = map_locally if workers is None else workers.map
     first: ImageInfo | None = None
     images, colour, resized = 0, False, False
     for seen in share(_look, _headers(layout) if layout else iter(())):
@@ -160,7 +160,7 @@ def _headers(layout: Layout) -> Iterator[list[Path]]:
 def _look(files: list[Path]) -> _Seen:
     try:
         headers = [check(file) for file in files]
-    except CapsnetError as error:  # told by the process that leads, in its place
+    except CapsnetError as error:  # reported by rank 0, in the order of the files
         return _Seen(fault=str(error))
     sizes = frozenset((header.height, header.width) for header in headers)
     return _Seen(headers[0], len(headers), any(header.colour for header in headers), sizes)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capsnet._support.errors import CapsnetError, NotFinite
 from capsnet.data.dataset import Batch, Dataset, Source
-from capsnet.distributed import Team
+from capsnet.distributed import WorkerGroup
 from capsnet.models.base import Classifier
 
 Portion = TypeVar("Portion")
@@ -170,7 +170,7 @@ def evaluate(model: Classifier, source: Source | Dataset, batch_size: int = BATC
 
 
 def count_errors(
-    model: Classifier, portions: Iterator[Portion], read: Callable[[Portion], Batch], team: Team
+    model: Classifier, portions: Iterator[Portion], read: Callable[[Portion], Batch], workers: WorkerGroup
 ) -> Count | None:
     """Count errors among any number of examples, in memory that does not grow with them.
 
@@ -178,12 +178,12 @@ def count_errors(
 
     Args:
         model: on the device that is to be used.
-        portions: what the team deals out, one batch each, such as a list of files. Read in process 0 only.
+        portions: what the workers deals out, one batch each, such as a list of files. Read in process 0 only.
         read: makes a batch of a portion.
-        team: processes that share the work; all of them must make this call.
+        workers: processes that share the work; all of them must make this call.
 
     Returns:
-        The count; None in a process that does not lead the team.
+        The count; None in a process that does not lead the workers.
 
     Raises:
         CapsnetError: what `read` raises in any of the processes; the first one in the order of the portions.
@@ -193,7 +193,7 @@ def count_errors(
     def count(portion: Portion) -> _Counted:
         try:
             batch = read(portion)
-        except CapsnetError as error:  # told by the process that leads, in its place
+        except CapsnetError as error:  # reported by rank 0, in the order of the files
             return _Counted(fault=str(error))
         part = _answer(model, batch)
         return _Counted(part.errors, part.n, _broken(part), part.classes_each)
@@ -201,13 +201,13 @@ def count_errors(
     errors = n = broken = 0
     classes_each = 1
     with _answering(model):
-        for counted in team.map(count, portions):
+        for counted in workers.map(count, portions):
             if counted.fault:
                 raise CapsnetError(counted.fault)
             errors, n, broken = errors + counted.errors, n + counted.n, broken + counted.broken
             classes_each = counted.classes_each
     _refuse_no_numbers(broken, n)
-    return Count(errors, n, classes_each) if team.leads else None
+    return Count(errors, n, classes_each) if workers.is_main else None
 
 
 def row_ranges(examples: int, batch_size: int = BATCH_SIZE) -> Iterator[range]:

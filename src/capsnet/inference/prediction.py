@@ -13,7 +13,7 @@ import torch
 from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.images import read_image
 from capsnet.data.listing import files_in
-from capsnet.distributed import Team, alone
+from capsnet.distributed import WorkerGroup, map_locally
 from capsnet.models.base import Classifier
 
 #: Images at a time.
@@ -77,7 +77,7 @@ def predict_files(
     *,
     options: PredictOptions = PLAIN,
     keep_going: bool = False,
-    team: Team | None = None,
+    workers: WorkerGroup | None = None,
 ) -> Iterator[Prediction]:
     """Classify image files: one prediction each, in order, in constant memory.
 
@@ -89,7 +89,7 @@ def predict_files(
         batch_size: images at a time; in each process.
         options: preprocessing, and what to report.
         keep_going: report a file that cannot be read instead of raising.
-        team: processes that share the work; all of them must make this call, and rank 0 gets the predictions.
+        workers: processes that share the work; all of them must make this call, and rank 0 gets the predictions.
             None: this process does all of it.
 
     Raises:
@@ -98,7 +98,7 @@ def predict_files(
     """
     waiting = iter(files)
     batches = iter(lambda: list(islice(waiting, batch_size)), [])
-    share = alone if team is None else team.map
+    share = map_locally if workers is None else workers.map
     for predictions in share(lambda batch: _classify(model, batch, options), batches):
         for prediction in predictions:
             if prediction.error is not None and not keep_going:
