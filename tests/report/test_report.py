@@ -403,7 +403,7 @@ def test_a_report_without_a_finished_run_is_one_line(tmp_path: Path) -> None:
     (folder / "result.json").write_text("[]")
     refused("not a result")
     (folder / "result.json").write_text("{}")
-    refused("knows 3 classes", some_data(tuple("01")))
+    refused("has 3 classes", some_data(tuple("01")))
     refused("1 examples", evaluation=Evaluation(torch.rand(1, 3), torch.zeros(1, 1, dtype=torch.long)))
     (folder / "config.json").unlink()
     refused("no run")

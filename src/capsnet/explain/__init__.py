@@ -1,12 +1,12 @@
-"""What a trained capsule network has learned, as numbers and pictures.
+"""Measure and draw what a trained capsule network has learned.
 
-    perturb.py        turn one of a capsule's numbers at a time, and look (figure 4)
-    morphometrics.py  thickness, slant, width, … of drawn things, to say what such a number means
-    segment.py        overlapping digits told apart: each capsule draws its own
-    equivariance.py   does a linear map of the pose do what rotating the image does?
-    routing.py        how decided, how alive, how settled the routing is
+    perturb.py        change one dimension of a capsule at a time and decode it (figure 4)
+    morphometrics.py  thickness, slant, width, … of strokes, to name what a dimension does
+    segment.py        separate overlapping digits: each class capsule draws its own digit
+    equivariance.py   test whether a linear map of the pose follows a rotation of the image
+    routing.py        entropy of the couplings, dead capsules, changes of the logits
 
-`CapsNet.trace` gives what they look at.
+`CapsNet.trace` returns the values that these functions read.
 """
 
 from capsnet.explain.equivariance import (

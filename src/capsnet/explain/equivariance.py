@@ -1,8 +1,8 @@
-"""Does the pose change with the image in a way that can be read off? Φ(Tx) ≈ T′ Φ(x), T′ linear.
+"""Measure equivariance: how well Φ(Tx) ≈ T′ Φ(x) holds for a linear map T′.
 
-Pooling makes features that stay the same when the image moves; capsules are meant to make features that
-move along. Measured for any features, so that a CNN's can stand beside: T′ is fitted on one set and judged on
-another, and so is "no change at all", T′ = I.
+Pooling makes features invariant: they stay the same when the image moves. Capsules should make features
+equivariant: they change together with the image. The measure takes any features, so a CNN can be compared.
+T′ is fitted on one set and tested on another. "No change", T′ = I, is tested in the same way.
 """
 
 from __future__ import annotations
@@ -28,28 +28,31 @@ Transform = Callable[[Images], Images]
 
 
 def rotation(degrees: float) -> Transform:
-    """Turn counter-clockwise about the centre."""
+    """Rotate counter-clockwise about the centre."""
     return lambda images: _affine(images, rotation=degrees)
 
 
 def translation(across: float, down: float = 0.0) -> Transform:
-    """Move by so many pixels."""
+    """Move by `across` pixels to the right and `down` pixels down."""
     return lambda images: _affine(images, across=across, down=down)
 
 
 def scaling(factor: float) -> Transform:
-    """Enlarge about the centre.
+    """Scale about the centre.
 
     Raises:
         ValueError: the factor is 0.
     """
     if factor == 0:
-        raise ValueError("scaling: a factor of 0 leaves nothing to look at")
+        raise ValueError("scaling: factor is 0; it must not be 0")
     return lambda images: _affine(images, scale=factor)
 
 
 def thickness(pixels: int) -> Transform:
-    """Make light strokes thicker by `pixels` on each side, or thinner if negative (grey dilation, erosion)."""
+    """Thicken light strokes by `pixels` on each side; negative values thin them.
+
+    Uses grey dilation and erosion.
+    """
     size = 2 * abs(pixels) + 1
 
     def change(images: Images) -> Images:
@@ -59,7 +62,7 @@ def thickness(pixels: int) -> Transform:
     return change
 
 
-#: Of the size that a reader still takes for the same digit.
+#: Small enough that a person still reads the same digit.
 TRANSFORMS: dict[str, Transform] = {
     "rotation by 15°": rotation(15),
     "translation by 2 px": translation(2),
@@ -69,7 +72,7 @@ TRANSFORMS: dict[str, Transform] = {
 
 
 def class_pose(model: HasPoses, batch_size: int = 250) -> Features:
-    """Φ: the pose of the true class's capsule, (batch, dim)."""
+    """Return Φ: the pose of the true class's capsule, (batch, dim)."""
 
     @torch.no_grad()
     def features(images: Images, labels: Labels) -> Tensor:
@@ -84,9 +87,9 @@ def class_pose(model: HasPoses, batch_size: int = 250) -> Features:
 
 
 def layer_output(model: Classifier, layer: nn.Module, batch_size: int = 250) -> Features:
-    """Φ: what a layer inside `model` puts out, flattened: a CNN's last hidden layer, say.
+    """Return Φ: the flattened output of a layer, for example a CNN's last hidden layer.
 
-    Φ raises ValueError if the layer takes no part in the scores.
+    Φ raises ValueError if the scores do not use the layer.
     """
 
     @torch.no_grad()
@@ -104,7 +107,8 @@ def layer_output(model: Classifier, layer: nn.Module, batch_size: int = 250) -> 
             hook.remove()
         if not outputs:
             raise ValueError(
-                f"layer_output: the scores of a {type(model).__name__} do not pass through this {type(layer).__name__}"
+                f"layer_output: the scores of {type(model).__name__} do not use this {type(layer).__name__} layer; "
+                "choose another layer"
             )
         return torch.cat(outputs)
 
@@ -113,17 +117,17 @@ def layer_output(model: Classifier, layer: nn.Module, batch_size: int = 250) -> 
 
 @dataclass(frozen=True)
 class Equivariance:
-    """How the features follow one transformation, on examples that the maps were not fitted to."""
+    """Hold how well the features follow one transformation, on held-out examples."""
 
     r2: float
-    """Share of the variance of Φ(Tx) within the classes that T′Φ(x) explains; 1 is perfect, ≤ 0 nothing."""
+    """Share of the within-class variance of Φ(Tx) that T′Φ(x) explains; 1 is perfect, ≤ 0 is nothing."""
     r2_unchanged: float
-    """The same with T′ = I. If this is high, the features hardly change: invariance."""
+    """The same with T′ = I. A high value means that the features hardly change (invariance)."""
     length_change: float
-    """Mean of ‖Φ(Tx)‖ − ‖Φ(x)‖; for a pose, how much less certain the class's presence becomes."""
+    """Mean of ‖Φ(Tx)‖ − ‖Φ(x)‖. For a pose: the change of the class's presence."""
     length_change_std: float
     examples: int
-    """Held-out examples that all of this was measured on: those of the classes that a map could be fitted for."""
+    """Number of held-out examples measured. Classes without a fitted map are not counted."""
 
 
 def fit_equivariance(
@@ -135,20 +139,20 @@ def fit_equivariance(
     ridge: float = 1e-4,
     components: int | None = None,
 ) -> Equivariance:
-    """Fit one linear map T′ per class on `fit` (images, labels), and judge it on `held_out`.
+    """Fit one linear map T′ per class on `fit` (images, labels) and test it on `held_out`.
 
-    One map per class, because each class's capsule has axes of its own.
+    Each class needs its own map, because the axes of two class capsules are unrelated.
 
     Args:
-        features: Φ, `class_pose` or `layer_output` or any other.
-        transform: T, `rotation(15)` for instance, or one of `TRANSFORMS`.
-        fit, held_out: images and their classes, no example in both.
-        ridge: least squares are damped by this share of the features' mean square.
-        components: T′ sees so many directions of Φ(x), those that hold most of each class, so that features of
-            different sizes get maps of as many numbers. What it predicts, and is judged by, is all of Φ(Tx).
+        features: Φ, for example from `class_pose` or `layer_output`.
+        transform: T, for example `rotation(15)` or one of `TRANSFORMS`.
+        fit, held_out: images and their classes; the two sets share no example.
+        ridge: ridge penalty, as a share of the features' mean square.
+        components: number of principal directions of Φ(x), per class, that T′ reads. With the same number,
+            features of different sizes get maps of equal rank. T′ still predicts all of Φ(Tx).
 
     Raises:
-        ValueError: no class has at least two examples in both sets; fewer than one component.
+        ValueError: no class has at least two examples in both sets, or `components` is below 1.
     """
     if components is not None and components < 1:
         raise ValueError(f"fit_equivariance: components is {components}; it must be at least 1")
@@ -162,7 +166,7 @@ def fit_equivariance(
         a, b, a_test, b_test = x[rows], y[rows], x_test[test_rows], y_test[test_rows]
         seen, seen_test = a, a_test
         if components is not None and components < a.shape[1]:
-            # Not about the mean: like a pose, the features must be mapped without a constant.
+            # The mean is not subtracted: the features, like a pose, are mapped without a constant.
             directions = torch.linalg.svd(a, full_matrices=False).Vh[:components].T
             seen, seen_test = a @ directions, a_test @ directions
         moved = seen_test @ _least_squares(seen, b, ridge)
@@ -171,9 +175,9 @@ def fit_equivariance(
         total += float((b_test - b_test.mean(dim=0)).square().sum())
         scored |= test_rows
     if not scored.any():
-        raise ValueError("fit_equivariance: no class has two examples in both sets")
+        raise ValueError("fit_equivariance: no class has at least two examples in both sets")
     change = (y_test.norm(dim=1) - x_test.norm(dim=1))[scored]
-    total = total or float("nan")  # features that do not vary at all have no R²
+    total = total or float("nan")  # R² is undefined for constant features
     return Equivariance(
         1 - residual / total,
         1 - unchanged / total,
@@ -200,7 +204,7 @@ def _least_squares(
 def _affine(
     images: Images, rotation: float = 0.0, scale: float = 1.0, across: float = 0.0, down: float = 0.0
 ) -> Images:
-    like = at_least_float32(images.new_ones(len(images)))  # the geometry of 16-bit images is not in 16 bits
+    like = at_least_float32(images.new_ones(len(images)))  # 16 bits are too few for coordinates
     matrices = affine_matrices(
         rotation=like * rotation,
         shear=like * 0,

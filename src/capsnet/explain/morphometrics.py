@@ -1,4 +1,4 @@
-"""Measures of drawn things, light on dark: how thick, how slanted, how wide.
+"""Measure light strokes on a dark ground: thickness, slant, width and more.
 
 The choice of measures follows Morpho-MNIST (Castro et al. 2019); the definitions here are simpler.
 """
@@ -15,9 +15,9 @@ from torch.nn.functional import interpolate
 #: Columns of `measure`.
 MEASURES = ("area", "length", "thickness", "slant", "width", "height", "across", "down")
 
-#: Images are enlarged this many times before strokes are measured, so that thickness is no whole number.
+#: Images are enlarged this many times before strokes are measured, for a thickness finer than one pixel.
 FINE = 4
-#: Share of the ink left out at each end of width and height: stray pixels are no extent.
+#: Share of the ink that width and height ignore at each end, so that stray pixels do not count.
 TAIL = 0.02
 
 
@@ -25,13 +25,14 @@ def measure(images: Float[Tensor, "batch channels height width"]) -> NDArray[np.
     """Measure each image's ink (mean over channels, in units of its brightest pixel).
 
     Returns:
-        (batch, measures) in the order of `MEASURES`, in pixels unless said otherwise; NaN without ink:
-        area: ink with at least half the brightest pixel's value, square pixels;
-        length: of the stroke, area / thickness;
-        thickness: of the stroke, twice the distance from its middle line to its edge;
-        slant: degrees that vertical strokes lean to the right, from second moments;
-        width, height: extent that holds all but 2 % of the ink at each end, width once the slant is undone;
-        across, down: where the ink's centre lies, from the image's centre.
+        (batch, measures) in the order of `MEASURES`, in pixels unless another unit is given. A row is NaN if
+        the image has no ink.
+        area: number of pixels with at least half the brightest pixel's value;
+        length: length of the stroke, area / thickness;
+        thickness: thickness of the stroke, twice the distance from its middle line to its edge;
+        slant: angle in degrees by which vertical strokes lean to the right, from second moments;
+        width, height: extent of the ink without the outer 2 % at each end; width after removing the slant;
+        across, down: position of the ink's centre, relative to the image's centre.
     """
     ink = images.detach().to("cpu", torch.float64).mean(dim=1).clamp(min=0).numpy()
     brightest = ink.max(axis=(1, 2), keepdims=True, initial=0.0)
@@ -65,15 +66,15 @@ def measure(images: Float[Tensor, "batch channels height width"]) -> NDArray[np.
 
 
 def is_light_on_dark(images: Float[Tensor, "batch channels height width"]) -> bool:
-    """Whether `measure` makes sense: one channel, and a border that is nearly black."""
+    """Return whether `measure` is meaningful: one channel and a nearly black border."""
     border = torch.cat([images[..., [0, -1], :].flatten(), images[..., :, [0, -1]].flatten()])
     return images.shape[1] == 1 and float(border.mean()) < 0.1
 
 
 def correlations(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pearson correlation of each column of x (n, p) with each column of y (n, q): (p, q).
+    """Return Pearson correlations, (p, q), of the columns of x (n, p) and y (n, q).
 
-    Rows in which either holds a number that is not finite are left out; NaN where a column does not vary.
+    Rows with a non-finite value are ignored. A constant column gives NaN.
 
     >>> correlations(np.array([[1.0], [2.0], [3.0]]), np.array([[2.0, 5.0], [4.0, 5.0], [6.0, 5.0]]))
     array([[ 1., nan]])
@@ -84,7 +85,7 @@ def correlations(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.f
     x, y = x[rows], y[rows]
     dx, dy = x - x.mean(axis=0), y - y.mean(axis=0)
     nx, ny = np.sqrt((dx * dx).sum(axis=0)), np.sqrt((dy * dy).sum(axis=0))
-    # What is left of a constant column after subtracting its mean is rounding, not variation.
+    # A constant column minus its mean leaves rounding errors, which are not variation.
     nx[nx <= 1e-12 * np.abs(x).max(axis=0) * len(x)] = np.nan
     ny[ny <= 1e-12 * np.abs(y).max(axis=0) * len(y)] = np.nan
     result: NDArray[np.float64] = dx.T @ dy / nx[:, None] / ny[None, :]
@@ -92,10 +93,10 @@ def correlations(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _strokes(ink: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Area and thickness of the strokes, (batch,) each."""
+    """Return area and thickness of the strokes, (batch,) each."""
     from scipy import ndimage
 
-    # One black pixel all round: every stroke has an edge.
+    # A black border of one pixel, so that every stroke has an edge.
     padded = torch.from_numpy(np.pad(ink, ((0, 0), (1, 1), (1, 1))))[:, None]
     fine = interpolate(padded, scale_factor=FINE, mode="bilinear")[:, 0].numpy() >= 0.5
     distance = np.zeros(fine.shape)
@@ -104,13 +105,13 @@ def _strokes(ink: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     middle = fine & (distance >= ndimage.maximum_filter(distance, size=(1, 3, 3)) - 1e-9)
     count = middle.sum(axis=(1, 2))
     half = np.where(middle, distance, 0.0).sum(axis=(1, 2)) / np.maximum(count, 1)
-    # The distance is to the next pixel's centre; the edge lies half a pixel before it.
+    # The distance ends at the next pixel's centre; the edge is half a pixel nearer.
     thickness = np.where(count > 0, (2 * half - 1) / FINE, np.nan)
     return fine.sum(axis=(1, 2)) / FINE**2, thickness
 
 
 def _extent(positions: NDArray[np.float64], ink: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance between the places that leave TAIL of the ink on either side, (batch,)."""
+    """Return the extent, (batch,), that leaves TAIL of the ink outside at each end."""
     places, weights = (x.reshape(len(ink), ink.shape[1] * ink.shape[2]) for x in (positions, ink))
     order = np.argsort(places, axis=1, kind="stable")
     places, weights = np.take_along_axis(places, order, 1), np.take_along_axis(weights, order, 1)

@@ -1,4 +1,4 @@
-"""Turn one of a capsule's numbers at a time and look at what the decoder draws (section 5.1, figure 4)."""
+"""Change one dimension of a capsule at a time and decode it (section 5.1, figure 4)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor
 from capsnet.explain.morphometrics import MEASURES, correlations, measure
 from capsnet.models.protocols import Decodes
 
-#: The paper's: −0.25 … 0.25 in steps of 0.05.
+#: The paper's offsets: −0.25 to 0.25 in steps of 0.05.
 OFFSETS = tuple(step / 20 for step in range(-5, 6))
 
-#: A dimension is given a name only if its measure follows it this faithfully in nearly every example,
+#: A dimension gets a name only if its correlation with a measure is at least this in absolute value,
 CLEAR_CORRELATION = 0.8
-#: and over the whole range by at least this share of the measure's yardstick.
+#: and if the measure changes over the whole range by at least this share of its yardstick.
 CLEAR_CHANGE = 0.5
-#: Changes that an eye notices in an image of 28 pixels, in the order of `MEASURES`. A measure that hardly
-#: varies between examples (centred digits' places) would otherwise make much of nothing.
+#: Smallest changes that a person sees in a 28-pixel image, in the order of `MEASURES`. They are the least
+#: yardsticks: some measures hardly vary between examples, for example the position of centred digits.
 NOTICEABLE = (10.0, 4.0, 0.5, 5.0, 1.0, 1.0, 1.0, 1.0)
-#: Powers of the image's side by which they grow with it: an area by the square, an angle not at all.
+#: Exponents by which `NOTICEABLE` grows with the image's side: 2 for an area, 0 for an angle.
 GROWTH = (2, 1, 1, 0, 1, 1, 1, 1)
 
 
@@ -35,19 +35,19 @@ def dimension_sheet(
     class_number: int | None = None,
     offsets: Sequence[float] = OFFSETS,
 ) -> Float[Tensor, "dim offsets channels height width"]:
-    """Reconstructions of one example with each number of one capsule changed by each offset.
+    """Decode one example with each dimension of one capsule changed by each offset.
 
     Args:
         model: a CapsNet with a decoder.
-        capsules: one example's class capsules, `model.class_poses(images)[0]`.
-        class_number: whose capsule; None: the longest.
-        offsets: what is added to one number while the others stay.
+        capsules: class capsules of one example, `model.class_poses(images)[0]`.
+        class_number: class of the capsule to change; None takes the longest.
+        offsets: values added to one dimension while the others stay.
 
     Returns:
         One row per dimension, one column per offset.
 
     Raises:
-        ValueError: the model has no decoder, or the capsules are not one example's.
+        ValueError: the model has no decoder, or `capsules` does not hold exactly one example.
     """
     if capsules.ndim != 2:
         raise ValueError(f"dimension_sheet: capsules {tuple(capsules.shape)} must be (classes, dim)")
@@ -64,20 +64,22 @@ def dimension_sheet(
 
 @dataclass(frozen=True, eq=False)
 class DimensionEffects:
-    """What turning each number of a class's capsule does to the drawing, over several examples."""
+    """Hold how each dimension of a class capsule changes the drawing, over examples."""
 
     correlation: NDArray[np.float64]
     """(dim, measures): correlation of offset and measure within an example, mean over the examples."""
     change: NDArray[np.float64]
-    """(dim, measures): change of the measure from the lowest offset to the highest by a straight line, mean
-    over the examples, in the measure's own unit."""
+    """(dim, measures): change of the measure from the lowest to the highest offset, from a straight-line fit;
+    mean over the examples, in the measure's unit."""
     yardstick: NDArray[np.float64]
-    """(measures,): standard deviation of the measure between the examples, or what an eye notices if that is
-    more."""
+    """(measures,): standard deviation of the measure between examples, but at least `NOTICEABLE`."""
 
     def meanings(self) -> list[tuple[str, float] | None]:
-        """For each dimension, the measure that it changes most (by the yardstick) and that follows it
-        faithfully, with its correlation; None where nothing does."""
+        """Return (measure, correlation) for each dimension, or None without a clear one.
+
+        The measure is the one with the largest change in units of its yardstick, among those with a clear
+        correlation.
+        """
         effect = np.nan_to_num(np.abs(self.change) / self.yardstick)
         clear = np.abs(np.nan_to_num(self.correlation)) >= CLEAR_CORRELATION
         effect = np.where(clear & (effect >= CLEAR_CHANGE), effect, 0.0)
@@ -94,10 +96,10 @@ def dimension_effects(
     classes: Int[Tensor, " batch"],
     offsets: Sequence[float] = OFFSETS,
 ) -> DimensionEffects:
-    """Measure the drawings of `dimension_sheet` for several examples (of one class, to be comparable).
+    """Measure the drawings of `dimension_sheet` for several examples of one class.
 
     Raises:
-        ValueError: the model has no decoder; fewer than two examples or different offsets.
+        ValueError: the model has no decoder, or there are fewer than two examples or two different offsets.
     """
     if len(capsules) < 2 or len(set(offsets)) < 2:
         raise ValueError("dimension_effects: needs at least two examples and two offsets")
@@ -120,7 +122,7 @@ def dimension_effects(
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the first axis of the numbers that are there; NaN where none is."""
+    """Return the mean of the finite values over the first axis; NaN where there are none."""
     there = np.isfinite(values)
     total = np.where(there, values, 0.0).sum(axis=0)
     count = there.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Two digits on top of each other, told apart: each winning capsule draws its own (section 6, figure 5)."""
+"""Separate overlapping digits by decoding each winning capsule alone (section 6, figure 5)."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from capsnet.data.dataset import Source
 from capsnet.models.capsnet import lengths_of
 from capsnet.models.protocols import Decodes
 
-#: A pixel belongs to a digit if it is at least half lit.
+#: A pixel belongs to a digit if its brightness is at least one half.
 THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The strongest classes of each image, and what each of their capsules draws alone."""
+    """Hold the longest class capsules of each image and the drawing of each one alone."""
 
     images: Float[Tensor, "batch channels height width"]
     classes: Int[Tensor, "batch count"]
-    """Longest capsules, the longest first."""
+    """Classes of the longest capsules, the longest first."""
     lengths: Float[Tensor, "batch count"]
     drawings: Float[Tensor, "batch count channels height width"]
 
     def drawn(self, threshold: float = THRESHOLD) -> Bool[Tensor, "batch count height width"]:
-        """What each drawing lights, whatever the image holds there."""
+        """Return the bright pixels of each drawing, independent of the image."""
         return masks_of(self.drawings, threshold)
 
     def masks(self, threshold: float = THRESHOLD) -> Bool[Tensor, "batch count height width"]:
-        """The image's lit pixels, shared out: which of them belong to each capsule.
+        """Assign the image's bright pixels to the capsules.
 
-        To the one that draws a pixel brightest, and, where strokes cross, to every other that lights it too. So each
-        lit pixel has an owner, and a pixel that is not lit has none: drawings are blurred, the image is not.
+        A pixel belongs to the capsule that draws it brightest. Where strokes cross, it also belongs to every
+        other capsule that draws it bright. Dark pixels of the image belong to no capsule: the drawings are
+        blurred, the image is not.
         """
         strength = self.drawings.amax(dim=-3)
         brightest = strength >= strength.amax(dim=1, keepdim=True)
@@ -48,11 +49,13 @@ def segment(
     """Decode each of the `count` longest capsules alone.
 
     Raises:
-        ValueError: the model has no decoder, or `count` is no number of classes.
+        ValueError: the model has no decoder, or `count` is not between 1 and the number of classes.
     """
     capsules = model.class_poses(images)
     if not 1 <= count <= capsules.shape[1]:
-        raise ValueError(f"segment: {count} of {capsules.shape[1]} classes")
+        raise ValueError(
+            f"segment: count is {count}; it must be from 1 to the number of classes, {capsules.shape[1]}"
+        )
     lengths, classes = lengths_of(capsules).topk(count, dim=1)
     drawings = model.decode(capsules.repeat_interleave(count, dim=0), classes.flatten())
     return Segmentation(images, classes, lengths, drawings.unflatten(0, (-1, count)))  # type: ignore[no-untyped-call]
@@ -61,14 +64,14 @@ def segment(
 def masks_of(
     images: Float[Tensor, "*batch channels height width"], threshold: float = THRESHOLD
 ) -> Bool[Tensor, "*batch height width"]:
-    """Pixels whose brightest channel is at least `threshold`."""
+    """Return the pixels whose brightest channel is at least `threshold`."""
     return images.amax(dim=-3) >= threshold
 
 
 def intersection_over_union(
     masks: Bool[Tensor, "*batch height width"], truth: Bool[Tensor, "*batch height width"]
 ) -> Float[Tensor, "*batch"]:
-    """|A ∩ B| / |A ∪ B|; 1 where both are empty."""
+    """Return |A ∩ B| / |A ∪ B|; 1 where both masks are empty."""
     both = (masks & truth).flatten(-2).sum(dim=-1)
     either = (masks | truth).flatten(-2).sum(dim=-1)
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
@@ -76,18 +79,18 @@ def intersection_over_union(
 
 @dataclass(frozen=True)
 class SegmentationQuality:
-    """How well the true digits of a test set were told apart, as means over its digits."""
+    """Hold how well overlapping digits are separated, as means over the true digits."""
 
     iou: float
-    """Intersection over union of `Segmentation.masks` with the true digit; 0 for a digit that was not found."""
+    """Intersection over union of `Segmentation.masks` and the true digit; 0 for a digit that was not found."""
     iou_of_found: float
-    """The same over the digits that were found; NaN if none was."""
+    """The same, over the digits found; NaN if none was found."""
     iou_of_drawings: float
-    """As `iou`, of `Segmentation.drawn`: the drawing itself has to fit, pixel by pixel."""
+    """The same as `iou` for `Segmentation.drawn`: the drawing itself is compared, pixel by pixel."""
     iou_of_everything: float
-    """The control: all the digits' ink taken for each of them."""
+    """The control: the ink of all digits is used as the mask of each digit."""
     found: float
-    """Share of digits among the strongest classes."""
+    """Share of digits whose class is among the longest capsules."""
     digits: int
 
 
@@ -98,10 +101,10 @@ def segmentation_quality(
     """Compare each capsule's drawing with the true digit, for the first `examples` of a test source.
 
     Raises:
-        ValueError: the source is random (freeze it), or the model has no decoder.
+        ValueError: the source is random (fix it with `fixed_random`), or the model has no decoder.
     """
     if source.draws:
-        raise ValueError("segmentation_quality: the examples must be fixed; see capsnet.data.fixed_random")
+        raise ValueError("segmentation_quality: the source is random; fix it with capsnet.data.fixed_random")
     device = next(model.parameters()).device
     source = source.to(device)
     own: list[Tensor] = []
@@ -114,7 +117,7 @@ def segmentation_quality(
         count = batch.labels.shape[1]
         answer = segment(model, batch.images, count)
         truth = masks_of(batch.originals, threshold)
-        # (batch, true digit, answer): whose capsule is the digit's?
+        # (batch, true digit, answer): which answer, if any, is the digit's class.
         matches = batch.labels[:, :, None] == answer.classes[:, None, :]
         there = matches.any(dim=2)
         place = matches.int().argmax(dim=2)[:, :, None, None].expand_as(truth)

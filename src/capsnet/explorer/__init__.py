@@ -1,17 +1,17 @@
-"""The explorer: a local page on which a capsule network can be watched thinking.
+"""Serve the explorer: a local web page that shows each step of a capsule network.
 
-    session.py     what is shown: a model, its control, digits to pick
+    session.py     the model, its control network and the example digits
     schemas/       requests and responses
     scene.py       the visitor's layers → the network's input
-    tracing.py     one scene → everything on the way through the network
-    details.py     one unit's arithmetic: a Conv1 pixel, a capsule, a vote
-    comparing.py   sweeps beside the max-pooling control, routing ablations
-    worker.py      one thread computes; requests queue
-    guard.py       who may ask, and how much
-    app.py         HTTP
+    tracing.py     one scene → every intermediate value of the network
+    details.py     the arithmetic of one unit: a Conv1 pixel, a capsule, a vote
+    comparing.py   sweeps against the max-pooling control, and routing ablations
+    worker.py      a thread that computes queued requests one at a time
+    guard.py       checks of host, origin, content type and size
+    app.py         the HTTP application
     static/        the page: plain ES modules
 
-Nothing here is imported by the rest of the package; `serve` imports the web framework when it is called.
+The rest of the package imports nothing from here. `serve` imports the web framework only when it is called.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The questions that can be asked, one function each. All answers come from the library, through one worker."""
+"""Define the API's endpoints, one function each. The library computes every answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Service:
-    """A session, the worker that computes what visitors wait for, and one for what may take seconds."""
+    """Hold a session, a worker for quick requests, and a low-priority worker for slow ones."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -29,17 +29,17 @@ class Service:
         self.meanings: dict[int, s.MeaningsResponse] = {}
 
     def close(self) -> None:
-        """Stop computing."""
+        """Stop both workers."""
         self.worker.close()
         self.patient.close()
 
     async def compute(
         self, request: Request, run: str | None, work: Callable[[Session], T], *, patient: bool = False
     ) -> T:
-        """Queue `work`; for a client that goes away while it waits, nothing is computed.
+        """Queue `work` and wait for its result; drop it if the client disconnects while waiting.
 
         Raises:
-            HTTPException: the request is for another model than the one served.
+            HTTPException: the request names another model, or the client disconnected.
             Busy: too many requests are waiting.
         """
         self.check_run(run)
@@ -50,20 +50,20 @@ class Service:
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise HTTPException(499, "the client went away")
+                raise HTTPException(499, "the client disconnected")
             return await answer
         finally:
             job.cancel()
             gone.cancel()
 
     def check_run(self, run: str | None) -> None:
-        """Refuse a request that means another model."""
+        """Raise HTTPException if the request names another model."""
         if run is not None and run != self.session.run:
-            raise HTTPException(404, f"no run {run!r} here: this explorer shows {self.session.run!r}")
+            raise HTTPException(404, f"this explorer shows the model {self.session.run!r}, not {run!r}")
 
 
 async def _disconnected(request: Request) -> None:
-    """Return when the client has gone. The body has been read, so nothing else can arrive."""
+    """Wait until the client disconnects. The body has been read, so nothing else can arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -79,14 +79,14 @@ router = APIRouter(prefix="/api")
 
 @router.get("/model")
 async def model(here: Here, run: Annotated[str | None, Query(max_length=200)] = None) -> s.ModelInfo:
-    """What is served."""
+    """Describe the served model."""
     here.check_run(run)
     return here.info
 
 
 @router.get("/examples")
 async def examples(here: Here) -> s.Examples:
-    """Digits to pick."""
+    """Return the example digits."""
     session = here.session
     return s.Examples(
         source=session.dataset.name if session.dataset else "none",
@@ -98,43 +98,43 @@ async def examples(here: Here) -> s.Examples:
 
 @router.post("/trace")
 async def trace(request: Request, here: Here, body: s.TraceRequest) -> s.TraceResponse:
-    """A scene's whole way through the network."""
+    """Trace a scene through the whole network."""
     return await here.compute(request, body.run, lambda session: tracing.trace_scene(session, body))
 
 
 @router.post("/maps")
 async def maps(request: Request, here: Here, body: s.Scene) -> s.MapsResponse:
-    """All Conv1 maps."""
+    """Return all Conv1 maps of a scene."""
     return await here.compute(request, body.run, lambda session: tracing.all_maps(session, body))
 
 
 @router.post("/pixel")
 async def pixel(request: Request, here: Here, body: s.PixelRequest) -> s.PixelResponse:
-    """One number of Conv1, with the patch and the kernel it comes from."""
+    """Return one value of Conv1, with its patch and kernel."""
     return await here.compute(request, body.run, lambda session: details.pixel(session, body))
 
 
 @router.post("/child")
 async def child(request: Request, here: Here, body: s.ChildRequest) -> s.ChildResponse:
-    """One primary capsule and its vote for one class."""
+    """Return one primary capsule and its vote for one class."""
     return await here.compute(request, body.run, lambda session: details.child(session, body))
 
 
 @router.post("/pool")
 async def pool(request: Request, here: Here, body: s.PoolRequest) -> s.PoolResponse:
-    """One Conv1 map max-pooled, and another that pools to the same."""
+    """Max-pool one Conv1 map, and a different map with the same pooled result."""
     return await here.compute(request, body.run, lambda session: details.pool(session, body))
 
 
 @router.post("/decode")
 async def decode(request: Request, here: Here, body: s.CapsuleRequest) -> s.DecodeResponse:
-    """What a class capsule with these numbers draws."""
+    """Decode a class capsule with the given values."""
     return await here.compute(request, body.run, lambda session: details.decode(session, body))
 
 
 @router.post("/sheet")
 async def sheet(request: Request, here: Here, body: s.CapsuleRequest) -> s.SheetResponse:
-    """Each number of a capsule turned from −0.25 to 0.25."""
+    """Decode a capsule with each dimension changed from −0.25 to 0.25."""
     return await here.compute(request, body.run, lambda session: details.sheet(session, body))
 
 
@@ -142,7 +142,7 @@ async def sheet(request: Request, here: Here, body: s.CapsuleRequest) -> s.Sheet
 async def meanings(
     request: Request, here: Here, number: Annotated[int, Query(ge=0, le=9999, description="A class.")]
 ) -> s.MeaningsResponse:
-    """What each number of a class's capsule changes in the drawing."""
+    """Return what each dimension of a class capsule changes in the drawing."""
     if number not in here.meanings:
         here.meanings[number] = await here.compute(
             request, None, lambda session: details.meanings(session, number), patient=True
@@ -152,25 +152,28 @@ async def meanings(
 
 @router.post("/sweep")
 async def sweep(request: Request, here: Here, body: s.SweepRequest) -> s.SweepResponse:
-    """The first layer moved step by step, seen by the capsules and by the control."""
+    """Move the first layer step by step, and compare the capsules with the control."""
     return await here.compute(request, body.run, lambda session: comparing.sweep(session, body))
 
 
 @router.post("/ablation")
 async def ablation(request: Request, here: Here, body: s.Scene) -> s.AblationResponse:
-    """A scene with uniform couplings, and with more and more routing."""
+    """Classify a scene with different numbers of routing iterations; 1 has uniform couplings."""
     return await here.compute(request, body.run, lambda session: comparing.ablation(session, body))
 
 
 @router.post("/agents")
 async def agents(request: Request, here: Here, body: s.AgentsRequest) -> s.AgentsResponse:
-    """Routing by agreement among estate agents: the library's routing on estimates given by hand."""
+    """Route the estimates of estate agents, given by hand, with the library's routing."""
     return await here.compute(request, None, lambda _: details.agents(body))
 
 
 @router.get("/testset")
 async def testset(here: Here) -> s.TestsetResponse:
-    """Routing over the test set. The first question starts the count; ask again for the figures."""
+    """Compare numbers of routing iterations on the test set.
+
+    The first request starts the measurement; later requests return the progress and then the results.
+    """
     return here.testset.ask()
 
 
@@ -184,7 +187,7 @@ _ANY_PICTURE = {
 
 @router.post("/picture", openapi_extra=_ANY_PICTURE)
 async def picture(request: Request, here: Here) -> s.ImageResponse:
-    """Bring a picture file to the model's size: light on dark, as digits are."""
+    """Convert a picture file to the model's size, light on dark like the digits."""
     content = await request.body()
     return await here.compute(
         request, None, lambda session: pictures.read_picture(content, session.model.config.image_shape)

@@ -1,4 +1,4 @@
-"""HTTP: the API, the page's files, and how refusals look."""
+"""Build the HTTP application: the API, the page's files and the error responses."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "The body is no JSON"},
-    403: {"model": Problem, "description": "Another host or origin"},
-    404: {"model": Problem, "description": "This server shows another model"},
-    413: {"model": Problem, "description": "Too large"},
-    415: {"model": Problem, "description": "Unsuitable content type"},
-    422: {"model": Problem, "description": "The request makes no sense; `detail` says why"},
+    400: {"model": Problem, "description": "The body is not JSON"},
+    403: {"model": Problem, "description": "The request came from another host or origin"},
+    404: {"model": Problem, "description": "The server shows another model"},
+    413: {"model": Problem, "description": "The body is too large"},
+    415: {"model": Problem, "description": "The content type is not supported"},
+    422: {"model": Problem, "description": "The request is invalid; `detail` gives the reason"},
     429: {"model": Problem, "description": "Too many requests are waiting"},
 }
 
 
 def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
-    """The explorer of one model as an ASGI application.
+    """Create the explorer of one model as an ASGI application.
 
     Args:
-        session: what is shown.
-        hosts: names by which the server may be addressed.
+        session: the model and data to show.
+        hosts: host names that the server accepts.
     """
     service = Service(session)
 
@@ -53,8 +53,9 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     app = FastAPI(
         title="capsnet explorer",
         version=__version__,
-        description="What a capsule network computes for a picture. Arrays are base64 of little-endian numbers.",
-        # The interactive documentation would be fetched from another server.
+        description="All values that a capsule network computes for an image. "
+        "Arrays are little-endian numbers in base64.",
+        # The interactive documentation would load scripts from another server.
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -72,7 +73,7 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """One line, without the input: it may be NaN, which is no JSON, or megabytes."""
+    """Answer with one line, without the input: it may be megabytes, or NaN, which JSON cannot hold."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""The control beside it, and routing more, less and not at all."""
+"""Compare the capsules with the control, and different numbers of routing iterations."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from capsnet.explorer.session import Session
 from capsnet.explorer.tracing import check_class, scene_image
 from capsnet.models.capsnet import lengths_of
 
-#: Iterations that the ablation compares; 1 is uniform couplings.
+#: Iterations that the ablation compares; 1 has uniform couplings.
 ABLATION = (1, 2, 3, 5, MAX_ITERATIONS)
-#: A capsule shorter than this says nothing (the threshold of `capsnet.explain.dead_share`).
+#: A capsule shorter than this is dead (the threshold of `capsnet.explain.dead_share`).
 DEAD = 0.01
 
-#: Offsets from where the digit lies: 17 steps, the middle one is no change.
+#: Offsets from the digit's transform: 17 steps; the middle one is no change.
 SWEEPS: dict[Parameter, tuple[float, ...]] = {
     "rotation": tuple(step * 7.5 for step in range(-8, 9)),
     "shift_x": tuple(step * 0.75 for step in range(-8, 9)),
@@ -39,7 +39,7 @@ SWEEPS: dict[Parameter, tuple[float, ...]] = {
 
 
 def moved(layer: Layer, parameter: Parameter, amount: float) -> Layer:
-    """A layer with one parameter of its transform changed: added, or for scale multiplied."""
+    """Return a layer with `amount` added to one parameter; a scale is multiplied by it."""
     transform = layer.transform
     if parameter == "scale":
         changes = {"scale_x": transform.scale_x * amount, "scale_y": transform.scale_y * amount}
@@ -50,10 +50,10 @@ def moved(layer: Layer, parameter: Parameter, amount: float) -> Layer:
 
 @torch.no_grad()
 def sweep(session: Session, request: SweepRequest) -> SweepResponse:
-    """Move the first layer step by step; see the class capsule's numbers and the control's features move.
+    """Move the first layer step by step, and compare the change of pose and control features.
 
     Raises:
-        CapsnetError: a layer of another size, or a class that the model does not have.
+        CapsnetError: a layer has another size, or the model does not have the class.
     """
     model, shape = session.model, session.model.config.image_shape
     values = SWEEPS[request.parameter]
@@ -101,10 +101,10 @@ def _relative_change(vectors: Tensor, origin: int) -> list[float]:
 
 @torch.no_grad()
 def ablation(session: Session, scene: Scene) -> AblationResponse:
-    """One scene with uniform couplings and with more and more routing."""
+    """Classify one scene with each number of iterations in `ABLATION`."""
     image = session.model.prepare(scene_image(session, scene))
     primary = session.model.primary(image)
-    # What is known after t iterations does not depend on how many follow: one trace holds them all.
+    # Iteration t does not depend on later iterations, so one trace holds the results of all of them.
     routing = session.model.class_capsules.trace(primary, max(ABLATION))
     entropy = coupling_entropy(routing)[:, 0].tolist()
     rows = []

@@ -1,4 +1,4 @@
-"""The arithmetic of one unit, with the numbers of this image."""
+"""Compute the arithmetic of one unit for the current image."""
 
 from __future__ import annotations
 
@@ -30,24 +30,26 @@ from capsnet.functional import squash
 from capsnet.models.capsnet import lengths_of
 from capsnet.routing import trace_routing
 
-#: Examples of a class that its dimensions' meanings are measured on.
+#: Examples of a class on which the meanings of its dimensions are measured.
 MEANING_EXAMPLES = 4
 MEANING_OFFSETS = (-0.25, -0.125, 0.0, 0.125, 0.25)
 
 
 @torch.no_grad()
 def pixel(session: Session, request: PixelRequest) -> PixelResponse:
-    """One number of Conv1: the patch it sees, its kernel, and their sum.
+    """Compute one value of Conv1 from its patch and kernel.
 
     Raises:
-        CapsnetError: no such channel or place.
+        CapsnetError: the channel or position does not exist.
     """
     conv1 = session.model.primary.conv1
     image = session.model.prepare(scene_image(session, request))
     maps = conv1(image).relu()
     channels, rows, columns = maps.shape[1:]
     if request.channel >= channels or request.row >= rows or request.column >= columns:
-        raise CapsnetError(f"Conv1 has {channels} maps of {rows}×{columns}; ask for a place inside (from 0)")
+        raise CapsnetError(
+            f"Conv1 has {channels} maps of {rows}×{columns}; channel, row and column count from 0 and must be inside"
+        )
     top, left = request.row * conv1.stride[0], request.column * conv1.stride[1]
     height, width = conv1.kernel_size
     patch = image[0, :, top : top + height, left : left + width]
@@ -67,16 +69,16 @@ def pixel(session: Session, request: PixelRequest) -> PixelResponse:
 
 @torch.no_grad()
 def child(session: Session, request: ChildRequest) -> ChildResponse:
-    """One primary capsule, from its sum to its vote for one parent.
+    """Compute one primary capsule and its vote for one class capsule.
 
     Raises:
-        CapsnetError: no such capsule or class.
+        CapsnetError: the capsule or class does not exist.
     """
     model, config = session.model, session.model.config
     parent = check_class(session, request.parent)
     if request.child >= config.in_caps:
         raise CapsnetError(
-            f"there is no primary capsule {request.child}; they are numbered 0 to {config.in_caps - 1}"
+            f"primary capsule {request.child} does not exist; they are numbered 0 to {config.in_caps - 1}"
         )
     trace = model.trace(scene_image(session, request), request.iterations)
     rows, columns = config.grid
@@ -111,7 +113,7 @@ def child(session: Session, request: ChildRequest) -> ChildResponse:
 
 
 def _before_squash(session: Session, maps: Tensor, kind: int, row: int, column: int) -> Tensor:
-    """s of one primary capsule: the second convolution at one place, for one capsule's channels."""
+    """Compute s of one primary capsule: the second convolution for its channels at its position."""
     primary, config = session.model.primary, session.model.config
     top, left, size = row * config.primary_stride, column * config.primary_stride, config.primary_kernel
     patch = maps[0, :, top : top + size, left : left + size]
@@ -124,11 +126,11 @@ def _before_squash(session: Session, maps: Tensor, kind: int, row: int, column: 
 
 
 def _capsules(session: Session, request: CapsuleRequest) -> Tensor:
-    """A set of class capsules in which one speaks, (1, classes, class_dim)."""
+    """Return class capsules, (1, classes, class_dim), in which all but one are zero."""
     config = session.model.config
     number = check_class(session, request.number)
     if session.model.decoder is None:
-        raise CapsnetError("this model was trained without a decoder: it cannot draw")
+        raise CapsnetError("this model was trained without a decoder, so it cannot draw")
     if len(request.pose) != config.class_dim:
         raise CapsnetError(
             f"a class capsule of this model has {config.class_dim} numbers, not {len(request.pose)}"
@@ -140,7 +142,7 @@ def _capsules(session: Session, request: CapsuleRequest) -> Tensor:
 
 @torch.no_grad()
 def decode(session: Session, request: CapsuleRequest) -> DecodeResponse:
-    """What a capsule with these numbers draws."""
+    """Decode a class capsule with the given values."""
     capsules = _capsules(session, request)
     return DecodeResponse(
         image=Array.of(session.model.decode(capsules, request.number)[0]),
@@ -149,17 +151,17 @@ def decode(session: Session, request: CapsuleRequest) -> DecodeResponse:
 
 
 def sheet(session: Session, request: CapsuleRequest) -> SheetResponse:
-    """Each number of a capsule turned from −0.25 to 0.25 (figure 4 of the paper)."""
+    """Decode a capsule with each dimension changed from −0.25 to 0.25 (figure 4 of the paper)."""
     images = dimension_sheet(session.model, _capsules(session, request)[0], request.number)
     return SheetResponse(offsets=list(OFFSETS), images=Array.of(images))
 
 
 @torch.no_grad()
 def meanings(session: Session, number: int) -> MeaningsResponse:
-    """What each number of a class's capsule changes in the drawing, measured on test digits of that class."""
+    """Measure what each dimension of a class capsule changes, on test digits of that class."""
     check_class(session, number)
     if session.model.decoder is None:
-        raise CapsnetError("this model was trained without a decoder: it cannot draw")
+        raise CapsnetError("this model was trained without a decoder, so it cannot draw")
     own = [index for index, labels in enumerate(session.labels) if labels == [number]][:MEANING_EXAMPLES]
     if len(own) < 2:
         return MeaningsResponse(examples=len(own), meanings=[None] * session.model.config.class_dim)
@@ -175,18 +177,19 @@ def meanings(session: Session, number: int) -> MeaningsResponse:
 
 @torch.no_grad()
 def pool(session: Session, request: PoolRequest) -> PoolResponse:
-    """Max pooling of one map, and a second map, its windows shuffled, that pools to exactly the same.
+    """Max-pool one map, and a shuffled map that pools to exactly the same result.
 
-    Each window's numbers are turned by half a window's worth of places: nothing is lost but where they were.
+    The values of each window are rotated by about half of their positions, so only positions change.
 
     Raises:
-        CapsnetError: no such channel, or windows larger than the map.
+        CapsnetError: the channel does not exist, or the windows are larger than the map.
     """
     maps = session.model.primary.conv1(session.model.prepare(scene_image(session, request))).relu()
     size = request.size
     if request.channel >= maps.shape[1] or size > min(maps.shape[2:]):
         raise CapsnetError(
-            f"Conv1 has {maps.shape[1]} maps of {maps.shape[2]}×{maps.shape[3]}; ask for one of them"
+            f"Conv1 has {maps.shape[1]} maps of {maps.shape[2]}×{maps.shape[3]}; channel {request.channel} with "
+            f"windows of {size}×{size} does not fit"
         )
     rows, columns = maps.shape[2] // size, maps.shape[3] // size
     whole = maps[:, request.channel, : rows * size, : columns * size]
@@ -213,10 +216,12 @@ def pool(session: Session, request: PoolRequest) -> PoolResponse:
 
 @torch.no_grad()
 def agents(request: AgentsRequest) -> AgentsResponse:
-    """Routing by agreement with the votes given: each agent is a child of one number, 1, and W its estimates.
+    """Route given votes by agreement.
+
+    Each agent is a child capsule with one dimension, whose value is 1; its weights W are its estimates.
 
     Raises:
-        CapsnetError: an agent has no estimate for some house.
+        CapsnetError: an agent has no estimate for one of the houses.
     """
     houses = len(request.estimates[0])
     if any(len(agent) != houses for agent in request.estimates):

@@ -1,4 +1,4 @@
-"""Capsules on a plane: projections that keep what the pictures are about."""
+"""Project capsules and votes onto planes for the page's drawings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 def main_directions(
     vectors: Float[Tensor, "*groups n dim"], count: int = 2
 ) -> Float[Tensor, "*groups dim count"]:
-    """The directions from the origin that hold most of the vectors' sum of squares, orthonormal.
+    """Return the orthonormal directions with the largest share of the vectors' sum of squares.
 
-    Each is turned so that its entries sum to a positive number: a picture must not flip when a finger moves.
+    The sign of each direction makes the sum of its entries positive, so that the picture does not flip
+    between two similar inputs.
     """
     wide = vectors.double()
     if wide.shape[-2] < wide.shape[-1]:
@@ -29,7 +30,7 @@ def main_directions(
 def flatten_arrows(
     capsules: Float[Tensor, "types places dim"], planes: Float[Tensor, "types dim 2"]
 ) -> Float[Tensor, "types places 2"]:
-    """Each capsule as an arrow in its type's plane, stretched to the capsule's own length."""
+    """Project each capsule onto its type's plane, and scale the arrow to the capsule's length."""
     arrows = capsules @ planes
     length = capsules.norm(dim=-1, keepdim=True)
     stretched: Tensor = arrows * (length / arrows.norm(dim=-1, keepdim=True).clamp(min=1e-12))
@@ -38,7 +39,7 @@ def flatten_arrows(
 
 @dataclass(frozen=True, eq=False)
 class VotePlane:
-    """Votes for one parent, seen from the side: how far along the parent's final vector, and how far off it."""
+    """Hold the votes for one parent in a plane: along its final vector, and beside it."""
 
     points: Float[Tensor, "in_caps 2"]
     mean: Float[Tensor, "iterations 2"]
@@ -53,10 +54,10 @@ def vote_plane(
     couplings: Float[Tensor, "iterations in_caps"],
     outputs: Float[Tensor, "iterations dim"],
 ) -> VotePlane:
-    """Project the votes for one parent onto the plane of its final vector and the main direction beside it.
+    """Project the votes for one parent onto its final vector and the main direction beside it.
 
-    Across is û·v/‖v‖, so what routing adds to a child's logit is its place times ‖v‖. Means and covariances
-    are weighted by the couplings, iteration by iteration.
+    The first coordinate is û·v/‖v‖: multiplied by ‖v‖ it is what routing adds to the child's logit. Means and
+    covariances are weighted by the couplings of each iteration.
     """
     final = outputs[-1]
     along = final / final.norm().clamp(min=1e-12)
@@ -80,8 +81,10 @@ def vote_plane(
 
 
 def path_of(vectors: Float[Tensor, "steps dim"], origin: int) -> tuple[Float[Tensor, "steps 2"], float]:
-    """A path through a high-dimensional space on the two directions in which it leads away from its origin,
-    and the share of its sum of squares that can be seen there."""
+    """Project a path, relative to its origin, onto its two main directions.
+
+    Returns the path and the share of its sum of squares in these directions.
+    """
     away = vectors - vectors[origin]
     path = away @ main_directions(away)
     return path, float(path.square().sum() / away.square().sum().clamp(min=1e-12))

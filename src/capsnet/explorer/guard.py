@@ -1,5 +1,7 @@
-"""Who may ask, and how much. The page's server is a program on somebody's computer: any web site that is
-open in the same browser can try to talk to it."""
+"""Check requests: host, origin, content type and size.
+
+The server runs on the user's computer, so every web site in the same browser can send requests to it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: A scene of two 28×28 digits takes some 30 kB of JSON.
+#: For comparison, a scene of two 28×28 digits takes about 30 kB of JSON.
 MAX_JSON = 2_000_000
 MAX_PICTURE = 16_000_000
 
@@ -27,7 +29,7 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """A request that gets no further."""
+    """Signal that the guard refused a request."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -35,13 +37,13 @@ class Refused(Exception):
 
 
 class Guard:
-    """ASGI middleware: checks Host (DNS rebinding), Origin (other sites), content type and size of the body.
+    """Check Host (DNS rebinding), Origin (other sites), content type and body size (ASGI).
 
-    The body is read here, up to its limit, before anything parses it.
+    The guard reads the body, up to its limit, before anything parses it.
 
     Args:
-        app: what is guarded.
-        hosts: names by which this server may be addressed.
+        app: the application to guard.
+        hosts: host names that the server accepts.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
@@ -49,11 +51,11 @@ class Guard:
         self.hosts = frozenset(name.lower() for name in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is allowed, with the security headers on every answer."""
+        """Pass on allowed requests, and add the security headers to every response."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # there are no web sockets here
+        if scope["type"] != "http":  # the server has no web sockets
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -70,20 +72,19 @@ class Guard:
             await self.app(scope, _replay(body, receive), send_with_headers)
 
     def check(self, scope: Scope) -> int:
-        """How many bytes the body may have.
+        """Return the largest number of bytes that the body may have.
 
         Raises:
-            Refused: another host or origin, an unsuitable content type, a body announced as too large, a path
-                that no file can have.
+            Refused: wrong host or origin, unsupported content type, too large a body, or an invalid path.
         """
-        if "\0" in scope["path"]:  # no file has such a name; Starlette's static files may end in a traceback
-            raise Refused(404, "there is no such page")
+        if "\0" in scope["path"]:  # not a valid file name; Starlette's static files may end in a traceback
+            raise Refused(404, "this page does not exist")
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         host = headers.get("host", "")
         if _hostname(host) not in self.hosts:
-            raise Refused(403, "this server answers to its own name only; open it by the address it printed")
+            raise Refused(403, "wrong host name; open the address that the server printed")
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
             raise Refused(403, "requests from other origins are refused")
@@ -94,7 +95,7 @@ class Guard:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         picture = scope["path"] == "/api/picture"
         if picture and not (kind.startswith("image/") or kind == "application/octet-stream"):
-            raise Refused(415, "send the picture itself, with its content type (image/png, …)")
+            raise Refused(415, "send the picture file, with its content type (image/png, …)")
         if not picture and kind != "application/json":
             raise Refused(415, "send JSON, with content type application/json")
         limit = MAX_PICTURE if picture else MAX_JSON
@@ -112,7 +113,7 @@ def _hostname(host: str) -> str:
 
 
 async def _read(receive: Receive, limit: int) -> bytes:
-    """The whole body.
+    """Read the whole body.
 
     Raises:
         Refused: it is longer than `limit` bytes.
@@ -121,7 +122,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return bytes(body)  # cut short; nobody will read the answer
+            return bytes(body)  # incomplete, but the client is gone
         body += message.get("body", b"")
         if len(body) > limit:
             raise Refused(413, f"the body may have up to {limit:,} bytes")
@@ -130,7 +131,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` for an application whose body has been read already: the body, then what comes later."""
+    """Return a `receive` that first repeats the body, and then passes on later messages."""
     message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def once() -> Message:
@@ -146,7 +147,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def _answer(send: Send, refused: Refused) -> None:
     body = json.dumps({"detail": refused.reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refused.status == 413:  # what is left of the body is not read
+    if refused.status == 413:  # the rest of the body stays unread
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

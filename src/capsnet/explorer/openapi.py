@@ -1,4 +1,4 @@
-"""The API's description with the sizes of the model that is served: how many pixels, which classes."""
+"""Add the sizes of the served model (pixels, classes, …) to the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capsnet.models import CapsNetConfig
 
 
 def describe_sizes(app: FastAPI, config: CapsNetConfig) -> None:
-    """Make `/openapi.json` say what this model takes, where the schemas can only set outer limits."""
+    """Put this model's limits into `/openapi.json`; the schemas only set upper limits for all models."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe_sizes(app: FastAPI, config: CapsNetConfig) -> None:
 
 
 def sizes(config: CapsNetConfig) -> dict[str, dict[str, dict[str, int]]]:
-    """Limits of requests' fields, by schema and field."""
+    """Return the limits of the request fields, by schema and field."""
     _, height, width = config.image_shape
     pixels = prod(config.image_shape)
     rows, columns = ((side - config.stem_kernel) // config.stem_stride for side in (height, width))
@@ -49,7 +49,7 @@ def sizes(config: CapsNetConfig) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def _limit(schema: dict[str, Any], limits: dict[str, int]) -> None:
-    """Set limits where the schema describes a value; a field that may be null has its value one level down."""
+    """Set limits on a field's schema; a nullable field has its value schema one level down."""
     for option in schema.get("anyOf", [schema]):
         if option.get("type") != "null":
             option.update(limits)

@@ -1,4 +1,4 @@
-"""The visitor's layers → the network's input."""
+"""Compose the visitor's layers into the network's input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Images = Float[Tensor, "batch channels height width"]
 
 
 def matrices_of(transforms: list[Transform]) -> Float[Tensor, "batch 2 3"]:
-    """The affine maps of pixel coordinates about the centre."""
+    """Return the affine maps of pixel coordinates about the centre."""
     values = torch.tensor(
         [[t.rotation, t.shear, t.scale_x, t.scale_y, t.shift_x, t.shift_y] for t in transforms]
     )
@@ -25,10 +25,10 @@ def matrices_of(transforms: list[Transform]) -> Float[Tensor, "batch 2 3"]:
 
 
 def pixels_of(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
-    """Each layer's pixels as it was drawn.
+    """Return each layer's pixels before its transform.
 
     Raises:
-        CapsnetError: a layer is not of the model's size.
+        CapsnetError: a layer does not have the model's size.
     """
     channels, height, width = image_shape
     for number, layer in enumerate(layers, 1):
@@ -41,7 +41,7 @@ def pixels_of(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
 
 
 def placed(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
-    """Each layer, transformed. A layer that is not transformed keeps its pixels exactly."""
+    """Transform each layer. With the identity transform the pixels stay exactly the same."""
     images = pixels_of(layers, image_shape)
     moved = [number for number, layer in enumerate(layers) if layer.transform != Transform()]
     if moved:
@@ -50,14 +50,15 @@ def placed(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
 
 
 def compose(layers: Images) -> Float[Tensor, "1 channels height width"]:
-    """Layers on top of each other, as in MultiMNIST: added, and clipped at 1."""
+    """Add the layers and clip at 1, as in MultiMNIST."""
     return layers.sum(dim=0, keepdim=True).clamp(max=1)
 
 
 def outlines(layers: list[Layer], image_shape: tuple[int, int, int]) -> Float[Tensor, "batch 4 2"]:
-    """Corners of each layer's frame after its transform, in pixels (across, down) from the top left.
+    """Return the corners of each layer's frame, in pixels (across, down) from the top left.
 
-    The frame is the box round the ink and a pixel more; the whole image where there is no ink.
+    The frame is the bounding box of the ink plus one pixel, after the transform. Without ink it is the whole
+    image.
     """
     _, height, width = image_shape
     middle = torch.tensor([width / 2, height / 2])

@@ -1,4 +1,4 @@
-"""The command `capsnet explore`: load, listen, open the browser."""
+"""Run `capsnet explore`: load the model, listen, open the browser."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def serve(
     """Show a model in the browser until interrupted.
 
     Args:
-        run: a run folder, a saved model, or the name of a model that comes with the package (the default).
-        port: 0 takes any free one.
-        open_browser: show the page once the server listens.
-        host: address to listen on. Anything but loopback lets others on the network use this computer.
+        run: a run folder, a saved model, or the name of a bundled model. Default: `DEFAULT_MODEL`.
+        port: TCP port; 0 picks a free port.
+        open_browser: open the page when the server listens.
+        host: address to listen on. Any address but loopback lets other computers on the network use this one.
 
     Raises:
-        CapsnetError: the web framework is not installed, no such model, or the port is taken.
+        CapsnetError: the web framework is not installed, the model does not exist, or the port is taken.
     """
     try:
         import uvicorn
@@ -47,7 +47,7 @@ def serve(
     from capsnet.explorer.session import open_session
 
     listener = listen(host, port)
-    # Loading the compiled kernels takes longer than many a visitor's first strokes: the page starts without.
+    # Loading the compiled kernels takes several seconds, so the page starts with the plain path.
     plain = ExitStack()
     plain.enter_context(dispatch.disabled())
     try:
@@ -56,29 +56,29 @@ def serve(
         address = f"http://{name}:{listener.getsockname()[1]}/"
         app = create_app(session, hosts={*LOOPBACK, host})
         if open_browser:
-            # The socket accepts connections already: the browser waits for the server, not the other way round.
+            # The socket already accepts connections, so the browser waits until the server answers.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        print(f"{shown(session.run)}: {address}   (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        print(f"{shown(session.run)}: {address}   (stop with Ctrl-C)", file=sys.stderr, flush=True)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         )
         threading.Thread(target=_warm_up, args=(session, plain), daemon=True).start()
         server.run(sockets=[listener])
     except KeyboardInterrupt:
-        pass  # how one leaves
+        pass  # the normal way to stop
     finally:
         plain.close()
         listener.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, before anything slow is done.
+    """Bind a listening socket. This comes first, so that a bad port fails before the model loads.
 
     Raises:
-        CapsnetError: the port is taken, or the address is none of this machine's.
+        CapsnetError: the port is taken, or the address does not belong to this machine.
     """
     if not 0 <= port <= 65535:
-        raise CapsnetError(f"--port {port}: ports are 0 (any free one) to 65535")
+        raise CapsnetError(f"--port {port}: must be from 0 (picks a free port) to 65535")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
@@ -89,11 +89,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _warm_up(session: Session, plain: ExitStack) -> None:
-    """Load the compiled kernels while the page works without them, then let everybody use them."""
+    """Load the compiled kernels while the page uses the plain path, then switch to them."""
     import torch
 
     import_module("capsnet.routing.cpu.kernels")
     import_module("capsnet.convolution.inference")
     plain.close()
-    with torch.no_grad():  # the kernels themselves are loaded when they are first called
+    with torch.no_grad():  # the first call loads the kernels
         session.model.class_poses(torch.zeros(16, *session.model.config.image_shape))

@@ -1,4 +1,4 @@
-"""What the explorer shows: a capsule network, a control to set beside it, digits to pick."""
+"""Load what the explorer shows: a capsule network, a control network and example digits."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from capsnet.explorer.geometry import main_directions
 from capsnet.models import SavedModel, load_model
 from capsnet.models.protocols import HasFeatures, Traceable
 
-#: The control that comes with the package, shown beside any model of the same images and classes.
+#: The bundled control network, shown beside any model with the same image shape and classes.
 CONTROL = "cnn-mnist"
-#: Digits that can be picked, and that show what differs between digits.
+#: Number of example digits, and of those used to measure the variation between digits.
 EXAMPLES = 200
 PROBES = 32
 OVERVIEW_CHANNELS = 16
@@ -27,27 +27,27 @@ OVERVIEW_CHANNELS = 16
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One model and all that is shown with it."""
+    """Hold one model and the data that the page shows with it."""
 
     run: str
     saved: SavedModel
     model: Traceable
     result: dict[str, Any]
-    """result.json, empty if there is none."""
+    """The content of result.json; empty without that file."""
     dataset: Dataset | None
     control: HasFeatures | None
     control_result: dict[str, Any]
     pictures: UInt8[Tensor, "examples channels height width"]
     labels: list[list[int]]
     planes: Float[Tensor, "types dim 2"] = field(init=False)
-    """For each type of primary capsule, the two directions in which it varies most between digits."""
+    """For each type of primary capsule, its two directions of largest variation between digits."""
     channels: list[int] = field(init=False)
-    """Conv1 maps that vary most between digits."""
+    """The Conv1 maps that vary most between digits."""
 
     def __post_init__(self) -> None:
         shape = self.model.config.image_shape
         probes = self.pictures[:PROBES].float() / 255
-        if not len(probes):  # nothing to pick: noise shows as well where the network is lively
+        if not len(probes):  # without examples, noise also shows where the activations vary
             probes = torch.rand(PROBES, *shape, generator=torch.Generator().manual_seed(0))
         trace = self.model.trace(probes)
         types = self.model.config.primary_types
@@ -59,36 +59,36 @@ class Session:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Return the class names."""
         return self.model.class_names
 
     @property
     def trained_on(self) -> str | None:
-        """Name of the training data, if the run says so."""
+        """Return the name of the training data, if the run records it."""
         return self.saved.data
 
     @property
     def provenance(self) -> str:
-        """Where the digits come from, and whether the model has seen them."""
+        """Return where the digits come from, and whether the model was trained on them."""
         if self.dataset is None:
-            return "No examples: the data that this model was trained on are not on this machine."
+            return "No examples: the training data of this model are not on this machine."
         seen = self.trained_on == "mnist" and self.dataset.name == "mnist5k"
-        note = " The model was trained on all of MNIST's training set, so it has seen these digits."
+        note = " The model was trained on MNIST's whole training set, which contains these digits."
         return self.dataset.provenance + (note if seen else "")
 
 
 def open_session(run: str) -> Session:
-    """Load a model and what goes with it. Nothing is fetched from a network, except a model named on the Hub.
+    """Load a model with its data and control. Only a model on the Hub is downloaded.
 
     Raises:
-        CapsnetError: no such run, a broken one, or one that is no capsule network.
+        CapsnetError: the run does not exist, is damaged, or is not a capsule network.
     """
     saved = SavedModel.open(run)
     model = load_model(saved)
     if not isinstance(model, Traceable):
         raise CapsnetError(
-            f"{run} is a {model.architecture}, whose routing cannot be traced; the explorer shows capsule networks: "
-            "choose another RUN"
+            f"{run} is a {model.architecture}, which has no routing to trace; the explorer shows only capsule "
+            "networks: choose another RUN"
         )
     dataset = _dataset(saved.data, model)
     pictures, labels = _pictures(dataset, model)
@@ -107,14 +107,14 @@ def open_session(run: str) -> Session:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """A run's result.json, or nothing."""
+    """Read a run's result.json; return an empty dict without that file."""
     path = folder / "result.json"
     result = read_json(path) if path.exists() else {}
     return result if isinstance(result, dict) else {}
 
 
 def _dataset(name: str | None, model: Traceable) -> Dataset | None:
-    """Return the data the model was trained on if they are here; else the digits that need no network."""
+    """Return the model's training data if they are on this machine, else the bundled digits."""
     fits = model.config.image_shape == (1, 28, 28) and model.config.num_classes == 10
     side = model.config.image_shape[1]
     for candidate in [name, "mnist5k"] if fits else [name]:
@@ -140,7 +140,7 @@ def _pictures(dataset: Dataset | None, model: Traceable) -> tuple[Tensor, list[l
     test = dataset.test
     indices = torch.arange(min(EXAMPLES, len(test)))
     batch = test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
-    # Of overlapping digits the first alone: visitors put two on top of each other themselves.
+    # Only the first of two overlapping digits: visitors combine two digits themselves.
     images = batch.originals[:, 0].clamp(0, 1)
     return (images * 255).round().to(torch.uint8), batch.labels[:, :1].tolist()
 

@@ -1,6 +1,6 @@
-"""Does routing matter here? Over the test set, in time that no visitor is waiting for.
+"""Measure on the test set whether routing matters, in the background.
 
-`python -m capsnet.explorer.testset RUN` measures the whole test set and keeps the figures beside the model.
+`python -m capsnet.explorer.testset RUN` measures the whole test set and saves the results beside the model.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from capsnet.explorer.worker import Worker
 from capsnet.inference.evaluation import Evaluation
 from capsnet.models.capsnet import lengths_of
 
-#: Images at a time.
+#: Images per step.
 CHUNK = 20
-#: Enough for an interval of ±0.5 % around 1 %.
+#: Test images measured: enough for an interval of about ±0.5 % at an error of 1 %.
 LIMIT = 1000
-#: Kept beside a model's weights, measured on a whole test set; see `measure`.
+#: Saved results of `measure`, beside the model's weights.
 FILE = "ablation.json"
 
 
 @dataclass
 class _Sums:
-    """Collected chunk by chunk, one entry per number of iterations."""
+    """Collect values chunk by chunk, one entry per number of iterations."""
 
     scores: list[list[Tensor]] = field(default_factory=lambda: [[] for _ in ABLATION])
     own: list[Tensor] = field(default_factory=list)
@@ -46,11 +46,11 @@ class _Sums:
 
 
 class Ablation:
-    """Counts errors with uniform couplings and with more and more routing.
+    """Count test errors for each number of iterations in `ABLATION`.
 
     Args:
-        session: the model and its digits.
-        limit: images of the test set, from its start.
+        session: the model and its data.
+        limit: largest number of test images, from the start of the test set.
     """
 
     def __init__(self, session: Session, limit: int = LIMIT) -> None:
@@ -61,7 +61,7 @@ class Ablation:
 
     @torch.no_grad()
     def step(self, count: int = CHUNK) -> bool:
-        """Measure the next images; True while some are left."""
+        """Measure the next images; return True while images are left."""
         session, sums = self.session, self._sums
         if self.done >= self.total:
             return False
@@ -70,7 +70,7 @@ class Ablation:
         batch = _batch(session.dataset.test, torch.arange(self.done, stop))
         primary = session.model.primary(batch.images)
         sums.own.append(lengths_of(session.model.class_capsules(primary)))
-        # What is known after t iterations does not depend on how many follow: one trace holds them all.
+        # Iteration t does not depend on later iterations, so one trace holds the results of all of them.
         routing = session.model.class_capsules.trace(primary, max(ABLATION))
         entropy = coupling_entropy(routing)
         for index, iterations in enumerate(ABLATION):
@@ -85,9 +85,13 @@ class Ablation:
         return self.done < self.total
 
     def progress(self) -> TestsetResponse:
-        """How far it has come, without figures."""
+        """Return the progress, without results."""
         dataset = self.session.dataset
-        few = f" The first {self.total:,} are used." if dataset and self.total < len(dataset.test) else ""
+        few = (
+            f" Only the first {self.total:,} test images are used."
+            if dataset and self.total < len(dataset.test)
+            else ""
+        )
         return TestsetResponse(
             source=self.session.provenance + few,
             done=self.done,
@@ -99,7 +103,7 @@ class Ablation:
         )
 
     def result(self) -> TestsetResponse:
-        """The figures, if all is measured."""
+        """Return the results if all images are measured, else the progress."""
         progress = self.progress()
         if self.done < self.total or self.total == 0:
             return progress
@@ -141,21 +145,21 @@ def _batch(test: Source, indices: Tensor) -> Batch:
 
 
 class Measured(BaseModel):
-    """What is kept: the figures, and which weights they are of."""
+    """Hold saved results and the hash of the weights they belong to."""
 
     weights_sha256: str
     figures: TestsetResponse
 
 
 def read_measured(folder: Path) -> TestsetResponse | None:
-    """What `measure` left beside a model, if it did, and if the model is still the same."""
+    """Read the results that `measure` saved; return None if they are missing or of other weights."""
     path = folder / FILE
     if not path.exists():
         return None
     try:
         kept = Measured.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
-        return None  # measured again instead
+        return None  # unreadable: measure again
     return kept.figures if kept.weights_sha256 == _weights_of(folder) else None
 
 
@@ -164,7 +168,7 @@ def _weights_of(folder: Path) -> str:
 
 
 def measure(session: Session) -> TestsetResponse:
-    """Measure the whole test set and keep the figures beside the model, for models that are passed on."""
+    """Measure the whole test set and save the results beside the model."""
     ablation = Ablation(session, limit=2**31)
     while ablation.step(count=50):
         pass
@@ -175,7 +179,7 @@ def measure(session: Session) -> TestsetResponse:
 
 
 class Background:
-    """Runs an ablation on a worker of its own, from when somebody first asks for it."""
+    """Run an ablation in the background, starting at the first request."""
 
     def __init__(self, session: Session, worker: Worker) -> None:
         self._ablation = Ablation(session)
@@ -184,7 +188,7 @@ class Background:
         self._job: Future[TestsetResponse] | None = None
 
     def ask(self) -> TestsetResponse:
-        """Figures, or how far it has come.
+        """Return the results, or the progress while they are incomplete.
 
         Raises:
             Busy: the worker is closed.

@@ -1,4 +1,4 @@
-"""One scene → everything on the way through the network."""
+"""Trace one scene through the network and pack every intermediate value."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from capsnet.models.capsnet import lengths_of
 
 
 def check_class(session: Session, number: int) -> int:
-    """Refuse a class that the model does not have."""
+    """Raise CapsnetError if the model does not have the class."""
     if number >= session.model.config.num_classes:
         raise CapsnetError(
-            f"class {number} is none of this model's {session.model.config.num_classes} classes (from 0)"
+            f"class {number} does not exist; this model's classes are 0 to {session.model.config.num_classes - 1}"
         )
     return number
 
 
 def scene_image(session: Session, scene: Scene) -> Tensor:
-    """The composed picture in [0, 1], (1, channels, height, width)."""
+    """Return the composed image in [0, 1], (1, channels, height, width)."""
     return compose(placed(scene.layers, session.model.config.image_shape))
 
 
 @torch.no_grad()
 def trace_scene(session: Session, request: TraceRequest) -> TraceResponse:
-    """Run the network once and pack all that the page shows.
+    """Run the network once and pack all values that the page shows.
 
     Raises:
-        CapsnetError: a layer of another size, or a class that the model does not have.
+        CapsnetError: a layer has another size, or the model does not have the class.
     """
     started = time.perf_counter()
     model, config = session.model, session.model.config
@@ -110,7 +110,7 @@ def trace_scene(session: Session, request: TraceRequest) -> TraceResponse:
 
 
 def speakers(ranking: list[int], reconstructions: Tensor | None, layers: Tensor) -> list[int]:
-    """Which of the longest capsules speaks for which layer: the assignment with the smaller total error."""
+    """Assign the longest capsules to the layers, with the smallest total reconstruction error."""
     longest = ranking[: len(layers)]
     if len(longest) < 2 or reconstructions is None:
         return longest
@@ -121,7 +121,7 @@ def speakers(ranking: list[int], reconstructions: Tensor | None, layers: Tensor)
 
 @torch.no_grad()
 def all_maps(session: Session, scene: Scene) -> MapsResponse:
-    """Every Conv1 map of a scene, and the kernels that made them."""
+    """Return all Conv1 maps of a scene and their kernels."""
     conv1 = session.model.primary.conv1
     maps = conv1(session.model.prepare(scene_image(session, scene))).relu()
     return MapsResponse(maps=Array.of(maps[0]), kernels=Array.of(conv1.weight))
@@ -129,7 +129,7 @@ def all_maps(session: Session, scene: Scene) -> MapsResponse:
 
 @torch.no_grad()
 def describe(session: Session) -> ModelInfo:
-    """What the page needs to know before anything is drawn."""
+    """Describe the model for the page's start."""
     model, config, control = session.model, session.model.config, session.control
     beside = None
     if control is not None:

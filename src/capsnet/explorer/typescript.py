@@ -1,6 +1,7 @@
-"""The API's types for the page: `python -m capsnet.explorer.typescript` writes static/wire.ts.
+"""Generate the page's TypeScript types: `python -m capsnet.explorer.typescript`.
 
-The page is checked against it (tsc --checkJs), and a test checks that it is up to date: defined once.
+It writes static/wire.ts from the schemas. `tsc --checkJs` checks the page against it, and a test checks that
+it is up to date.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _SIMPLE = {"string": "string", "number": "number", "integer": "number", "boolean
 
 
 def declarations() -> str:
-    """TypeScript interfaces of everything in schemas/."""
+    """Return TypeScript interfaces of all schemas."""
     models = [
         value
         for value in map(vars(schemas).get, schemas.__all__)
@@ -30,7 +31,7 @@ def declarations() -> str:
         lines.append(f"\nexport interface {'Packed' if name == 'Array' else name} {{")
         optional = issubclass(
             getattr(schemas, name), schemas.Strict
-        )  # a request may leave out what has a default
+        )  # requests may omit fields with a default
         required = definition.get("required", [])
         for field, value in definition.get("properties", {}).items():
             mark = "?" if optional and field not in required and "default" in value else ""

@@ -1,4 +1,4 @@
-"""One thread computes, requests queue: two would only take the processor from each other."""
+"""Run queued jobs on one thread. Two threads would only compete for the processor."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 class Busy(Exception):
-    """The queue is full."""
+    """Signal that the queue is full or closed."""
 
 
 class Worker:
-    """A thread with a bounded queue. Work that is cancelled while it waits is never done.
+    """Run jobs from a bounded queue on one thread; a job cancelled while waiting never runs.
 
     Args:
-        waiting: how many jobs may wait.
-        niceness: 0 for what somebody waits for; more for what may take its time (Linux only).
+        waiting: largest number of waiting jobs.
+        niceness: priority of the thread; 0 is normal, larger values give way to other work (Linux only).
     """
 
     def __init__(self, waiting: int = 512, niceness: int = 0) -> None:
@@ -48,7 +48,7 @@ class Worker:
         return future
 
     def close(self) -> None:
-        """Drop what waits; wait for the job at hand. Long jobs look at `closed`."""
+        """Cancel waiting jobs and wait for the current one. Long jobs must check `closed`."""
         self.closed = True
         while not self._queue.empty():
             self._queue.get_nowait()[0].cancel()
@@ -57,7 +57,7 @@ class Worker:
 
     def _loop(self) -> None:
         if self._niceness and sys.platform == "linux":
-            # On Linux a priority belongs to a thread, and the threads that it starts for PyTorch inherit it.
+            # On Linux each thread has its own priority; the threads that PyTorch starts from it inherit it.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while not self.closed:
             future, work = self._queue.get()
@@ -65,5 +65,5 @@ class Worker:
                 continue
             try:
                 future.set_result(work())
-            except BaseException as error:  # whatever it is, it belongs to whoever waits for the answer
+            except BaseException as error:  # every exception goes to the caller that waits for the result
                 future.set_exception(error)

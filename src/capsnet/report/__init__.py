@@ -1,12 +1,12 @@
-"""A finished run → figures and one HTML page that explains what was learned.
+"""Write a report of a finished run: figures and one HTML page that explains them.
 
-material.py   what a report is made of, and which examples to show
-story.py      the sections and their sentences
-curves.py     loss, test error, speed
-predictions.py  confusions, examples beside reconstructions, lengths
-capsules.py   dimensions and couplings
-style.py      one look for all figures
-page.py       sections → HTML
+material.py     load the run, model and test set, and select examples
+story.py        the sections and their sentences
+curves.py       figures of loss, test error and speed
+predictions.py  figures of confusions, reconstructions and capsule lengths
+capsules.py     figures of capsule dimensions and couplings
+style.py        colours, fonts and layout shared by all figures
+page.py         sections → HTML
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ def write_report(
 ) -> Path:
     """Write report/index.html and its figures, report/*.png, into a finished run's folder.
 
-    The page holds everything it needs. Figures that a model cannot give (no capsules, no decoder, no metrics)
-    are left out, with a sentence instead.
+    The page embeds all its figures. If a figure cannot be made (no capsules, no decoder or no metrics), a
+    sentence on the page says so.
 
     Args:
-        run_folder: a run with its result.json.
-        dataset: what it was trained on.
-        model: the run's model, on whichever device; its training mode is put back afterwards.
-        evaluation: the model on the data set's test set, if that has been measured; saves a pass over it.
+        run_folder: a run folder that contains result.json.
+        dataset: the data set that the model was trained on.
+        model: the run's model, on any device. Its training mode is restored afterwards.
+        evaluation: the model's evaluation on the test set. If given, the test set is not evaluated again.
 
     Returns:
         The path of index.html.
 
     Raises:
-        CapsnetError: no run there, an unfinished or damaged one, data of another shape, or the folder cannot
-            be written.
+        CapsnetError: the run is missing, unfinished or damaged, the data have another shape, or the folder
+            cannot be written.
     """
     from capsnet._support.files import write_atomically, write_text
     from capsnet._support.version import __version__
@@ -70,7 +70,7 @@ def write_report(
         f"{model.architecture} on {dataset.name}",
         f"Test error {material.evaluation}",
         told,
-        f"Made by capsnet {__version__}. Figures are beside this page as PNG files.",
+        f"Made by capsnet {__version__}. The figures are also PNG files in the folder of this page.",
     )
     write_text(folder / "index.html", page)
     return folder / "index.html"

@@ -1,4 +1,4 @@
-"""Inside the capsules: what each number of a pose draws, and how routing decides."""
+"""Draw what each dimension of a class capsule changes, and how the couplings develop."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from capsnet.report.style import (
     text_font,
 )
 
-#: Dimensions drawn at most, if capsules are larger than the paper's.
+#: Largest number of dimensions drawn (the paper's capsules have 16).
 DIMENSIONS = 32
-#: Examples that a dimension's meaning is read from, and how finely.
+#: Examples and offsets from which the meaning of a dimension is measured.
 MEANING_EXAMPLES, MEANING_OFFSETS = 5, (-0.25, -0.125, 0.0, 0.125, 0.25)
-#: Routing iterations drawn at most: the first, the last, and some between.
+#: Largest number of routing iterations drawn: the first, the last, and some between.
 ITERATIONS = 4
 ROUTING_EXAMPLES = 64
 SPREAD_HEIGHT = 2.3
 
 
 def sheets(material: Material, model: Traceable) -> list[Picture]:
-    """For each class (or ten of many), one example with each number of its capsule turned."""
+    """Draw one dimension sheet for each class, for at most ten classes."""
     return [_sheet(material, model, number) for number in material.classes_shown]
 
 
@@ -87,7 +87,7 @@ def _sheet(material: Material, model: Traceable, number: int) -> Picture:
     )
 
 
-#: What a measure's growth and its shrinking look like, from left to right.
+#: Words for a measure that grows, and for one that shrinks, from left to right.
 WORDS = {
     "area": ("more ink", "less ink"),
     "length": ("longer", "shorter"),
@@ -105,7 +105,7 @@ def _meaning(meaning: tuple[str, float] | None) -> str:
 
 
 def couplings_picture(material: Material, model: Traceable, index: int, name: str) -> Picture:
-    """Where each of two classes' votes come from, per iteration, and how the couplings spread."""
+    """Draw the couplings to the two longest class capsules, and their spread, per iteration."""
     batch = material.batch([index])
     trace = model.trace(batch.images)
     lengths = trace.lengths[0].nan_to_num(0.0).cpu()
@@ -113,7 +113,7 @@ def couplings_picture(material: Material, model: Traceable, index: int, name: st
     steps = _iterations(len(trace.routing.couplings))
     maps = coupling_maps(model, trace)[steps].cpu().numpy()
     even = 1 / len(lengths)
-    # Symmetric about the couplings' beginning, which is the middle colour. Rounding is not to look like a change.
+    # The scale is symmetric about the initial coupling (the middle colour), and wide enough to hide rounding.
     widest = max(float(np.nanmax(np.abs(maps[..., [first, second]] - even), initial=0.0)), even / 100)
     scale = {"vmin": even - widest, "vmax": even + widest}
     _, high, wide = material.dataset.image_shape
@@ -158,7 +158,7 @@ def _iterations(count: int) -> list[int]:
 
 
 def coupling_maps(model: Traceable, trace: CapsNetTrace) -> Float[Tensor, "iterations rows columns classes"]:
-    """Couplings of the first example at each place of the primary capsules' grid, mean over the types."""
+    """Return couplings of the first example per grid position, mean over the capsule types."""
     rows, columns = model.config.grid
     couplings = trace.routing.couplings[:, 0]
     return couplings.unflatten(1, (-1, rows, columns)).mean(dim=1)  # type: ignore[no-untyped-call,no-any-return]
@@ -202,7 +202,7 @@ def _spread(material: Material, axes: Any, trace: CapsNetTrace, lengths: Tensor,
 
 
 def routing_numbers(material: Material, model: Traceable) -> tuple[list[tuple[str, ...]], str]:
-    """A table of how the routing of the first test images settles, and a sentence on dead capsules."""
+    """Return a table of routing statistics per iteration, and a note on dead capsules."""
     trace = model.trace(material.batch(material.several(ROUTING_EXAMPLES)).images)
     entropy = coupling_entropy(trace.routing).mean(dim=1).tolist()
     changes = [None, *logit_changes(trace.routing).mean(dim=1).tolist()]
@@ -215,10 +215,12 @@ def routing_numbers(material: Material, model: Traceable) -> tuple[list[tuple[st
             (str(step), f"{spread:.2%}", "–" if change is None else f"{change:.4f}", f"{length:.2f}")
         )
     images = len(trace.primary)
-    even = "Here the couplings stay close to even. " if entropy[-1] > 0.95 else ""
+    even = "Here the couplings stay nearly equal. " if entropy[-1] > 0.95 else ""
     return table, (
-        f"Means over {images} test image{'s' if images > 1 else ''}. Entropy: 100 % is spread evenly over all "
-        "classes, 0 % is decided. The logits' change is since the iteration before. "
+        f"Means over {images} test image{'s' if images > 1 else ''}. Entropy: at 100 % the couplings are equal for "
+        "all classes, at 0 % each capsule sends to one class only. The change of the logits is the change from "
+        "the previous iteration. "
         f"{even if len(entropy) > 1 else ''}"
-        f"{dead_share(trace.primary):.1%} of the primary capsules are dead: shorter than 0.01 in all these images."
+        f"{dead_share(trace.primary):.1%} of the primary capsules are dead: they are shorter than 0.01 in all "
+        "these images."
     )

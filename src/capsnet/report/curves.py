@@ -1,4 +1,4 @@
-"""How the training went: loss, test error, speed."""
+"""Draw the training curves: loss, test error and speed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from capsnet.report.style import (
 )
 
 WIDTH, HEIGHT = 4.4, 3.1
-#: Numbers in a line of metrics that are no part of the loss.
+#: Keys of a metrics line that are not parts of the loss.
 OTHERS = {"step", "loss", "learning_rate", "images_per_second"}
 
 
 def learning_curves(material: Material) -> list[Picture]:
-    """Loss and its parts, test error, speed: a picture each, where there are numbers for it."""
+    """Draw loss, test error and speed, each as one picture if its metrics exist."""
     train = [line for line in material.metrics if _number(line, "loss") is not None]
     tests = [line for line in material.metrics if _number(line, "test_error") is not None]
     pictures = []
@@ -45,7 +45,7 @@ def learning_curves(material: Material) -> list[Picture]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Format seconds with a readable unit.
 
     >>> duration(45.2), duration(754), duration(7500)
     ('45 s', '12.6 min', '2.1 h')
@@ -91,8 +91,8 @@ def _loss(material: Material, lines: list[dict[str, Any]]) -> Picture:
     return Picture(
         "curve-loss",
         png(figure),
-        f"Training loss over {lines[-1]['step']} steps; it ends at {last:.3g}.",
-        "Each part is drawn as it enters the loss: with its weight. The axis is logarithmic.",
+        f"Training loss over {lines[-1]['step']} steps; its last value is {last:.3g}.",
+        "Each part is multiplied by its weight in the loss. The axis is logarithmic.",
     )
 
 
@@ -129,9 +129,9 @@ def _test_error(lines: list[dict[str, Any]]) -> Picture:
     return Picture(
         "curve-test-error",
         png(figure),
-        f"Test error over the training; it ends at {errors[-1]:.2f} percent.",
-        "The band is the 95 % interval of each measurement. The curve only watches: the model that counts is "
-        "the last step's, not the best.",
+        f"Test error during training; its last value is {errors[-1]:.2f} percent.",
+        "The band is the 95 % interval of each measurement. The curve is not used to select a model: the result "
+        "is always the model of the last step, not the best one.",
     )
 
 
@@ -151,20 +151,20 @@ def _speed(material: Material, lines: list[dict[str, Any]]) -> Picture:
     steps, speeds = _series(lines, "images_per_second")
     axes.plot(steps, speeds, color=GREEN, linewidth=1.4, marker="." if len(steps) < 3 else "")
     seconds = _number(material.result, "seconds")
-    total = "" if seconds is None else f" ({duration(seconds)} in all)"
-    plain(axes, f"images per second of training{total}", "step")
+    total = "" if seconds is None else f" ({duration(seconds)} in total)"
+    plain(axes, f"training images per second{total}", "step")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     return Picture(
         "curve-speed",
         png(figure),
-        f"Images trained on per second{total}.",
-        "Test-set looks and saves are not counted.",
+        f"Training images per second{total}.",
+        "The time of evaluations and checkpoints is not included.",
     )
 
 
 def _readable_log(axis: Any) -> None:
-    """Plain numbers on a logarithmic axis, also where it spans less than a power of ten."""
+    """Label a logarithmic axis with plain numbers, also below one power of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()

@@ -1,4 +1,4 @@
-"""The result, and what is needed to judge it and to repeat it."""
+"""Build the result section: the result and what is needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capsnet.report.page import Section
 
 
 def result(material: Material) -> Section:
-    """The facts in a table."""
+    """Build the section with the table of facts."""
     evaluation, run = material.evaluation, material.result
     low, high = evaluation.interval
     rows: list[tuple[str, str]] = [
@@ -21,7 +21,7 @@ def result(material: Material) -> Section:
     ]
     recorded = (run.get("errors"), run.get("n"))
     if None not in recorded and recorded != (evaluation.errors, evaluation.n):
-        rows.append(("when training ended", f"{recorded[0]} wrong of {recorded[1]}"))
+        rows.append(("at the end of training", f"{recorded[0]} wrong of {recorded[1]}"))
     rows += [
         ("data", f"{material.dataset.name}. {material.dataset.provenance}"),
         ("model", f"{material.model.architecture}, {material.model.parameter_count():,} parameters"),
@@ -30,10 +30,10 @@ def result(material: Material) -> Section:
         ("machine", _machine(run)),
         ("versions", _versions(run)),
     ]
-    text = ["What was measured, on what, with what: enough to do it again."]
+    text = ["The result, and the data, model, training and machine that are needed to reproduce it."]
     if material.present > 1:
         text.append(
-            f"Each example has {material.present} classes. It counts as right only if all of them are found."
+            f"Each example has {material.present} classes. It counts as correct only if all of them are found."
         )
     renamed = [
         f"{shown} is {name}"
@@ -42,7 +42,7 @@ def result(material: Material) -> Section:
     ]
     if renamed:
         text.append(
-            f"In figures {', '.join(renamed[:CLASSES_SHOWN])}{', …' if renamed[CLASSES_SHOWN:] else ''}."
+            f"In the figures, {', '.join(renamed[:CLASSES_SHOWN])}{', …' if renamed[CLASSES_SHOWN:] else ''}."
         )
     return Section("Result", text, table=rows, facts=True)
 

@@ -1,4 +1,4 @@
-"""Sections → one HTML file that needs nothing else: pictures and style inside, no scripts."""
+"""Render sections as one HTML file with embedded pictures and style, without scripts."""
 
 from __future__ import annotations
 
@@ -47,26 +47,26 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .875rem; }
 
 @dataclass(frozen=True)
 class Section:
-    """A headline, sentences, and figures or a table. All strings are plain text and are escaped here."""
+    """Hold a headline, sentences, figures and a table. All strings are plain text, escaped here."""
 
     title: str
     text: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     table: Sequence[tuple[str, ...]] = ()
-    """Rows; the first is the head unless `facts`."""
+    """Rows; the first row is the header unless `facts` is set."""
     facts: bool = False
-    """The table is names and values, without a head."""
+    """Whether the table has names and values, without a header."""
     notes: Sequence[str] = field(default=())
     """Sentences below the figures."""
 
     @property
     def anchor(self) -> str:
-        """Of links to it."""
+        """Return the id that links to this section use."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower())
 
 
 def render(title: str, lead: str, sections: Sequence[Section], footer: str) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     links = "\n".join(f'<a href="#{escape(part.anchor)}">{escape(part.title)}</a>' for part in sections)
     body = "\n".join(_section(part) for part in sections)
     return f"""<!doctype html>

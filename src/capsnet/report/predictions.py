@@ -1,4 +1,4 @@
-"""What the model says: which classes it confuses, how long the capsules are, examples beside reconstructions."""
+"""Draw the model's predictions: confusions, examples with reconstructions, capsule lengths."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from capsnet.report.style import (
     text_font,
 )
 
-#: More classes than this are shown by those with the most errors.
+#: Largest number of classes in the confusion matrix: those with the most errors.
 MATRIX_CLASSES = 20
-#: Examples in a row; fewer where names are long.
+#: Examples in a row, for short and for long class names.
 COLUMNS, COLUMNS_OF_LONG = 8, 5
-#: Colours of two overlapping digits, as the eye mixes them: where both are, nearly white.
+#: Colours of two overlapping digits; their sum is nearly white.
 FIRST, SECOND = np.array([1.0, 0.55, 0.1]), np.array([0.1, 0.55, 1.0])
 
 
 def confusions(material: Material) -> NDArray[np.int64]:
-    """How often class i was answered by class j, (classes, classes).
+    """Return the confusion matrix: how often true class i was predicted as class j.
 
-    Where an example has several classes, those found are on the diagonal, and those missed are paired with
-    those wrongly found, in order.
+    If an example has several classes, each class found is counted on the diagonal. The missed classes are
+    paired, in order, with the wrongly predicted ones.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -63,12 +63,12 @@ def _paired(labels: Int[Tensor, "n count"], answers: Int[Tensor, "n count"]) -> 
 
 
 def columns(material: Material) -> int:
-    """Examples that fit in a row with their classes' names."""
+    """Return how many examples fit in a row with their class names."""
     return COLUMNS if max(map(len, material.names)) <= 3 else COLUMNS_OF_LONG
 
 
 def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
-    """The matrix as a heat map with its counts; the diagonal is left pale, so that mistakes stand out."""
+    """Draw the confusion matrix as a heat map; the diagonal stays pale to show the mistakes."""
     errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
     chosen = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
     part = matrix[np.ix_(chosen, chosen)]
@@ -80,7 +80,7 @@ def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
     axes = figure.add_subplot()
     most = max(1.0, float(np.nanmax(mistakes, initial=0.0)))
     axes.imshow(mistakes, cmap="Blues", vmin=0, vmax=most)
-    plain(axes, "", "answer", "true class")
+    plain(axes, "", "predicted class", "true class")
     upright = max(map(len, names)) <= 2
     axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, **text_font())
     axes.set_yticks(range(len(names)), names, **text_font())
@@ -105,15 +105,15 @@ def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
     return Picture(
         "confusion",
         png(figure),
-        f"Confusion matrix of{some or ' all classes,'} {material.evaluation.errors} errors in all.",
-        f"Rows are the truth, columns the answers{';' + some.rstrip(',') if some else ''}. "
+        f"Confusion matrix of{some or ' all classes,'} {material.evaluation.errors} errors in total.",
+        f"Rows are true classes, columns are predicted classes{';' + some.rstrip(',') if some else ''}. "
         "Coloured cells are mistakes.",
         wide=len(chosen) > 12,
     )
 
 
 def commonest(material: Material, matrix: NDArray[np.int64], count: int = 8) -> list[tuple[str, str, str]]:
-    """(true class, answer, how often) of the most frequent mistakes, with the classes' full names."""
+    """Return (true class, predicted class, count) of the most frequent mistakes, with full names."""
     mistakes = matrix.copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
@@ -123,7 +123,7 @@ def commonest(material: Material, matrix: NDArray[np.int64], count: int = 8) -> 
 
 
 def examples(material: Material, chosen: list[int], name: str) -> Picture:
-    """Inputs, with what the model says; below them what its capsules draw, if they can."""
+    """Draw inputs with the model's predictions and, with a decoder, the reconstructions below."""
     batch = material.batch(chosen)
     inputs = material.pictures(batch)
     wrong = bool(material.evaluation.wrong[chosen].any())
@@ -143,12 +143,12 @@ def examples(material: Material, chosen: list[int], name: str) -> Picture:
                 if row == 0:
                     bare(axes, _verdict(material, chosen[column], wrong), RED if wrong else INK)
         grid[row, 0].set_ylabel(about, **text_font())
-    what = "wrongly" if wrong else "rightly"
+    what = "wrongly" if wrong else "correctly"
     return Picture(
         name,
         png(figure),
         f"{len(chosen)} test images that are {what} classified"
-        + (", and what the capsules draw." if model is not None else "."),
+        + (", with the drawings of their capsules." if model is not None else "."),
         wide=True,
     )
 
@@ -161,7 +161,7 @@ def _verdict(material: Material, index: int, wrong: bool) -> str:
         strengths = " + ".join(f"{float(scores[number]):.2f}" for number in numbers)
         return f"{material.named(numbers)} ({strengths})" if len(numbers) == 1 else material.named(numbers)
 
-    return f"true {text(labels)}\nsaid {text(said)}" if wrong else text(labels)
+    return f"true: {text(labels)}\npredicted: {text(said)}" if wrong else text(labels)
 
 
 def _drawn(
@@ -174,7 +174,7 @@ def _drawn(
         if not wrong:
             return [("drawn", drawn)]
         truth = model.decode(model.class_poses(images), labels[:, 0])
-        return [("drawn as\nthe truth", [pixels(image) for image in truth]), ("drawn as\nthe answer", drawn)]
+        return [("drawn as\ntrue class", [pixels(image) for image in truth]), ("drawn as\npredicted", drawn)]
     order = _as_labelled(answer, labels)
     drawings = torch.stack([part[row] for part, row in zip(answer.drawings, order, strict=True)])
     return [
@@ -184,7 +184,10 @@ def _drawn(
 
 
 def _as_labelled(answer: Segmentation, labels: Tensor) -> list[list[int]]:
-    """Order of each image's answers in which those that are right stand, and are coloured, as the truth."""
+    """Return, for each image, the order of the predictions that matches the true labels.
+
+    A correct prediction gets the place, and so the colour, of its true digit.
+    """
     orders = []
     for said, want in zip(answer.classes.tolist(), labels.tolist(), strict=True):
         free = [place for place, number in enumerate(said) if number not in want]
@@ -193,14 +196,14 @@ def _as_labelled(answer: Segmentation, labels: Tensor) -> list[list[int]]:
 
 
 def overlay(images: Float[Tensor, "count channels height width"]) -> NDArray[np.float32]:
-    """Two images in one, the first in orange and the second in blue, (height, width, 3)."""
+    """Overlay two images, the first in orange and the second in blue: (height, width, 3)."""
     first, second = (image.mean(dim=0).detach().float().cpu().numpy()[..., None] for image in images[:2])
     mixed: NDArray[np.float32] = np.clip(first * FIRST + second * SECOND, 0, 1).astype(np.float32)
     return mixed
 
 
 def lengths_picture(material: Material, chosen: list[int]) -> Picture:
-    """How strongly each class answers to a few images."""
+    """Draw the lengths of the class capsules for a few images."""
     pictures = material.pictures(material.batch(chosen))
     in_row = 3 if columns(material) == COLUMNS else 2
     rows = -(-len(chosen) // in_row)
@@ -217,8 +220,8 @@ def lengths_picture(material: Material, chosen: list[int]) -> Picture:
         "lengths",
         png(figure),
         f"Lengths of the class capsules for {len(chosen)} test images.",
-        f"Blue: the true class. Orange-red: a wrong answer. Dashed: the margins 0.1 and 0.9 that training aims "
-        f"for{'' if shown == len(material.names) else '. The true class and the strongest are shown'}.",
+        f"Blue: the true class. Orange-red: a wrong prediction. Dashed: the margins 0.1 and 0.9 of the "
+        f"loss{'' if shown == len(material.names) else '. Only the true class and the longest capsules are shown'}.",
         wide=True,
     )
 
@@ -228,7 +231,7 @@ def _bars(material: Material, axes: Any, index: int, shown: int) -> None:
     scores = evaluation.scores[index].nan_to_num(0.0)
     true, said = evaluation.labels[index].tolist(), evaluation.predictions[index].tolist()
     first = scores.clone()
-    first[true] += 2  # the truth is shown, however weak
+    first[true] += 2  # so that the true class is always shown
     classes = first.topk(shown).indices.sort().values.tolist()
     colours = [BLUE if number in true else RED if number in said else "#b6bfc8" for number in classes]
     axes.barh(range(shown), scores[classes].tolist(), color=colours, height=0.72)

@@ -1,4 +1,4 @@
-"""The report's sections, and the sentences that tell a learner what each figure shows."""
+"""Write the report's sections: the sentences that explain each figure to a learner."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from capsnet.report.facts import result
 from capsnet.report.material import Material
 from capsnet.report.page import Section
 
-#: Test pairs on which overlapping digits are told apart.
+#: Test pairs on which the separation of overlapping digits is measured.
 PAIRS = 500
 NO_DECODER = (
-    "This model was trained without a decoder, so its capsules cannot be drawn: "
-    "reconstructions and the meaning of dimensions are left out."
+    "This model was trained without a decoder, so its capsules cannot be drawn. "
+    "The report therefore has no reconstructions and no sheets of dimensions."
 )
 
 
 def sections(material: Material) -> list[Section]:
-    """All that can be told of this run, in order."""
+    """Return all sections that this run allows, in order."""
     told = [result(material), training(material), mistakes(material), examples(material)]
     if (model := material.traceable) is not None:
         told.append(lengths(material))
@@ -29,114 +29,118 @@ def sections(material: Material) -> list[Section]:
 
 
 def training(material: Material) -> Section:
-    """Curves."""
+    """Write the section on the training curves."""
     pictures = curves.learning_curves(material)
     if not pictures:
         return Section("Training", ["This run has no metrics.jsonl, so there are no curves."])
     return Section(
         "Training",
         [
-            "The network is shown images and changes its weights so that the loss falls. The margin part asks "
-            "the right class's capsule to be long and all others short; the reconstruction part asks the capsule "
-            "to know enough to draw the image again."
+            "Training changes the network's weights so that the loss falls. The margin loss makes the capsule of "
+            "the true class long and all others short. The reconstruction loss makes the capsule keep enough "
+            "information to draw the image again."
             if material.decoding is not None
-            else "The network is shown images and changes its weights so that the loss falls."
+            else "Training changes the network's weights so that the loss falls."
         ],
         pictures,
     )
 
 
 def mistakes(material: Material) -> Section:
-    """The confusion matrix, and the commonest confusions."""
+    """Write the section with the confusion matrix and the most frequent confusions."""
     matrix = predictions.confusions(material)
     common = predictions.commonest(material, matrix)
-    table = [("true class", "answer", "times"), *common] if common else []
+    table = [("true class", "predicted class", "count"), *common] if common else []
     text = [
-        "Which class is taken for which. Mistakes are seldom random: they gather where classes look alike."
+        "The matrix shows which classes the model confuses. Most mistakes are between classes that look similar."
     ]
     if material.present > 1:
-        text.append("A class that was missed is counted under the one that was found in its place.")
+        text.append("A missed class is counted in the column of the class that was predicted instead.")
     if not common:
-        text.append(f"There is no mistake among the {material.evaluation.n:,} test examples.")
+        text.append(f"All {material.evaluation.n:,} test examples are classified correctly.")
     return Section("Confusions", text, [predictions.confusion_picture(material, matrix)], table)
 
 
 def examples(material: Material) -> Section:
-    """Inputs beside reconstructions."""
+    """Write the section with inputs and reconstructions."""
     count = predictions.columns(material)
     right, wrong = material.right(count), material.wrong(count)
     text = []
     if material.decoding is not None:
         whose = "the winning capsule" if material.present == 1 else "each of the winning capsules"
         text.append(
-            f"Below each input is what the network draws from {whose} alone: "
-            f"{material.model.config.class_dim} numbers. Pooling in ordinary networks forgets where things were; "
-            "the more of it these numbers keep, the closer the drawing comes to the input."
+            f"Below each input is the drawing that the network makes from {whose} alone: "
+            f"{material.model.config.class_dim} numbers. Pooling in ordinary networks loses the positions of things. "
+            "The more of this information the capsule keeps, the more similar are drawing and input."
         )
         if material.present > 1 and not material.test.draws:
             text.append(_overlap(material, material.decoding))
     elif material.traceable is not None:
         text.append(NO_DECODER)
     else:
-        text.append("Test images with the model's answers. This architecture has no capsules to look into.")
+        text.append("Test images with the model's predictions. This architecture has no capsules.")
     if material.present == 1:
-        text.append("Numbers in brackets say how strongly the model believes in a class, from 0 to 1.")
+        text.append("The number in brackets is the score of the class, from 0 to 1.")
     if wrong:
-        text.append("The mistakes shown are those that it was surest of.")
+        text.append("The mistakes shown are the most confident ones.")
     else:
-        text.append("It makes no mistakes on this test set, so none are shown.")
+        text.append("The model makes no mistakes on this test set.")
     if not right:
-        text.append("It gets nothing right on this test set, so no such examples are shown.")
+        text.append("The model classifies no example of this test set correctly.")
     pictures = [
         predictions.examples(material, chosen, name)
         for chosen, name in ((right, "examples-right"), (wrong, "examples-wrong"))
         if chosen
     ]
-    return Section("Right and wrong", text, pictures)
+    return Section("Examples: right and wrong", text, pictures)
 
 
 def _overlap(material: Material, model: Decodes) -> str:
     quality = segmentation_quality(model, material.test, PAIRS)
-    found = f"{quality.iou_of_found:.2f} for the {quality.found:.1%} of digits that were found; "
+    found = (
+        f"For the {quality.found:.1%} of digits that were found it is {quality.iou_of_found:.2f}. "
+        if quality.found
+        else "No digit was found. "
+    )
     return (
-        "In colour: the two digits, and what their two capsules draw, each on its own. The image's pixels, given "
-        "to the capsule that draws them brightest, or to both, overlap with the true "
-        f"digits (intersection over union, {quality.digits:,} digits) by {quality.iou:.2f} on average, "
-        f"{found if quality.found else 'none was found; '}"
-        f"taking all the ink for each digit would give {quality.iou_of_everything:.2f}."
+        "The coloured rows show the two digits, and the drawings of the two winning capsules, each decoded alone. "
+        "Each bright pixel of the image is assigned to the capsule that draws it brightest, or to both. The overlap "
+        f"with the true digits (intersection over union, {quality.digits:,} digits) is {quality.iou:.2f} on average. "
+        f"{found}For comparison: with the ink of both digits as the mask of each digit it is "
+        f"{quality.iou_of_everything:.2f}."
     )
 
 
 def lengths(material: Material) -> Section:
-    """Bars."""
+    """Write the section on the lengths of the class capsules."""
     chosen = material.right(3)
     chosen += material.wrong(6 - len(chosen))
     chosen += [index for index in material.right(12) if index not in chosen][: 6 - len(chosen)]
     return Section(
-        "Length says whether",
+        "Length: is the class present?",
         [
-            "Each class has one capsule: a vector. Its length, between 0 and 1, is how sure the network is that "
-            "the class is there. Lengths need not add up to 1, so two classes can be there at once, or none."
+            "Each class has one capsule: a vector. Its length, between 0 and 1, is the network's confidence that "
+            "the class is present. Lengths do not have to sum to 1, so two classes can be present at once, or none."
         ],
         [predictions.lengths_picture(material, chosen)],
     )
 
 
 def dimensions(material: Material, model: Traceable) -> Section:
-    """Sheets."""
+    """Write the section with the dimension sheets."""
     some = len(material.classes_shown) < len(material.names)
     words = (
-        "Words at the right are measured, not guessed: what changes most from left to right, in several "
-        "examples alike. No word: nothing that was measured follows the number clearly."
+        "The words at the right are measured: they name what changes most from left to right, in the same way in "
+        "several examples. A row without a word changes no measured property clearly."
         if material.is_light_on_dark
-        else "Each row is one number of the capsule."
+        else "Each row is one dimension of the capsule."
     )
     return Section(
-        "Direction says how",
+        "Direction: how does it look?",
         [
-            "The direction of a capsule describes how its class appears. Here one number at a time is changed by "
-            "up to ±0.25 (left to right) while the others stay, and the capsule is drawn. Nobody told the network "
-            "what the numbers should mean.",
+            "The direction of a capsule describes how its class appears. Each row changes one dimension by up to "
+            "±0.25 (left to right), keeps the others, and decodes the capsule. The network learned the meaning of "
+            "the dimensions without labels for them.",
             words + (" Ten classes are shown." if some else ""),
         ],
         capsules.sheets(material, model),
@@ -144,28 +148,29 @@ def dimensions(material: Material, model: Traceable) -> Section:
 
 
 def routing(material: Material, model: Traceable) -> Section:
-    """Couplings."""
+    """Write the section on the couplings."""
     iterations = model.config.routing_iterations
     text = [
-        "Every primary capsule sees a small part of the image and votes for the pose of every class. Votes that "
-        "agree strengthen each other: in each iteration a capsule's coupling moves towards the class whose "
-        "vector its vote fits. Routing is a vote by agreement.",
+        "Every primary capsule sees a small part of the image and votes for the pose of every class. In each "
+        "iteration its coupling moves towards the classes whose vector agrees with its vote. Votes that agree "
+        "therefore gain weight together.",
     ]
     if iterations == 1:
         text.append(
-            "This model routes once only, so all couplings stay as they begin: the same for every class."
+            "This model routes once only, so all couplings keep their initial value: equal for every class."
         )
     else:
         text.append(
-            "All couplings begin equal (dashed line; the pale colour). The maps show, for the two longest "
-            "capsules, which parts of the image come to send them more or less. Below are the couplings to each class: "
-            "thin line 5 to 95 %, thick line the middle half, dot the median."
+            "All couplings start equal (dashed line, pale colour). The maps show, for the two longest capsules, "
+            "which parts of the image send them more or less after each iteration. Below are the couplings to each "
+            "class: the thin line spans the 5th to 95th percentile, the thick line the middle half, the dot is the "
+            "median."
         )
     chosen = material.right(2)
     chosen += material.wrong(3 - len(chosen))
     table, note = capsules.routing_numbers(material, model)
     return Section(
-        "Routing: a vote by agreement",
+        "Routing by agreement",
         text,
         [
             capsules.couplings_picture(material, model, index, f"couplings-{place}")

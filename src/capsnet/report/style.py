@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, and no global state."""
+"""Style all figures alike: colour-blind-safe colours and no global state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 INK, MUTED, FAINT = "#1f2328", "#59636e", "#d1d9e0"
-#: Pale in the middle, purple below and orange above: told apart by every kind of sight.
+#: Purple below, pale in the middle, orange above: safe for colour-blind readers.
 DIVERGING = "PuOr_r"
 
 DPI = 160
@@ -30,33 +30,33 @@ FONT = "DejaVu Sans"  # comes with matplotlib, so that figures look the same eve
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure."""
+    """Hold a finished figure as PNG, with its texts."""
 
     name: str
-    """Of its file, without the ending."""
+    """The file name without its suffix."""
     png: bytes
     alt: str
-    """What it shows, for those who cannot see it."""
+    """A description of the figure for readers who cannot see it."""
     caption: str = ""
     wide: bool = False
-    """Needs the page's whole width to be readable."""
+    """Whether the figure needs the full width of the page."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in the page's pixels."""
+        """Return width and height in CSS pixels."""
         width, height = (int.from_bytes(self.png[start : start + 4], "big") for start in (16, 20))
         return width * 96 // DPI, height * 96 // DPI
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
+    """Create an empty figure; the size is in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's content; the same figure gives the same bytes."""
+    """Render the figure as PNG bytes; equal figures give equal bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = BytesIO()
@@ -65,7 +65,7 @@ def png(figure: Figure) -> bytes:
 
 
 def plain(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
-    """Give axes the house style."""
+    """Apply the common style to axes."""
     from matplotlib.ticker import MaxNLocator
 
     for side in ("top", "right"):
@@ -88,7 +88,7 @@ def plain(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def bare(axes: Axes, title: str = "", colour: str = INK, below: str = "") -> None:
-    """Axes that hold a picture: no ticks, no frame, a short text above or below."""
+    """Prepare axes for a picture: no ticks, no frame, a short text above or below."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -100,7 +100,7 @@ def bare(axes: Axes, title: str = "", colour: str = INK, below: str = "") -> Non
 
 
 def text_font() -> dict[str, Any]:
-    """Keyword arguments for tick labels and other small text."""
+    """Return keyword arguments for tick labels and other small text."""
     return {"fontsize": SMALL, "color": MUTED, "fontfamily": FONT}
 
 
@@ -112,10 +112,10 @@ def _glyphs() -> frozenset[int]:
 
 
 def drawable(names: Sequence[str], limit: int = 12) -> tuple[str, ...]:
-    """Class names as figures can show them: short, one line, in letters the font has, no mathematics.
+    """Shorten class names to one line, and replace names that the font cannot show.
 
-    A name that the font cannot write becomes the class's number; the page, whose fonts are the reader's,
-    shows the names in full.
+    Such a name becomes "class" and its number. Characters of matplotlib's math mode are escaped. The HTML page
+    shows all names in full, because it uses the reader's fonts.
     """
     shown = []
     for number, name in enumerate(names):
@@ -130,9 +130,9 @@ def drawable(names: Sequence[str], limit: int = 12) -> tuple[str, ...]:
 
 
 def pixels(image: Float[Tensor, "channels height width"]) -> NDArray[np.float32]:
-    """An image as matplotlib takes it: (height, width) or (height, width, 3), in [0, 1].
+    """Convert an image for matplotlib: (height, width) or (height, width, 3), in [0, 1].
 
-    Of two channels (stereo pairs) the first is shown.
+    An image with two channels (a stereo pair) is shown by its first channel.
     """
     array = image.detach().to("cpu").float().nan_to_num(0.0).clamp(0, 1).numpy()
     result: NDArray[np.float32] = array[0] if len(array) < 3 else array[:3].transpose(1, 2, 0)
@@ -140,14 +140,14 @@ def pixels(image: Float[Tensor, "channels height width"]) -> NDArray[np.float32]
 
 
 def show(axes: Axes, image: NDArray[Any]) -> None:
-    """Draw pixels as they are."""
+    """Draw pixels without rescaling their values."""
     axes.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="auto")
 
 
 def mosaic(
     images: Float[Tensor, "rows columns channels height width"], gap: int = 2
 ) -> tuple[NDArray[np.float32], list[float], list[float]]:
-    """One picture of many, with white gaps, and the centres of its rows and columns for ticks."""
+    """Join images with white gaps, and return the centres of rows and columns for ticks."""
     rows, columns, channels, height, width = images.shape
     colours = () if channels < 3 else (3,)
     tall, broad = height + gap, width + gap

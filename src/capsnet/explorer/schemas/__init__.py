@@ -1,4 +1,4 @@
-"""What goes over the wire: requests, and the answers to them by what they are about."""
+"""Define the API's requests and responses."""
 
 from __future__ import annotations
 

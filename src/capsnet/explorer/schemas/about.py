@@ -1,4 +1,4 @@
-"""What the page is told once: the model, the digits to pick, and why a request was refused."""
+"""Define the schemas of the model, the example digits and refused requests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from capsnet.explorer.schemas.base import MAX_ITERATIONS, Array
 
 
 class Problem(BaseModel):
-    """Why a request was refused."""
+    """Give the reason why a request was refused."""
 
     detail: str
 
 
 class Geometry(BaseModel):
-    """Sizes of the network."""
+    """Hold the sizes of the network."""
 
     image_shape: tuple[int, int, int]
     stem_channels: int
@@ -35,18 +35,18 @@ class Geometry(BaseModel):
 
 
 class Control(BaseModel):
-    """The network beside it."""
+    """Describe the control network."""
 
     name: str
     architecture: str
     parameters: int
     test_error: float | None
     features: int
-    """Numbers in its last hidden layer."""
+    """Size of its last hidden layer."""
 
 
 class ModelInfo(BaseModel):
-    """What is served."""
+    """Describe the served model."""
 
     run: str
     parameters: int
@@ -58,12 +58,12 @@ class ModelInfo(BaseModel):
     trained_on: str | None
     control: Control | None
     overview_channels: list[int]
-    """Conv1 maps that differ most between digits: the ones the overview shows."""
+    """Conv1 maps in the overview: the ones that vary most between digits."""
     max_iterations: int = MAX_ITERATIONS
 
 
 class Examples(BaseModel):
-    """Digits to pick, of the test set."""
+    """Hold the example digits, from the test set."""
 
     source: str
     provenance: str

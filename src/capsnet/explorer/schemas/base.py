@@ -1,4 +1,4 @@
-"""What all messages are made of. Arrays travel as base64 of little-endian numbers: exact, and small."""
+"""Define the parts of all messages. Arrays are little-endian numbers in base64: exact and small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-#: No picture of a model here has more numbers; the model's own size is checked afterwards.
+#: Upper limit on pixels per layer; the size of the served model is checked afterwards.
 MAX_NUMBERS = 3 * 128 * 128
 MAX_ITERATIONS = 10
 
@@ -20,13 +20,13 @@ Parameter = Literal["rotation", "shift_x", "shift_y", "scale", "shear"]
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused (a misspelt option must not pass for its default), and so are NaN and ∞."""
+    """Refuse unknown fields, so that misspelt ones are found, and NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Array(BaseModel):
-    """Numbers in C order; `data` is base64 of their little-endian bytes."""
+    """Hold an array in C order; `data` is base64 of its little-endian bytes."""
 
     shape: list[int]
     dtype: Literal["float32", "uint8"] = "float32"
@@ -34,7 +34,7 @@ class Array(BaseModel):
 
     @classmethod
     def of(cls, tensor: Tensor) -> Self:
-        """Pack a tensor: uint8 stays, everything else becomes float32."""
+        """Pack a tensor: uint8 stays uint8, every other type becomes float32."""
         array = tensor.detach().cpu().numpy()
         dtype: Literal["float32", "uint8"] = "uint8" if array.dtype == np.uint8 else "float32"
         packed = np.ascontiguousarray(array.astype("u1" if dtype == "uint8" else "<f4"))

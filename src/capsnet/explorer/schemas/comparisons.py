@@ -1,4 +1,4 @@
-"""Capsules beside other ways of doing it."""
+"""Define the responses that compare capsules, the control and numbers of iterations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from capsnet.explorer.schemas.base import Array, Parameter
 
 
 class SweepResponse(BaseModel):
-    """Capsules and control along one parameter; `values` has 0 (or 1 for scale) in it: where both begin."""
+    """Hold capsules and control along one parameter.
+
+    `values[origin]` is 0, or 1 for a scale: the unchanged digit.
+    """
 
     parameter: Parameter
     values: list[float]
@@ -19,11 +22,11 @@ class SweepResponse(BaseModel):
     lengths: Array
     """(steps, classes)"""
     pose_change: list[float]
-    """‖Φ(Tx) − Φ(x)‖ / ‖Φ(x)‖ of the class capsule's numbers"""
+    """‖Φ(Tx) − Φ(x)‖ / ‖Φ(x)‖ of the class capsule"""
     direction_change: list[float]
-    """degrees between the class capsule's directions"""
+    """angle in degrees between the class capsule and the unchanged one"""
     pose_path: Array
-    """(steps, 2): the class capsule's numbers on their two main directions"""
+    """(steps, 2): the class capsule, projected onto its two main directions"""
     pose_shown: float
     control_scores: Array | None
     feature_change: list[float] | None
@@ -32,22 +35,22 @@ class SweepResponse(BaseModel):
 
 
 class PoolResponse(BaseModel):
-    """One map, what pooling keeps of it, and another map that pools to the same."""
+    """Hold one map, its pooled result, and a shuffled map with the same pooled result."""
 
     size: int
     map: Array
     pooled: Array
     winners: Array
-    """(rows, columns, 2): row and column of each window's largest number"""
+    """(rows, columns, 2): row and column of each window's largest value"""
     shuffled: Array
-    """The numbers of each window in another order"""
+    """The values of each window in another order"""
     shuffled_pooled: Array
     moved: float
-    """Mean distance, in pixels, by which the largest numbers were moved; pooling cannot tell"""
+    """Mean distance, in pixels, by which the largest values were moved"""
 
 
 class AgentsResponse(BaseModel):
-    """Whom each house listened to."""
+    """Hold the routing of the agents' estimates."""
 
     couplings: Array
     """(iterations, agents, houses)"""
@@ -60,18 +63,18 @@ class AgentsResponse(BaseModel):
 
 
 class AblationRow(BaseModel):
-    """One number of iterations. 1 is no routing: uniform couplings."""
+    """Hold the result of one number of iterations; 1 has uniform couplings."""
 
     iterations: int
     lengths: list[float]
     ranking: list[int]
     entropy: float
     moved: float
-    """Mean |change| of the couplings from uniform"""
+    """Mean |change| of the couplings from their uniform start"""
 
 
 class AblationResponse(BaseModel):
-    """Routing more, less and not at all, for one scene."""
+    """Hold the results of several numbers of iterations, for one scene."""
 
     rows: list[AblationRow]
     dead_children: float
@@ -79,7 +82,7 @@ class AblationResponse(BaseModel):
 
 
 class TestRow(BaseModel):
-    """One number of iterations over the test set."""
+    """Hold the test-set result of one number of iterations."""
 
     iterations: int
     errors: int
@@ -87,7 +90,7 @@ class TestRow(BaseModel):
     error: float
     interval: tuple[float, float]
     changed: int
-    """Answers that differ from the model's own number of iterations"""
+    """Number of predictions that differ from those with the model's own number of iterations"""
     winner: float
     """Mean length of the longest capsule"""
     runner_up: float
@@ -95,7 +98,7 @@ class TestRow(BaseModel):
 
 
 class TestsetResponse(BaseModel):
-    """Over the test set; `rows` is empty until all is computed."""
+    """Hold the results over the test set; `rows` is empty until they are complete."""
 
     source: str
     done: int

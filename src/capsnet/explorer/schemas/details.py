@@ -1,4 +1,4 @@
-"""One unit's arithmetic, and what capsules draw."""
+"""Define the responses with the arithmetic of one unit, and with drawings of capsules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from capsnet.explorer.schemas.base import Array
 
 
 class MapsResponse(BaseModel):
-    """All Conv1 maps."""
+    """Hold all Conv1 maps."""
 
     maps: Array
     kernels: Array
@@ -16,7 +16,7 @@ class MapsResponse(BaseModel):
 
 
 class PixelResponse(BaseModel):
-    """relu(w · x + b) with its numbers."""
+    """Hold relu(w · x + b) with all its terms."""
 
     patch: Array
     kernel: Array
@@ -29,21 +29,21 @@ class PixelResponse(BaseModel):
 
 
 class ChildResponse(BaseModel):
-    """One child, and what it tells one parent."""
+    """Hold one child capsule and its vote for one parent."""
 
     child: int
     type: int
     row: int
     column: int
     field: tuple[int, int, int, int]
-    """Pixels it sees: top, left, bottom, right (the last two beyond)"""
+    """Receptive field in pixels: top, left, bottom, right (the last two exclusive)"""
     before: Array
     """s, before squash"""
     u: Array
     before_length: float
     length: float
     weight: Array
-    """W (class_dim, primary_dim), so that û = W u"""
+    """W (class_dim, primary_dim), with û = W u"""
     vote: Array
     logits: Array
     """(iterations, classes)"""
@@ -52,24 +52,24 @@ class ChildResponse(BaseModel):
     agreement: list[float]
     """û · v for this parent, per iteration"""
     squash_curve: Array
-    """(points, 2): ‖s‖ and ‖squash(s)‖, to beyond this capsule's ‖s‖"""
+    """(points, 2): ‖s‖ and ‖squash(s)‖, beyond this capsule's ‖s‖"""
 
 
 class ImageResponse(BaseModel):
-    """A picture."""
+    """Hold an image."""
 
     image: Array
 
 
 class DecodeResponse(BaseModel):
-    """What a changed capsule draws."""
+    """Hold the drawing of a changed capsule."""
 
     image: Array
     length: float
 
 
 class SheetResponse(BaseModel):
-    """Every number of a capsule turned, one row each."""
+    """Hold the drawings for each dimension of a capsule, one row each."""
 
     offsets: list[float]
     images: Array
@@ -77,14 +77,14 @@ class SheetResponse(BaseModel):
 
 
 class Meaning(BaseModel):
-    """What one number of a class's capsule does to the drawing."""
+    """Describe what one dimension of a class capsule changes in the drawing."""
 
     measure: str
     correlation: float
 
 
 class MeaningsResponse(BaseModel):
-    """For each number of the capsule, what it changes, if anything clearly."""
+    """Hold the meaning of each dimension, or null without a clear one."""
 
     examples: int
     meanings: list[Meaning | None]

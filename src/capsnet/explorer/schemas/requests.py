@@ -1,4 +1,4 @@
-"""What the page asks for."""
+"""Define the requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from capsnet.explorer.schemas.base import MAX_NUMBERS, ClassNumber, Iterations, 
 
 
 class Transform(Strict):
-    """An affine map about the image's centre: scale, then shear, then rotate, then move."""
+    """Define an affine map about the image's centre: scale, shear, rotate, then move."""
 
     rotation: Annotated[float, Field(ge=-360, le=360, description="degrees, counter-clockwise")] = 0.0
     shear: Annotated[float, Field(ge=-2, le=2, description="x moves by shear · y")] = 0.0
@@ -21,30 +21,34 @@ class Transform(Strict):
 
 
 class Layer(Strict):
-    """One digit: its pixels (channels · height · width of them), and where it is put."""
+    """Hold one digit: channels · height · width pixels, and its transform."""
 
     pixels: Annotated[list[Pixel], Field(min_length=1, max_length=MAX_NUMBERS)]
     transform: Transform = Transform()
 
 
 class Scene(Strict):
-    """What the network looks at: one digit or two on top of each other, added and clipped at 1."""
+    """Define the input: one digit, or two digits added and clipped at 1."""
 
-    run: str | None = Field(None, max_length=200, description="Refuse unless this model is served.")
+    run: str | None = Field(
+        None,
+        max_length=200,
+        description="Name of the model; the request is refused if another one is served.",
+    )
     layers: Annotated[list[Layer], Field(min_length=1, max_length=2)]
 
 
 class TraceRequest(Scene):
-    """The way through the network."""
+    """Ask for every intermediate value of the network."""
 
     iterations: Iterations = 3
     focus: ClassNumber | None = Field(
-        None, description="Class whose votes are shown; the longest by default."
+        None, description="Class whose votes are shown. Default: the class of the longest capsule."
     )
 
 
 class PixelRequest(Scene):
-    """One number of one Conv1 map."""
+    """Ask for one value of one Conv1 map."""
 
     channel: int = Field(ge=0, le=99999)
     row: int = Field(ge=0, le=9999)
@@ -52,7 +56,7 @@ class PixelRequest(Scene):
 
 
 class ChildRequest(Scene):
-    """One primary capsule and its vote for one class."""
+    """Ask for one primary capsule and its vote for one class."""
 
     iterations: Iterations = 3
     child: int = Field(ge=0, le=9_999_999)
@@ -60,10 +64,10 @@ class ChildRequest(Scene):
 
 
 class CapsuleRequest(Strict):
-    """A class capsule's numbers, changed by hand."""
+    """Give the values of a class capsule to decode."""
 
     run: str | None = Field(None, max_length=200)
-    number: ClassNumber = Field(description="Whose capsule speaks.")
+    number: ClassNumber = Field(description="Class of the capsule.")
     pose: Annotated[
         list[Annotated[float, Field(ge=-100, le=100)]],
         Field(min_length=1, max_length=512),
@@ -71,17 +75,17 @@ class CapsuleRequest(Strict):
 
 
 class SweepRequest(Scene):
-    """The first layer moved step by step along one parameter."""
+    """Ask for a sweep: the first layer moves step by step along one parameter."""
 
     parameter: Parameter = "rotation"
     focus: ClassNumber | None = None
 
 
 class PoolRequest(Scene):
-    """One Conv1 map, max-pooled."""
+    """Ask for one Conv1 map, max-pooled."""
 
     channel: int = Field(ge=0, le=99999)
-    size: int = Field(2, ge=2, le=8, description="Windows of size × size.")
+    size: int = Field(2, ge=2, le=8, description="Side of the pooling windows.")
 
 
 Estimate = Annotated[float, Field(ge=-100, le=100)]
@@ -89,7 +93,7 @@ Estimates = Annotated[list[Annotated[list[Estimate], Field(min_length=2, max_len
 
 
 class AgentsRequest(Strict):
-    """What estate agents say about houses: (agents, houses, 2) numbers. Votes that are given, not computed."""
+    """Give votes by hand: the estimates of estate agents for houses, (agents, houses, 2)."""
 
     estimates: Annotated[list[Annotated[Estimates, Field(max_length=8)]], Field(min_length=1, max_length=50)]
     iterations: Iterations = 3

@@ -1,4 +1,4 @@
-"""One scene on its way through the network."""
+"""Define the response with every intermediate value of the network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from capsnet.explorer.schemas.base import Array
 
 
 class Cloud(BaseModel):
-    """Votes for one class on a plane. Across: along the class's final vector v, so that a vote's place times
-    ‖v‖ is its agreement û·v. Down: the main direction of what remains."""
+    """Hold the votes for one class, projected onto a plane.
+
+    The first coordinate is along the class's final vector v: multiplied by ‖v‖ it is the agreement û·v. The
+    second is the main direction of the rest.
+    """
 
     focus: int
     points: Array
@@ -27,11 +30,11 @@ class Cloud(BaseModel):
 
 
 class TraceResponse(BaseModel):
-    """One scene through the network."""
+    """Hold every intermediate value of the network for one scene."""
 
     image: Array
     layers: Array
-    """(layers, channels, height, width): each transformed, before they are added"""
+    """(layers, channels, height, width): each layer after its transform, before they are added"""
     outlines: Array
     """(layers, 4, 2): corners of each layer's frame, pixels (across, down), clockwise from the top left"""
     maps: Array
@@ -41,7 +44,7 @@ class TraceResponse(BaseModel):
     primary_lengths: Array
     """(in_caps,)"""
     arrows: Array
-    """(in_caps, 2): each primary capsule on its type's plane of most variation, its length kept"""
+    """(in_caps, 2): each primary capsule, projected onto its type's main plane, with its length kept"""
     couplings: Array
     """(iterations, in_caps, classes)"""
     support: Array
@@ -51,7 +54,7 @@ class TraceResponse(BaseModel):
     iteration_lengths: Array
     """(iterations, classes): ‖v‖"""
     entropy: list[float]
-    """Of the couplings, per iteration; 1 is undecided."""
+    """Entropy of the couplings, per iteration; 1 for uniform couplings."""
     lengths: Array
     """(classes,): ‖v‖ of the last iteration"""
     capsules: Array
@@ -59,7 +62,7 @@ class TraceResponse(BaseModel):
     ranking: list[int]
     """Classes, the longest first."""
     speakers: list[int]
-    """As many of the longest as there are layers, in the layers' order: each draws its layer best."""
+    """The longest capsules, one for each layer: the one that draws that layer best."""
     reconstructions: Array | None
     """(classes, channels, height, width): each class capsule decoded alone"""
     reconstruction_errors: list[float] | None

@@ -1,9 +1,9 @@
-// What the network says, in words.
+// The network's answer in words.
 /** @import {World} from "./types.ts" */
 import { h, number, replace } from "./dom.js";
 
 /**
- * What the network says, in words.
+ * Show the network's answer in words.
  * @param {HTMLElement} home @param {World} world
  */
 export function showAnswer(home, world) {
@@ -16,7 +16,7 @@ export function showAnswer(home, world) {
   const strong = empty ? [] : found.filter((k) => trace.lengths.data[k] >= 0.5);
   const spoken = strong.length
     ? found.map((k, place) => h("span", { class: `said ${strong.includes(k) ? "" : "unsure"} ${count > 1 ? `c${place}` : ""}` }, h("b", {}, names[k]), h("small", {}, number(trace.lengths.data[k], 3))))
-    : [h("span", { class: "said unsure" }, h("b", {}, "–"), h("small", {}, empty ? `the board is empty; a network that must name something says ${names[found[0]]}, ${number(trace.lengths.data[found[0]], 2)}` : `no capsule is longer than ${number(Math.max(...trace.lengths.data), 2)}`))];
+    : [h("span", { class: "said unsure" }, h("b", {}, "–"), h("small", {}, empty ? `the board is empty; the longest capsule is ${names[found[0]]}, ${number(trace.lengths.data[found[0]], 2)}` : `no capsule is longer than ${number(Math.max(...trace.lengths.data), 2)}`))];
   const control = trace.control;
   const best = control ? Array.from(control.data).indexOf(Math.max(...control.data)) : 0;
   replace(

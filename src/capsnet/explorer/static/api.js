@@ -1,9 +1,9 @@
-// The server's numbers. Nothing is computed here.
+// Requests to the server. The page itself computes nothing.
 /** @import * as Api from "./wire.ts" */
 /** @import {Digit, Tensor, Unpacked} from "./types.ts" */
 import { finished, started } from "./busy.js";
 
-/** A refusal, with the server's reason. */
+/** A refused request, with the server's reason. */
 export class Refusal extends Error {}
 
 /**
@@ -146,7 +146,7 @@ export function latest(ask, use, fail) {
     busy = true;
     try {
       const answer = await ask(question);
-      // An answer to a question that has been overtaken is shown all the same: the picture keeps moving.
+      // Show the answer even if a newer request is waiting, so that the picture keeps moving.
       use(answer, question);
     } catch (error) {
       fail(error);

@@ -1,15 +1,15 @@
-// Whether anything is still on its way: a question at the server, a change that has not been drawn.
-// The page says so on <html data-busy>, for whoever works it by program: tests, screenshots, measurements.
+// Whether something is pending: a request to the server, or a change that is not drawn yet.
+// Programs that control the page (tests, screenshots, measurements) read it from <html data-busy>.
 
 let pending = 0;
 
-/** Something has begun that will change the page. Each beginning has one `finished`. */
+/** Report the start of work that will change the page. Each call needs one call of `finished`. */
 export function started() {
   pending += 1;
   document.documentElement.dataset.busy = "";
 }
 
-/** Not at once: whoever waited for this may begin the next thing with the answer. */
+/** Report the end of work, with a delay: the code that waited for it may start more work first. */
 export function finished() {
   window.setTimeout(() => {
     pending -= 1;

@@ -1,4 +1,4 @@
-// Elements in one expression, and numbers as people read them.
+// Create elements in one expression, and format numbers.
 
 /**
  * @param {string} tag
@@ -13,7 +13,7 @@ export function h(tag, properties = {}, ...children) {
 }
 
 /**
- * The same for SVG.
+ * Create an SVG element.
  * @param {string} tag
  * @param {Record<string, unknown>} properties
  * @param {...(Node | string | number | null | undefined | false | Array<Node | string>)} children

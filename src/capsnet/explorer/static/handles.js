@@ -1,12 +1,12 @@
-// Handles on a digit's frame: move, turn, scale, shear. The frame's corners come from the server; a pointer's
-// movement, or an arrow key, becomes a change of the transform's numbers.
+// Handles on a digit's frame: move, turn, scale, shear. The server sends the frame's corners. Pointer movements
+// and arrow keys change the transform's numbers.
 /** @import {Motion, World} from "./types.ts" */
 import { number, svg } from "./dom.js";
 import { changeDigit } from "./state.js";
 
 /** @typedef {{x: number, y: number}} Point */
 
-/** Motions are kept to what a link can hold. @param {number} value @param {number} low @param {number} high */
+/** Clamp a motion to the range that a link can store. @param {number} value @param {number} low @param {number} high */
 const tidy = (value, low, high) => Math.round(Math.min(high, Math.max(low, value)) * 1000) / 1000;
 
 /** @param {Motion} motion @returns {Motion} */
@@ -122,7 +122,7 @@ export function handles(side, toPixels) {
       }
       const outlines = world.trace?.outlines;
       if (!outlines || world.active >= outlines.shape[0]) return;
-      // What is pushed off the board keeps its handles within reach.
+      // Handles of a digit outside the board stay inside it.
       const within = (/** @type {number} */ at) => Math.min(side - 12, Math.max(12, at));
       const corners = [0, 1, 2, 3].map((k) => {
         const at = world.active * 8 + 2 * k;
@@ -150,7 +150,7 @@ export function handles(side, toPixels) {
 const between = (a, b) => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
 
 /**
- * The transform after a pointer went from one pixel to another.
+ * Return the transform after the pointer moved from one pixel to another.
  * @param {Action} action @param {Motion} start @param {Point} from @param {Point} to @param {Point} middle @param {number} height
  * @returns {Motion}
  */

@@ -1,4 +1,4 @@
-// The board: draw with pointer or keys, drop a picture, drag handles. What is beside it: tools.js.
+// The board: draw with pointer or keys, drop a picture, drag handles. The controls beside it are in tools.js.
 /** @import {World} from "./types.ts" */
 import { api } from "./api.js";
 import { h, replace } from "./dom.js";
@@ -28,7 +28,7 @@ export function inputPanel(boardHome, toolsHome, fail) {
   const grips = handles(SIDE, toPixels);
   replace(boardHome, h("div", { class: "board" }, canvas, grips.element));
 
-  /** Where the keyboard's pen is, and whether it touches. */
+  /** Position of the keyboard's pen, and whether it is down. */
   const pen = { x: columns / 2, y: rows / 2, down: false, shown: false };
 
   drawWithPointer();
@@ -36,7 +36,7 @@ export function inputPanel(boardHome, toolsHome, fail) {
   takeDrops();
   const tools = toolbox(toolsHome, takePicture);
 
-  /** A digit that is moved or picked becomes pixels of its own, where it lies, before somebody draws on it. */
+  /** Turn a moved or picked digit into plain pixels at its position, so that it can be drawn on. */
   function editable() {
     const world = current();
     const digit = world.digits[world.active];

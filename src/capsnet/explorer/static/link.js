@@ -1,4 +1,4 @@
-// The state in the address bar: a link reproduces it exactly, down to the last drawn pixel.
+// The state in the address bar: a link reproduces it exactly, including every drawn pixel.
 /** @import {World, State, Digit, Motion, View} from "./types.ts" */
 import { STILL, emptyDigit, exampleDigit, isStill } from "./state.js";
 
@@ -8,7 +8,7 @@ const TOOLS = /** @type {const} */ (["draw", "erase", "move"]);
 const PARAMETERS = /** @type {const} */ (["rotation", "shift_x", "shift_y", "scale", "shear"]);
 const MOTION = /** @type {Array<keyof Motion>} */ (Object.keys(STILL));
 
-/** Runs of zeros are most of a drawing: 0 is followed by how many.
+/** Pack pixels with run lengths for zeros, which are most of a drawing: 0, then the count.
  *  @param {Uint8Array} pixels */
 export function pack(pixels) {
   let bytes = "";
@@ -24,7 +24,7 @@ export function pack(pixels) {
   return btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-/** @param {string} text @param {Uint8Array} into @returns {boolean} whether it was a whole picture */
+/** @param {string} text @param {Uint8Array} into @returns {boolean} whether the text held a complete picture */
 export function unpackPixels(text, into) {
   let bytes;
   try {
@@ -94,7 +94,7 @@ export function runOf(hash) {
 }
 
 /**
- * What a link says, as far as it makes sense for this model.
+ * Read the state from a link; values that do not fit the model are ignored.
  * @param {string} hash
  * @param {World} world
  * @returns {Partial<State>}

@@ -1,4 +1,4 @@
-// Starts the page: asks what is served, restores the state from the link, and keeps the picture up to date.
+// Start the page: load the model's description, restore the state from the link, and redraw on changes.
 /** @import {Panel, View, World} from "./types.ts" */
 import { Refusal, api, latest, scene } from "./api.js";
 import { find, h, number, percent, replace } from "./dom.js";
@@ -39,7 +39,7 @@ let hideProblem = 0;
 /** @param {unknown} error */
 function fail(error) {
   const problem = find("#problem");
-  problem.textContent = error instanceof Refusal ? error.message : "The explorer's server does not answer; is `capsnet explore` still running?";
+  problem.textContent = error instanceof Refusal ? error.message : "The explorer's server does not answer. Is `capsnet explore` still running?";
   problem.hidden = false;
   window.clearTimeout(hideProblem);
   hideProblem = window.setTimeout(() => (problem.hidden = true), 8000);
@@ -49,7 +49,7 @@ function fail(error) {
 async function start() {
   const wanted = runOf(location.hash);
   const info = await api.model(wanted).catch((error) => {
-    fail(error); // the link is for another model: say so, and show what is here
+    fail(error); // the link names another model: show the message and the served model
     return api.model(null);
   });
   const examples = await api.examples();
@@ -62,7 +62,7 @@ async function start() {
     pose: null, sheet: false, parameter: "rotation", tour: null,
   };
   begin(world);
-  // A four shows most: strokes of all directions.
+  // Start with a four: it has strokes in all directions.
   world.digits = [examples.labels.length ? exampleDigit(Math.max(0, examples.labels.findIndex(([label]) => label === 4))) : emptyDigit()];
   Object.assign(world, fromHash(location.hash, world));
   showAbout();
@@ -74,7 +74,7 @@ async function start() {
   const trace = latest(
     (/** @type {World} */ now) => api.trace({ ...scene(now.digits), iterations: now.iterations, focus: now.focus }),
     (answer) => {
-      // Where nobody has looked at a capsule yet, the one that the answer listens to most is shown.
+      // Until a capsule is selected, show the one with the largest coupling to the answer.
       if (current().child < 0) change({ child: mostHeard(answer, answer.ranking[0]) });
       change({ trace: answer });
     },
@@ -106,7 +106,7 @@ async function start() {
   change(Object.fromEntries([...EVERYTHING].filter((name) => name !== "trace").map((name) => [name, world[name]])));
 }
 
-/** The detail of the stage that is open. It is built when it is opened, and gone when it is left. */
+/** The detail of the open stage. It is built when the stage opens and removed when it closes. */
 function detailPanel() {
   const home = find("#detail");
   /** @type {{view: View, panel: Panel} | null} */
@@ -130,7 +130,7 @@ function detailPanel() {
 
 let saving = 0;
 
-/** Not with every pixel of a stroke: browsers limit how often the address may change. */
+/** Save with a delay: browsers limit how often a page may change its address. */
 function saveLink() {
   window.clearTimeout(saving);
   saving = window.setTimeout(() => history.replaceState(null, "", toHash(current())), 200);
@@ -144,7 +144,7 @@ async function copyLink() {
     await navigator.clipboard.writeText(link);
     button.textContent = "Copied";
   } catch {
-    button.textContent = "It is in the address bar";
+    button.textContent = "Copy it from the address bar";
   }
   window.setTimeout(() => (button.textContent = "Copy link"), 1800);
 }

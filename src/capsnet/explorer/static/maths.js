@@ -1,4 +1,4 @@
-// Equations in HTML. A symbol has the colour of what it stands for, here and in every drawing.
+// Equations in HTML. A symbol has the same colour here as its quantity in every drawing.
 import { h } from "./dom.js";
 
 /** @typedef {"input" | "child" | "vote" | "parent" | "reco" | "plain" | "control"} Kind */
@@ -29,14 +29,14 @@ export function symbol(name) {
 }
 
 /**
- * An equation: `{u_i}` becomes a coloured symbol, `[child 0.93]` a coloured number; other text stays.
+ * Render an equation: `{u_i}` becomes a coloured symbol, `[child 0.93]` a coloured number; other text stays.
  * @param {string} text
  */
 export function equation(text) {
   return h("p", { class: "equation", role: "math" }, ...pieces(text));
 }
 
-/** The same within a sentence. @param {string} text */
+/** Render a sentence that contains such symbols. @param {string} text */
 export function prose(text) {
   return h("p", {}, ...pieces(text));
 }

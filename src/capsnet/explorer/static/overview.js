@@ -1,4 +1,4 @@
-// The whole way through the network as one picture, left to right. Each stage is a tab that opens its detail.
+// The stages of the network, left to right. Each stage is a tab that opens its detail.
 /** @import {World, View} from "./types.ts" */
 import { drawCloud } from "./drawings/cloud.js";
 import { drawArrows } from "./drawings/arrows.js";
@@ -53,7 +53,7 @@ const STAGES = [
 
 /** @type {Array<{view: View, title: string, role: string}>} */
 const EXTRAS = [
-  { view: "control", title: "Max pooling, beside it", role: "control" },
+  { view: "control", title: "Compare with max pooling", role: "control" },
   { view: "ablation", title: "Does routing matter here?", role: "vote" },
 ];
 

@@ -1,4 +1,4 @@
-// Drawing on canvases. Sizes are in CSS pixels; colours come from style.css, so light and dark need no code.
+// Draw on canvases. Sizes are in CSS pixels. Colours come from style.css, for the light and the dark scheme.
 /** @typedef {[number, number, number]} Rgb */
 
 const NAMES = /** @type {const} */ ([
@@ -25,7 +25,7 @@ export function colours() {
   return known;
 }
 
-/** Call when the scheme changes between light and dark. */
+/** Forget the colours after a change between the light and the dark scheme. */
 export function forgetColours() {
   known = null;
 }
@@ -42,9 +42,9 @@ export function rgba([r, g, b], alpha = 1) {
 }
 
 /**
- * A canvas of so many CSS pixels, sharp on any screen. It may be shown smaller, never larger.
+ * Create a canvas of the given size in CSS pixels, sharp on any screen. It may be shown smaller, never larger.
  * @param {number} width @param {number} height
- * @param {string} label what it shows, for those who cannot see it
+ * @param {string} label description for users who cannot see it
  */
 export function canvasOf(width, height, label) {
   const canvas = document.createElement("canvas");
@@ -66,7 +66,7 @@ export function size(canvas, width, height) {
 }
 
 /**
- * A cleared context that draws in CSS pixels.
+ * Clear the canvas and return a context that draws in CSS pixels.
  * @param {HTMLCanvasElement} canvas
  */
 export function begin(canvas) {
@@ -81,7 +81,7 @@ export function begin(canvas) {
   return { context, width, height };
 }
 
-/** Where a pointer is on a canvas, in its own pixels.
+/** Return the pointer's position on a canvas, in the canvas's pixels.
  *  @param {HTMLCanvasElement} canvas @param {MouseEvent} event */
 export function placeOn(canvas, event) {
   const box = canvas.getBoundingClientRect();
@@ -92,7 +92,7 @@ export function placeOn(canvas, event) {
 const scratch = document.createElement("canvas");
 
 /**
- * Numbers as ink: 0 is paper, `max` is full colour. Negative numbers get another colour if one is given.
+ * Draw numbers as ink: 0 is paper, `max` is full colour. Negative numbers get the colour `negative`, if given.
  * @param {CanvasRenderingContext2D} context
  * @param {ArrayLike<number>} data
  * @param {{rows: number, columns: number, offset?: number, x: number, y: number, width: number, height: number,
@@ -123,7 +123,7 @@ function stamp(context, image, x, y, width, height) {
 }
 
 /**
- * A picture as the network sees it: grey as ink of `colour`, three channels as they are.
+ * Draw an input image: one channel as ink of `colour`, three channels in their own colours.
  * @param {CanvasRenderingContext2D} context
  * @param {{shape: number[], data: ArrayLike<number>}} tensor (…, channels, height, width)
  * @param {{index?: number, x?: number, y?: number, width: number, height?: number, colour: Rgb, alpha?: number, max?: number}} options
@@ -146,7 +146,7 @@ export function picture(context, { shape, data }, { index = 0, x = 0, y = 0, wid
 }
 
 /**
- * An arrow from one place to another; too short ones are left out.
+ * Draw an arrow; very short arrows are not drawn.
  * @param {CanvasRenderingContext2D} context
  * @param {number} x @param {number} y @param {number} dx @param {number} dy @param {number} [head]
  */

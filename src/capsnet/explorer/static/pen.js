@@ -1,6 +1,6 @@
-// A round pen with soft edges, on the image's own pixels.
+// A round pen with soft edges that draws on the image's pixels.
 
-/** Widths in pixels of a 28-pixel image; larger images get wider ones. */
+/** Widths in pixels for a 28-pixel image; they grow with the image. */
 const PEN = 1.15;
 const ERASER = 2.2;
 

@@ -1,4 +1,4 @@
-// All shared state: one object, changed in one place. The server's answers are in it too.
+// All shared state, including the server's answers: one object, changed in one place.
 /** @import {World, Motion, Digit, Trace} from "./types.ts" */
 import { finished, started } from "./busy.js";
 
@@ -22,7 +22,7 @@ export function current() {
 }
 
 /**
- * Change the world. Listeners hear of all changes of this frame at once.
+ * Change the world. Listeners get all changes of a frame in one call.
  * @param {Partial<World>} changes
  */
 export function change(changes) {
@@ -34,7 +34,7 @@ export function change(changes) {
   for (const name of Object.keys(changes)) changed.add(/** @type {keyof World} */ (name));
 }
 
-/** Tell the listeners now, not with the next frame. */
+/** Call the listeners now instead of in the next frame. */
 export function tell() {
   if (changed.size === 0) return;
   const what = changed;
@@ -60,7 +60,7 @@ export function isStill(motion) {
 }
 
 /**
- * Change the digit that is being worked on.
+ * Change the active digit.
  * @param {Partial<Digit>} changes
  */
 export function changeDigit(changes) {
@@ -83,19 +83,19 @@ export function emptyDigit() {
   return { example: null, pixels: new Uint8Array(size), motion: { ...STILL } };
 }
 
-/** The class that the visitor looks at: chosen, or else the answer. */
+/** Return the class in focus: the selected one, else the answer. */
 export function focusOf(/** @type {Readonly<World>} */ world) {
   return world.focus ?? world.trace?.ranking[0] ?? 0;
 }
 
-/** Which iteration is shown, counted from 0, in the trace at hand. */
+/** Return the iteration shown, counted from 0, within the current trace. */
 export function shownStep(/** @type {Readonly<World>} */ world) {
   const steps = world.trace ? world.trace.couplings.shape[0] : 1;
   return Math.min(world.at, steps) - 1;
 }
 
 /**
- * The child with the largest coupling to a class in the end, among some.
+ * Return the child, among some, with the largest final coupling to a class.
  * @param {Trace} trace @param {number} k @param {(child: number) => boolean} [among]
  */
 export function mostHeard(trace, k, among = () => true) {

@@ -1,4 +1,4 @@
-// Beside the board: tools, one digit or two, test digits to pick, and the transform's sliders.
+// The controls beside the board: tools, one or two digits, test digits, and the transform's sliders.
 /** @import {World, Tool, Motion} from "./types.ts" */
 import { h, replace, slider } from "./dom.js";
 import { tidied } from "./handles.js";
@@ -10,7 +10,7 @@ const PICKS = 10;
 /** @type {Array<[Tool, string, string]>} */
 const TOOLS = [
   ["draw", "Draw", "Draw with mouse, finger or arrow keys"],
-  ["erase", "Erase", "Take ink away"],
+  ["erase", "Erase", "Erase ink"],
   ["move", "Move", "Drag, turn, scale and shear with handles"],
 ];
 
@@ -56,14 +56,14 @@ export function toolbox(home, takePicture) {
       },
     }),
   }));
-  const reset = h("button", { type: "button", id: "motion-reset", class: "plain", onclick: () => changeDigit({ motion: { ...STILL } }) }, "Back to where it was");
+  const reset = h("button", { type: "button", id: "motion-reset", class: "plain", onclick: () => changeDigit({ motion: { ...STILL } }) }, "Reset position");
 
   const shapes = /** @type {HTMLDetailsElement} */ (
     h("details", { id: "shapes" }, h("summary", {}, "Turn, scale, shear, move"),
       h("div", { class: "sliders" }, ...motion.map(({ element }) => element), reset),
       h("p", { class: "quiet small", id: "provenance" }))
   );
-  // Folded away on a phone, where the picture below matters more.
+  // Closed on a phone, where the picture below needs the space.
   const wide = matchMedia("(min-width: 861px)");
   shapes.open = wide.matches;
   wide.addEventListener("change", () => (shapes.open = wide.matches));
@@ -83,7 +83,7 @@ export function toolbox(home, takePicture) {
     const world = current();
     if (index < world.digits.length) change({ active: index });
     else {
-      // Another class than the first, a little to the right: both can be seen. Eights and zeros are easily told.
+      // Use another class than the first and shift it right, so that both are visible. Eight and zero differ clearly.
       const wanted = world.trace?.ranking[0] === 8 ? 0 : 8;
       const other = Math.max(0, world.examples.labels.findIndex(([label]) => label === wanted));
       const second = world.examples.labels.length ? exampleDigit(other) : emptyDigit();
@@ -103,7 +103,7 @@ export function toolbox(home, takePicture) {
   function showPicks(wanted) {
     const { labels, images } = current().examples;
     if (!labels.length) {
-      replace(picks, h("p", { class: "quiet whole" }, "None: the data that this model was trained on are not on this machine."));
+      replace(picks, h("p", { class: "quiet whole" }, "No test digits: the training data of this model are not on this machine."));
       more.hidden = true;
       return;
     }
@@ -125,7 +125,7 @@ export function toolbox(home, takePicture) {
   function pick(index) {
     const world = current();
     const { motion } = world.digits[world.active];
-    // Where a digit was put stays: two digits keep their places when one is exchanged.
+    // Keep the transform, so that two digits keep their positions when one is replaced.
     const keep = world.digits.length > 1 ? { ...motion } : { ...STILL };
     changeDigit({ ...exampleDigit(index), motion: keep });
     tell();
@@ -160,7 +160,7 @@ export function toolbox(home, takePicture) {
   };
 }
 
-/** One digit of each class if there are ten, the `page`-th of its class; else the next ten.
+/** Return the `page`-th digit of each class if there are ten classes, else the next ten digits.
  *  @param {number[][]} labels @param {number} page @returns {number[]} */
 function choose(labels, page) {
   /** @type {Map<number, number[]>} */

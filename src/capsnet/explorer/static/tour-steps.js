@@ -1,4 +1,4 @@
-// What the tour says and sets. Each step drives the same state that the visitor's own controls change.
+// Texts and states of the tour. Each step changes the same state as the page's controls.
 /** @import {State, World, Digit} from "./types.ts" */
 import { agentsFigure } from "./drawings/agents.js";
 import { h } from "./dom.js";
@@ -8,7 +8,7 @@ import { STILL, change, current, exampleDigit, emptyDigit } from "./state.js";
 /** @typedef {{title: string, target: string, state: (world: World) => Partial<State>,
  *             body: (fail: (error: unknown) => void) => {nodes: Node[], close?: () => void}}} Step */
 
-/** A test digit of one class, or the first that there is. @param {World} world @param {number} k @param {number} [which] @returns {Digit} */
+/** Return a test digit of one class, or any test digit if the class has none. @param {World} world @param {number} k @param {number} [which] @returns {Digit} */
 function digit(world, k, which = 0) {
   const own = world.examples.labels.flatMap((label, index) => (label[0] === k ? [index] : []));
   return world.examples.labels.length ? exampleDigit(own[Math.min(which, own.length - 1)] ?? 0) : emptyDigit();
@@ -23,7 +23,7 @@ function one(world, k, motion = {}) {
 /** @param {...string} texts */
 const text = (...texts) => ({ nodes: texts.map(prose) });
 
-/** A button that moves a slider of the board there and back. @param {string} label @param {"rotation" | "shear" | "shift_x"} name @param {number} reach */
+/** Return a button that moves a slider of the board back and forth once. @param {string} label @param {"rotation" | "shear" | "shift_x"} name @param {number} reach */
 function swing(label, name, reach) {
   let running = 0;
   const button = h("button", {
@@ -46,30 +46,30 @@ function swing(label, name, reach) {
 /** @type {Step[]} */
 export const STEPS = [
   {
-    title: "A network that says where",
+    title: "A network that keeps positions",
     target: "#overview",
     state: (world) => ({ ...one(world, 4), view: "input", tool: "draw" }),
     body: () => text(
-      "A digit goes in on the left; the answer, and a drawing of what was seen, come out on the right. Every picture here is this image's own numbers.",
-      "The tour takes five minutes and uses the controls you see. You may touch anything meanwhile, and leave whenever you like.",
+      "A digit goes in on the left. The answer and a reconstruction of the digit come out on the right. Every picture shows values that the network computed for this image.",
+      "The tour takes five minutes and uses the page's own controls. You can use them yourself at any time, and leave the tour at any step.",
     ),
   },
   {
-    title: "What max pooling throws away",
+    title: "What max pooling loses",
     target: "#detail",
     state: (world) => ({ ...one(world, 4), view: "control" }),
     body: () => text(
-      "Most networks for images pool: of each small window only the largest number survives. That makes them indifferent to small shifts, and it is also a way of forgetting.",
-      "Look at the first two maps. The second has the same numbers in other places; after pooling the two are *the same*. A face with its mouth where an eye should be can look fine to a network that pools.",
+      "Most image networks use pooling: they keep only the largest number of each small window. Small shifts then change little, but the exact positions are lost.",
+      "Look at the first two maps. The second has the same numbers in other places. After pooling the two are *the same*. A network with pooling can accept a face whose mouth is where an eye should be.",
     ),
   },
   {
-    title: "Capsules keep the place, and more",
+    title: "Capsules keep positions and more",
     target: "#detail",
     state: (world) => ({ ...one(world, 4), view: "primary" }),
     body: () => {
-      const { button, close } = swing("Turn the digit to and fro", "rotation", 35);
-      return { nodes: [...text("A capsule is a handful of numbers, an arrow {u_i}. Its length says whether a piece of stroke is there. Its direction says how: turned, thick, where.", "Nothing is pooled. Turn the digit, and watch arrows turn instead of staying the same.").nodes, button], close };
+      const { button, close } = swing("Turn the digit back and forth", "rotation", 35);
+      return { nodes: [...text("A capsule is a vector of a few numbers, drawn as an arrow {u_i}. Its length says whether a piece of a stroke is present. Its direction describes the piece: its angle, thickness and position.", "There is no pooling. Turn the digit: the arrows turn with it.").nodes, button], close };
     },
   },
   {
@@ -77,8 +77,8 @@ export const STEPS = [
     target: ".narrow",
     state: (world) => ({ ...one(world, 4), view: "primary" }),
     body: () => text(
-      "If length is to say “whether”, it must not exceed 1. Squash shortens an arrow and leaves its direction alone: short ones almost vanish, long ones come close to 1.",
-      "The dot on the curve is the capsule marked in the picture. Click others: few say much, most say almost nothing.",
+      "The length stands for a probability, so it must not exceed 1. Squash shortens an arrow and keeps its direction: short arrows almost vanish, and long arrows get a length near 1.",
+      "The dot on the curve is the capsule marked in the picture. Click other capsules: a few are long, most are very short.",
     ),
   },
   {
@@ -88,7 +88,7 @@ export const STEPS = [
     body: (fail) => {
       const figure = agentsFigure(fail);
       return {
-        nodes: [...text("Whom to believe? Two houses are for sale, and nine agents say what each house is: its size, across, and its price, up. Every agent speaks about both houses, and is heard by both alike.", "Six agree about the first house and three about the second; elsewhere they guess. Press Play: each house listens more to those that agree with what it has heard. That is routing, and these are the network's own equations. Drag an agent's word away and see who stops listening.").nodes, figure.element],
+        nodes: [...text("Here is routing in an everyday example. Two houses are for sale, and nine agents estimate each house: its size (to the right) and its price (up). At first both houses give every agent the same weight.", "Six agents agree about the first house, and three agree about the second. Their other estimates are guesses. Press Play: in each round a house gives more weight to the agents that agree with its weighted mean. This is routing, computed with the network's own equations. Drag an estimate away from the others and watch its weight fall.").nodes, figure.element],
         close: figure.close,
       };
     },
@@ -99,32 +99,32 @@ export const STEPS = [
     state: (world) => ({ ...one(world, 4), view: "routing", at: 1, iterations: 3 }),
     body: () => ({
       nodes: [
-        ...text("The primary capsules are the agents, the ten digits are the houses. Each dot is one capsule's word {vote} on what the digit is like, if it is a “4”.").nodes,
+        ...text("The primary capsules are the agents, and the ten digits are the houses. Each dot is one capsule's vote {vote}: its prediction of the digit's pose, if the digit is a “4”.").nodes,
         h("button", { type: "button", onclick: () => document.getElementById("play")?.click() }, "Play the routing"),
-        ...text("Dots far to the right agree with the verdict {v_j} and grow; the rest fade. The dashed ring is where the weighted votes lie.").nodes,
+        ...text("Dots far to the right agree with the result {v_j} and grow. The others fade. The dashed ellipse shows where the weighted votes are.").nodes,
       ],
     }),
   },
   {
-    title: "Rejected",
+    title: "The class in second place",
     target: "#detail",
     state: (world) => ({ ...one(world, 4), view: "routing", iterations: 3, at: 3, focus: world.trace?.ranking[1] ?? 9 }),
     body: () => text(
-      "The same children also vote for the runner-up. Their words do not agree: the sum {s_j} stays short, squash makes it shorter, and the children turn to the class where they are believed.",
-      "Step back to iteration 1 with the arrows and forward again, and watch the couplings below fall.",
+      "The same children also vote for the class in second place. Their votes do not agree, so the sum {s_j} stays short and squash makes it shorter. The couplings move to the class whose votes agree.",
+      "Use the arrow buttons to go back to iteration 1 and forward again. The couplings below fall.",
     ),
   },
   {
-    title: "Sixteen numbers that mean something",
+    title: "Sixteen numbers with a meaning",
     target: "#detail",
     state: (world) => ({ ...one(world, 4), view: "classes", at: 3 }),
     body: () => text(
-      "The winner's sixteen numbers hold how the digit is written. Move a slider: one makes it lean, another thickens or shifts it. The words beside the sliders were measured on test digits, and stand only where an effect is clear.",
-      "“Sheet of all numbers” shows all of them at once.",
+      "The sixteen numbers of the winning capsule describe how the digit is written. Move a slider: one number makes the digit lean, another makes it thicker or moves it. The words beside the sliders were measured on test digits. A word appears only where the effect is clear.",
+      "“Sheet of all numbers” shows the effect of every number at once.",
     ),
   },
   {
-    title: "Two at once",
+    title: "Two digits at once",
     target: "#detail",
     state: (world) => {
       const [first, second] = [digit(world, 8), digit(world, 0)];
@@ -133,20 +133,20 @@ export const STEPS = [
     body: () => ({
       nodes: [
         ...text(
-          "Lengths are not shares: two capsules can be long together. Each draws its own digit, in its own colour, though they share ink.",
-          "Take the eraser, rub the second digit out, and watch its capsule let go. (This network has only ever seen single digits, unless you trained it on pairs.)",
+          "The lengths do not sum to 1, so two capsules can be long at the same time. Each draws its own digit, in its own colour, although the digits overlap.",
+          "Select the eraser, erase the second digit, and watch its capsule become short. (The bundled network was trained on single digits only.)",
         ).nodes,
-        h("button", { type: "button", onclick: () => change({ tool: "erase" }) }, "Take the eraser"),
+        h("button", { type: "button", onclick: () => change({ tool: "erase" }) }, "Select the eraser"),
       ],
     }),
   },
   {
-    title: "And does it matter?",
+    title: "Does routing matter?",
     target: "#detail",
     state: (world) => ({ ...one(world, 4), view: "ablation" }),
     body: () => text(
-      "An honest question. Here is the same network with uniform couplings, so without agreement, for this image and over the test set.",
-      "Often the answer stays the same and only the certainty changes. Judge for yourself, draw your own digits, and send somebody the link: it holds everything you see.",
+      "These tables compare the network with different numbers of iterations, for this image and on the test set. With one iteration the couplings are uniform, so agreement plays no role.",
+      "Often the answer stays the same and only the lengths change. Draw your own digits and compare. To share what you see, send the link of this page: it contains everything.",
     ),
   },
 ];

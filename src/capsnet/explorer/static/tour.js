@@ -1,4 +1,4 @@
-// The five-minute path: text beside the page's own controls. It can be left at any time.
+// The five-minute tour: text beside the page's own controls. It can be left at any time.
 /** @import {World} from "./types.ts" */
 import { h, replace } from "./dom.js";
 import { change, current } from "./state.js";
@@ -49,7 +49,7 @@ export function tourPanel(home, startButton, fail) {
     stop = close ?? stop;
     replace(body, ...nodes);
     title.focus({ preventScroll: true });
-    // The detail that the step points at may be built with the next picture only.
+    // The element that the step points at may be built only with the next redraw.
     window.setTimeout(() => {
       const target = document.querySelector(step.target);
       target?.classList.add("lit");

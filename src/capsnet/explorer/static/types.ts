@@ -1,7 +1,7 @@
-// What the page's modules share beside the API's types.
+// Types shared by the page's modules, in addition to the API's types.
 import type * as Api from "./wire.ts";
 
-/** Numbers as they came from the server. */
+/** An array from the server. */
 export interface Tensor {
   shape: number[];
   data: Float32Array | Uint8Array;
@@ -20,37 +20,37 @@ export type Tool = "draw" | "erase" | "move";
 
 export type Motion = Required<Api.Transform>;
 
-/** One digit on the board: a test digit by its number, or pixels 0 … 255 that somebody drew. */
+/** One digit on the board: the index of a test digit, or drawn pixels from 0 to 255. */
 export interface Digit {
   example: number | null;
   pixels: Uint8Array;
   motion: Motion;
 }
 
-/** All that a link reproduces. */
+/** The state that a link reproduces. */
 export interface State {
   digits: Digit[];
   active: number;
   tool: Tool;
   view: View;
-  /** r, how many iterations are computed */
+  /** r, the number of routing iterations computed */
   iterations: number;
-  /** which of them is shown, from 1 */
+  /** the iteration shown, counted from 1 */
   at: number;
-  /** class that the visitor looks at; null follows the answer */
+  /** the class in focus; null follows the answer */
   focus: number | null;
-  /** primary capsule looked at; -1: the one that the first answer listens to most */
+  /** the selected primary capsule; -1 selects the one with the largest coupling to the first answer */
   child: number;
-  /** Conv1 place looked at */
+  /** the selected position in Conv1 */
   spot: { channel: number; row: number; column: number };
-  /** capsule numbers changed by hand; null: as computed */
+  /** values of the class capsule changed by hand; null: as computed */
   pose: number[] | null;
   sheet: boolean;
   parameter: NonNullable<Api.SweepRequest["parameter"]>;
   tour: number | null;
 }
 
-/** State, and what the server last said about it. */
+/** The state and the server's latest answers. */
 export interface World extends State {
   info: Api.ModelInfo;
   examples: Unpacked<Api.Examples>;
@@ -58,8 +58,8 @@ export interface World extends State {
 }
 
 export interface Panel {
-  /** Called when a part of the world changed; `changed` holds the names of what did. */
+  /** Called when a part of the world changed; `changed` holds the names of the changed parts. */
   update(world: World, changed: Set<keyof World>): void;
-  /** Called when the visitor leaves. */
+  /** Called when the panel is closed. */
   close?(): void;
 }

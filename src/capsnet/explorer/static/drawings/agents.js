@@ -1,4 +1,4 @@
-// The estate agents: children whose votes are given by hand, and the library's own routing.
+// The estate agents: children with votes given by hand, routed by the library.
 import { api, latest } from "../api.js";
 import { h, number, replace, svg } from "../dom.js";
 /** @import {Tensor} from "../types.ts" */
@@ -8,7 +8,7 @@ const REACH = 2.4;
 const ROUNDS = 4;
 const HOUSES = ["Elm Street 4", "Mill Lane 9"];
 
-/** What each agent says: [size, price] of the first house and of the second, in hundreds of whatever.
+/** Each agent's estimates: [size, price] of the first and of the second house, in any unit.
  *  @type {Array<[[number, number], [number, number]]>} */
 const START = [
   [[1.5, 1.2], [-1.2, 1.6]],
@@ -52,7 +52,7 @@ export function agentsFigure(fail) {
   });
   const play = h("button", { type: "button", id: "agents-play", onclick: run }, "Play");
   const label = h("output", { "aria-live": "polite" });
-  const slider = /** @type {HTMLInputElement} */ (h("input", { type: "range", min: 1, max: ROUNDS, step: 1, value: 1, "aria-label": "Round of listening", oninput: () => { stop(); round = slider.valueAsNumber - 1; draw(); } }));
+  const slider = /** @type {HTMLInputElement} */ (h("input", { type: "range", min: 1, max: ROUNDS, step: 1, value: 1, "aria-label": "Round of routing", oninput: () => { stop(); round = slider.valueAsNumber - 1; draw(); } }));
   const element = h("div", { class: "agents" }, h("div", { class: "pair" }, ...plots.map(({ plot, caption }) => h("figure", {}, plot, caption))), h("div", { class: "row" }, play, slider, label));
   const ask = latest(() => api.agents({ estimates, iterations: ROUNDS }), (found) => { answer = found; draw(); }, fail);
   ask(null);
@@ -113,7 +113,7 @@ export function agentsFigure(fail) {
         dot.setAttribute("transform", `translate(${toX(x)} ${toY(y)})`);
         dot.style.setProperty("--heard", String(heard));
         dot.querySelector("circle")?.setAttribute("r", String(4 + 9 * heard));
-        dot.setAttribute("aria-valuetext", `size ${number(x, 1)}, price ${number(y, 1)}, heard ${number(heard, 2)}`);
+        dot.setAttribute("aria-valuetext", `size ${number(x, 1)}, price ${number(y, 1)}, weight ${number(heard, 2)}`);
       });
       const at = (round * houses + house) * 2;
       believed.setAttribute("transform", `translate(${toX(means.data[at])} ${toY(means.data[at + 1])})`);

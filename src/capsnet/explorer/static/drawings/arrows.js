@@ -1,8 +1,8 @@
-// Primary capsules as arrows over the image: as long as the capsule, turned as it lies in its type's plane.
+// Primary capsules as arrows over the image, with the capsule's length and its direction in its type's plane.
 /** @import {World} from "../types.ts" */
 import { arrow, colours, picture, rgba } from "../paint.js";
 
-/** Where a place of the primary grid looks at, in pixels: the middle of what it sees, and how large that is.
+/** Return the centre and size, in pixels, of the receptive field at each grid position.
  *  @param {World["info"]["geometry"]} geometry */
 export function places(geometry) {
   const step = geometry.primary_stride * geometry.stem_stride;
@@ -13,7 +13,7 @@ export function places(geometry) {
 /**
  * @param {CanvasRenderingContext2D} context @param {World} world
  * @param {{side: number, margin: number, type?: number | null, chosen?: number | null, few?: boolean}} options
- * `few`: only the longest capsule of each place.
+ * `few`: draw only the longest capsule at each position.
  */
 export function drawArrows(context, world, { side, margin, type = null, chosen = null, few = false }) {
   const { trace, info: { geometry } } = world;
@@ -48,7 +48,7 @@ export function drawArrows(context, world, { side, margin, type = null, chosen =
   }
 }
 
-/** The longest capsule of each place. @param {ArrayLike<number>} lengths @param {number} area */
+/** Return the longest capsule at each position. @param {ArrayLike<number>} lengths @param {number} area */
 function longestOf(lengths, area) {
   const best = Array.from({ length: area }, (_, place) => place);
   for (let i = area; i < lengths.length; i++) if (lengths[i] > lengths[best[i % area]]) best[i % area] = i;

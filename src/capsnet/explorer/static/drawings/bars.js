@@ -1,4 +1,4 @@
-// A vector as bars up and down from a line.
+// A vector as bars above and below a line.
 import { begin, canvasOf, colours, largest, rgba } from "../paint.js";
 import { number } from "../dom.js";
 /** @import {Rgb} from "../paint.js" */
@@ -25,7 +25,7 @@ export function bars(width, height, name) {
 }
 
 /**
- * The squash curve with one capsule on it.
+ * Draw the squash curve with one capsule on it.
  * @param {number} width @param {number} height
  */
 export function squashCurve(width, height) {

@@ -55,7 +55,7 @@ export function chart(width, height, title) {
   };
 }
 
-/** A path on a plane, its origin marked. @param {number} width @param {number} height @param {string} title */
+/** Draw a path on a plane with its origin marked. @param {number} width @param {number} height @param {string} title */
 export function pathChart(width, height, title) {
   const canvas = canvasOf(width, height, title);
   const caption = h("figcaption", {});

@@ -10,7 +10,7 @@ export function chips(world, { colours = false } = {}) {
       h("b", {}, name), h("span", { class: "meter" }), h("small", {})),
   );
   return {
-    element: h("div", { class: "chips", role: "group", "aria-label": "Class to look at" }, ...buttons),
+    element: h("div", { class: "chips", role: "group", "aria-label": "Class to show" }, ...buttons),
     /** @param {World} world */
     update(world) {
       const trace = world.trace;

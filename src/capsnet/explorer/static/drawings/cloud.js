@@ -1,5 +1,5 @@
-// The votes for one class in pose space, seen from the side: across, how far a vote goes along the class's vector
-// v (its agreement); down, the main direction of what remains. Dots grow with their coupling.
+// The votes for one class in a plane of the pose space. Horizontal: the component along the class's vector v (the
+// agreement). Vertical: the main direction of the rest. The size of a dot is its coupling.
 /** @import {World} from "../types.ts" */
 import { arrow, colours, rgba } from "../paint.js";
 import { shownStep } from "../state.js";
@@ -7,7 +7,7 @@ import { shownStep } from "../state.js";
 /**
  * @param {CanvasRenderingContext2D} context @param {World} world
  * @param {{width: number, height: number, small?: boolean, step?: number, chosen?: number | null}} options
- * `step` may lie between two iterations: it is drawn in between.
+ * A fractional `step` is drawn as an interpolation between two iterations.
  */
 export function drawCloud(context, world, { width, height, small = false, step = shownStep(world), chosen = null }) {
   const trace = world.trace;
@@ -31,7 +31,7 @@ export function drawCloud(context, world, { width, height, small = false, step =
   context.lineTo(toX(0), height);
   context.stroke();
 
-  // As many pixels of dots for a uniform coupling whatever the number of classes.
+  // With uniform couplings the dots have the same size for any number of classes.
   const scale = (small ? 0.9 : 1.7) * Math.sqrt(classes / 10);
   context.fillStyle = rgba(palette.vote, small ? 0.45 : 0.5);
   for (let i = 0; i < children; i++) {
@@ -58,7 +58,7 @@ export function drawCloud(context, world, { width, height, small = false, step =
     context.stroke();
   }
 
-  /** One standard deviation of the votes, weighted by their couplings.
+  /** Draw one standard deviation of the votes, weighted by their couplings.
    *  @param {number[]} covariance @param {number} x @param {number} y */
   function ellipse([a, b, , d], x, y) {
     const middle = (a + d) / 2;
@@ -74,7 +74,7 @@ export function drawCloud(context, world, { width, height, small = false, step =
 }
 
 /**
- * Scales that show all but the farthest votes, the same across and down, with the origin in view.
+ * Return scales, equal in both directions, that show the origin and all but the farthest votes.
  * @param {NonNullable<World["trace"]>["cloud"]} cloud @param {number} width @param {number} height @param {number} margin
  */
 export function frame(cloud, width, height, margin) {

@@ -1,11 +1,11 @@
-// Where the children go: every child's coupling through the iterations, and all couplings of one iteration at once.
+// The children's couplings: each child over the iterations, and all children in one iteration.
 /** @import {World} from "../types.ts" */
 import { number } from "../dom.js";
 import { classColour, colours, rgba } from "../paint.js";
 import { focusOf } from "../state.js";
 
 /**
- * Each child's coupling with the class looked at, a line from uniform to decided; long capsules draw darker.
+ * Draw each child's coupling with the class in focus as a line over the iterations; long capsules are darker.
  * @param {CanvasRenderingContext2D} context @param {World} world @param {number} width @param {number} height @param {number} step
  */
 export function drawFlow(context, world, width, height, step) {
@@ -53,8 +53,8 @@ export function drawFlow(context, world, width, height, step) {
 }
 
 /**
- * One column per child: which class it prefers, and how far its coupling has moved there from uniform. Nothing is
- * drawn in the first iteration. The children keep their order: by the class that they end up with.
+ * Draw one column per child: its class with the largest final coupling, and the change of this coupling from the
+ * uniform start (nothing in the first iteration). The columns are sorted by this class and keep their order.
  * @param {CanvasRenderingContext2D} context @param {World} world @param {number} width @param {number} height @param {number} step
  */
 export function drawStrip(context, world, width, height, step) {
@@ -100,7 +100,7 @@ export function drawStrip(context, world, width, height, step) {
   });
 }
 
-/** The largest coupling with a class that is reached, a little more: the top of the picture.
+/** Return the top of the scale: a little more than the largest coupling with a class.
  *  @param {NonNullable<World["trace"]>} trace @param {number} focus */
 function roof(trace, focus) {
   const classes = trace.couplings.shape[2];
@@ -112,7 +112,7 @@ function roof(trace, focus) {
 /** @type {WeakMap<object, {order: number[], winners: number[], most: number}>} */
 const known = new WeakMap();
 
-/** Which class each child ends up with, the order of the columns, and the longest way that any has come.
+/** Return each child's class with the largest final coupling, the order of the columns, and the largest change.
  *  @param {NonNullable<World["trace"]>} trace */
 function preferences(trace) {
   const found = known.get(trace);

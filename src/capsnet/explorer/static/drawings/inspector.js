@@ -1,4 +1,4 @@
-// A grid of numbers that can be looked at one by one, by pointer or arrow keys.
+// A grid of numbers; pointer or arrow keys select one.
 import { begin, canvasOf, colours, ink, largest, placeOn, rgba } from "../paint.js";
 /** @import {Rgb} from "../paint.js" */
 

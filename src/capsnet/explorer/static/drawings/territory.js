@@ -1,4 +1,4 @@
-// Which places of the image end up voting for which class: the share of ‖s‖ that comes from each place.
+// The class that each position of the image supports: the share of ‖s‖ from each position.
 /** @import {World} from "../types.ts" */
 import { classColour, colours, picture, rgba } from "../paint.js";
 import { shownStep } from "../state.js";
@@ -7,7 +7,7 @@ import { places } from "./arrows.js";
 /**
  * @param {CanvasRenderingContext2D} context @param {World} world
  * @param {{side: number, step?: number, place?: number | null}} options
- * @returns {Array<{k: number, share: number}>} classes that own a place, the strongest first
+ * @returns {Array<{k: number, share: number}>} classes that own a position, the largest share first
  */
 export function drawTerritory(context, world, { side, step = shownStep(world), place = null }) {
   const { trace, info: { geometry } } = world;

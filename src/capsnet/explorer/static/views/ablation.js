@@ -1,4 +1,4 @@
-// Does routing matter here? The honest panel.
+// Compare different numbers of routing iterations, for the image and on the test set.
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {AblationResponse, TestsetResponse} from "../wire.ts" */
 import { api, latest, scene } from "../api.js";
@@ -20,7 +20,7 @@ export function ablationView(home, fail) {
   replace(
     home,
     h("h2", {}, "Does routing matter here?"),
-    prose(`Routing by agreement is what this network is known for. Here it is switched off: with one iteration every coupling is uniform, each child goes to all classes alike. This network was trained with r = ${geometry.iterations}. One that is trained with uniform couplings learns other weights, and may do as well: \`capsnet reproduce routing-iterations\` trains and compares them.`.replaceAll("`", "")),
+    prose(`Here you can compare the network with and without routing by agreement. With one iteration all couplings are uniform: each child sends equally to all classes. This network was trained with r = ${geometry.iterations}. A network trained with uniform couplings learns other weights and may be equally accurate: \`capsnet reproduce routing-iterations\` trains and compares both.`.replaceAll("`", "")),
     h("h3", {}, "This image"), image, imageWords,
     h("h3", {}, "The test set"), progress, set, setWords,
   );
@@ -30,7 +30,7 @@ export function ablationView(home, fail) {
   /** @param {Unpacked<AblationResponse>} answer */
   function showImage({ rows, dead_children }) {
     replace(image, table(
-      ["iterations", "answer", "its length", "runner-up", "its length", "couplings' entropy", "mean move of a coupling"],
+      ["iterations", "answer", "its length", "second", "its length", "entropy of couplings", "mean change of a coupling"],
       rows.map(({ iterations, ranking: [best, second], lengths, entropy, moved }) => ({
         own: iterations === geometry.iterations,
         cells: [iterations === 1 ? "1, uniform" : iterations, class_names[best], meter(lengths[best]), class_names[second], meter(lengths[second]), number(entropy), number(moved)],
@@ -41,8 +41,8 @@ export function ablationView(home, fail) {
     const same = uniform.ranking[0] === own.ranking[0];
     const gap = (/** @type {typeof own} */ row) => row.lengths[row.ranking[0]] - row.lengths[row.ranking[1]];
     replace(imageWords, h("p", {}, same ? `The answer is the same with uniform couplings. ` : `With uniform couplings the answer would be “${class_names[uniform.ranking[0]]}” instead of “${class_names[own.ranking[0]]}”. `,
-      `The lead of the longest capsule goes from ${number(gap(uniform), 2)} without routing to ${number(gap(own), 2)} with r = ${own.iterations}. `,
-      `${percent(dead_children)} of the primary capsules say nothing to this image (shorter than 0.01).`));
+      `The longest capsule is longer than the second by ${number(gap(uniform), 2)} without routing and by ${number(gap(own), 2)} with r = ${own.iterations}. `,
+      `${percent(dead_children)} of the primary capsules are inactive for this image (shorter than 0.01).`));
   }
 
   async function poll() {
@@ -60,11 +60,11 @@ export function ablationView(home, fail) {
     progress.hidden = answer.rows.length > 0 || answer.total === 0;
     progress.value = answer.total ? answer.done / answer.total : 0;
     if (answer.rows.length === 0) {
-      replace(setWords, h("p", { class: "quiet" }, answer.total ? `Measured in spare moments: ${answer.done.toLocaleString("en")} of ${answer.total.toLocaleString("en")} images…` : "There is no test set for this model on this machine."));
+      replace(setWords, h("p", { class: "quiet" }, answer.total ? `Measuring in the background: ${answer.done.toLocaleString("en")} of ${answer.total.toLocaleString("en")} images…` : "The test set of this model is not on this machine."));
       return;
     }
     replace(set, table(
-      ["iterations", "wrong", "error", "95 % interval", "answers that differ", "longest capsule", "runner-up", "couplings' entropy"],
+      ["iterations", "wrong", "error", "95 % interval", "changed answers", "longest capsule", "second", "entropy of couplings"],
       answer.rows.map((row) => ({
         own: row.iterations === geometry.iterations,
         cells: [row.iterations === 1 ? "1, uniform" : row.iterations, `${row.errors} of ${row.n.toLocaleString("en")}`, percent(row.error, 2), row.interval.map((x) => percent(x, 2)).join(" to "), row.changed, meter(row.winner), meter(row.runner_up), number(row.entropy)],
@@ -80,10 +80,10 @@ export function ablationView(home, fail) {
     const apart = uniform.interval[0] > own.interval[1] || own.interval[0] > uniform.interval[1];
     const words = [
       `Uniform couplings: ${uniform.errors} wrong; r = ${own.iterations}: ${own.errors}.`,
-      apart ? (uniform.error > own.error ? "For this network, routing matters: the intervals do not overlap." : "This network does better without routing: the intervals do not overlap.")
-        : `The intervals overlap: on these ${own.n.toLocaleString("en")} images routing makes no difference to the error that could be told from chance.`,
-      `It does change how sure the network is: the longest capsule's mean length is ${number(uniform.winner, 2)} without and ${number(own.winner, 2)} with it.`,
-      `${percent(dead_children ?? 0)} of the primary capsules stay shorter than 0.01 for every image.`,
+      apart ? (uniform.error > own.error ? "Routing makes this network more accurate: the intervals do not overlap." : "Routing makes this network less accurate: the intervals do not overlap.")
+        : `The intervals overlap: on these ${own.n.toLocaleString("en")} images the difference in error may be chance.`,
+      `The mean length of the longest capsule is ${number(uniform.winner, 2)} without and ${number(own.winner, 2)} with routing.`,
+      `${percent(dead_children ?? 0)} of the primary capsules are shorter than 0.01 for every image.`,
     ];
     if (control && control_error !== null && control_interval) words.push(`The max-pooling CNN on the same images: ${percent(control_error, 2)} (${control_interval.map((x) => percent(x, 2)).join(" to ")}).`);
     return words.join(" ");

@@ -1,4 +1,4 @@
-// Class capsules, and what each of their numbers draws.
+// Class capsules, and the drawing of each of their numbers.
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {DecodeResponse, SheetResponse} from "../wire.ts" */
 import { api, latest } from "../api.js";
@@ -16,14 +16,14 @@ const CELL = 48;
 export function classesView(home, fail) {
   const { geometry, has_decoder, class_names } = current().info;
   const classes = chips(current());
-  const drawn = canvasOf(SIDE, SIDE, "What the capsule draws now");
-  const original = canvasOf(110, 110, "What it drew as computed");
+  const drawn = canvasOf(SIDE, SIDE, "Drawing of the changed capsule");
+  const original = canvasOf(110, 110, "Drawing of the capsule as computed");
   const input = canvasOf(110, 110, "The input");
-  const sheetCanvas = canvasOf(CELL * 11 + 30, CELL * geometry.class_dim + 20, "Each number turned from −0.25 to 0.25");
+  const sheetCanvas = canvasOf(CELL * 11 + 30, CELL * geometry.class_dim + 20, "Each number changed from −0.25 to 0.25");
   const sheetHome = h("figure", { id: "sheet-figure", hidden: true }, sheetCanvas,
-    h("figcaption", {}, "One row per number of the capsule, turned from −0.25 (left) to 0.25 (right) while the others stay: figure 4 of the paper."));
+    h("figcaption", {}, "One row per number of the capsule: it changes from −0.25 (left) to 0.25 (right) while the others stay (figure 4 of the paper)."));
   const sheetButton = h("button", { type: "button", id: "sheet", onclick: () => change({ sheet: !current().sheet }) });
-  const reset = h("button", { type: "button", id: "pose-reset", onclick: () => change({ pose: null }) }, "As computed");
+  const reset = h("button", { type: "button", id: "pose-reset", onclick: () => change({ pose: null }) }, "Reset");
   const words = h("div", { "aria-live": "polite" });
   /** @type {Map<number, Array<{measure: string, correlation: number} | null>>} */
   const known = new Map();
@@ -33,14 +33,14 @@ export function classesView(home, fail) {
   });
   replace(
     home,
-    h("h2", {}, `Class capsules: ${geometry.class_dim === 16 ? "sixteen" : geometry.class_dim} numbers that can draw`),
+    h("h2", {}, `Class capsules: ${geometry.class_dim === 16 ? "sixteen" : geometry.class_dim} numbers that describe a digit`),
     h("div", { class: "row wide" }, classes.element),
     h("div", { class: "columns" },
       h("div", { class: "text" },
-        prose("The length of {v_j} says how sure the network is that the class is there. Its direction, these numbers, says how it is written. The decoder was trained to draw the digit from them alone, so turn one and see what it means."),
-        has_decoder ? h("div", { class: "sliders poses" }, ...sliders.map(({ element }) => element)) : h("p", { class: "notice" }, "This model was trained without a decoder: it cannot draw.")),
+        prose("The length of {v_j} is the network's confidence that the class is present. Its direction, these numbers, describes how the digit is written. The decoder was trained to draw the digit from these numbers alone. Change a number to see its effect."),
+        has_decoder ? h("div", { class: "sliders poses" }, ...sliders.map(({ element }) => element)) : h("p", { class: "notice" }, "This model was trained without a decoder, so it cannot draw.")),
       h("div", { class: "stack", hidden: !has_decoder },
-        h("figure", {}, drawn, h("figcaption", {}, "What these numbers draw")),
+        h("figure", {}, drawn, h("figcaption", {}, "drawing of these numbers")),
         h("div", { class: "pair" }, h("figure", {}, original, h("figcaption", {}, "as computed")), h("figure", {}, input, h("figcaption", {}, "input"))),
         h("div", { class: "row" }, reset, sheetButton),
         words)),
@@ -68,7 +68,7 @@ export function classesView(home, fail) {
       document.documentElement.dataset.drawn = String(Number(document.documentElement.dataset.drawn ?? 0) + 1);
       replace(words,
         equation(`‖{v_j}‖ = √ Σ {v_k}² = [parent ${number(answer.length)}]`),
-        h("p", { class: "quiet" }, world.pose ? `Changed by hand. The capsule for “${class_names[focusOf(world)]}” was computed with length ${number(world.trace?.lengths.data[focusOf(world)] ?? 0)}.` : "As the network computed it."));
+        h("p", { class: "quiet" }, world.pose ? `Changed by hand. The network computed a capsule of length ${number(world.trace?.lengths.data[focusOf(world)] ?? 0)} for “${class_names[focusOf(world)]}”.` : "The values that the network computed."));
     },
     fail,
   );
@@ -151,7 +151,7 @@ export function classesView(home, fail) {
   };
 }
 
-/** What grows when a number is turned up: [it falls, it rises]. @type {Record<string, [string, string]>} */
+/** Words for the effect when a number is increased: [the measure falls, the measure rises]. @type {Record<string, [string, string]>} */
 const MEASURES = {
   area: ["less ink", "more ink"],
   length: ["shorter stroke", "longer stroke"],

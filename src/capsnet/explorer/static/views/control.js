@@ -1,4 +1,4 @@
-// Max pooling beside it: what pooling cannot tell apart, and how a CNN's features move against how a pose moves.
+// Compare with max pooling: what pooling loses, and how a CNN's features and a capsule's pose change.
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {PoolResponse, SweepResponse} from "../wire.ts" */
 import { api, latest, scene } from "../api.js";
@@ -25,32 +25,32 @@ export function controlView(home, fail) {
   const { control, class_names } = current().info;
   const maps = ["map", "shuffled", "pooled", "pooled of shuffled"].map((name) => canvasOf(MAP, MAP, name));
   const poolWords = h("div", { "aria-live": "polite" });
-  const strip = canvasOf(STRIP.width, STRIP.height, "The digit, step by step");
-  const answers = chart(440, 240, "Strength of the class along the way");
-  const changes = chart(440, 240, "Relative change along the way");
-  const posePath = pathChart(300, 260, "The capsule's numbers along the way");
-  const featurePath = pathChart(300, 260, "The CNN's features along the way");
+  const strip = canvasOf(STRIP.width, STRIP.height, "The digit in each step");
+  const answers = chart(440, 240, "Score of the class in each step");
+  const changes = chart(440, 240, "Relative change in each step");
+  const posePath = pathChart(300, 260, "The capsule's numbers in each step");
+  const featurePath = pathChart(300, 260, "The CNN's features in each step");
   const sweepWords = h("div", { "aria-live": "polite" });
   const sizeButtons = [2, 4].map((size) => h("button", { type: "button", "data-size": size, "aria-pressed": String(size === 2), onclick: () => setWindow(size) }, `${size}×${size} windows`));
   const parameterButtons = PARAMETERS.map(({ parameter, label }) => h("button", { type: "button", "data-parameter": parameter, onclick: () => change({ parameter }) }, label));
   let windows = 2;
   replace(
     home,
-    h("h2", {}, "Max pooling, beside it"),
+    h("h2", {}, "Compare with max pooling"),
     h("section", {},
-      h("h3", {}, "What pooling cannot tell apart"),
-      prose("Max pooling keeps the largest number of each window and forgets where in the window it was. So two maps that differ everywhere can be the same to all that comes after. Below, the numbers of each window of one of this image's Conv1 maps are put in another order; the pooled maps are equal to the last digit."),
+      h("h3", {}, "Different maps, the same pooled result"),
+      prose("Max pooling keeps the largest number of each window and loses its position in the window. Two very different maps can therefore give the same result to all later layers. Below, the numbers in each window of a Conv1 map of this image are reordered. The two pooled maps are exactly equal."),
       h("div", { class: "row" }, h("div", { class: "segments", role: "group", "aria-label": "Pooling windows" }, ...sizeButtons)),
       h("div", { class: "gallery" },
-        figure(maps[0], "a Conv1 map"), figure(maps[1], "its windows shuffled"), figure(maps[2], "max-pooled"), figure(maps[3], "the shuffled one, max-pooled")),
+        figure(maps[0], "a Conv1 map"), figure(maps[1], "with shuffled windows"), figure(maps[2], "the map, max-pooled"), figure(maps[3], "the shuffled map, max-pooled")),
       poolWords),
     h("section", {},
-      h("h3", {}, control ? "The same drag, seen by both" : "The same drag, seen by the capsules"),
+      h("h3", {}, control ? "The same movement for both networks" : "The same movement for the capsules"),
       prose(control
-        ? `Beside the capsules runs a CNN of ${control.parameters.toLocaleString("en")} parameters with max pooling, trained on the same digits${control.test_error === null ? "" : ` (test error ${percent(control.test_error, 2)})`}. Both see the first digit moved step by step. A pose should move along while its length stays; pooled features are meant to stay where they are.`
-        : "The first digit is moved step by step. A pose should move along while its length stays. (No max-pooling control for these images comes with this model, so the capsules are alone here.)"),
+        ? `The control is a CNN of ${control.parameters.toLocaleString("en")} parameters with max pooling, trained on the same digits${control.test_error === null ? "" : ` (test error ${percent(control.test_error, 2)})`}. Both networks get the first digit, moved step by step. A capsule's pose should change with the digit while its length stays. Pooled features should stay the same.`
+        : "The network gets the first digit, moved step by step. A capsule's pose should change with the digit while its length stays. (There is no max-pooling control for these images.)"),
       h("div", { class: "row" }, h("div", { class: "segments", role: "group", "aria-label": "What changes" }, ...parameterButtons)),
-      h("figure", { class: "full" }, strip, h("figcaption", {}, "Above: the input. Below: what the class's capsule draws, its own account of what it sees.")),
+      h("figure", { class: "full" }, strip, h("figcaption", {}, "Above: the input. Below: the drawing of the class capsule.")),
       h("div", { class: "columns even" }, h("figure", {}, answers.canvas, answers.legend), h("figure", {}, changes.canvas, changes.legend)),
       h("div", { class: "columns even" }, h("figure", {}, posePath.canvas, posePath.caption), control && h("figure", {}, featurePath.canvas, featurePath.caption)),
       sweepWords),
@@ -85,8 +85,8 @@ export function controlView(home, fail) {
       if (k < 2) grid(context, rows / answer.size, columns / answer.size);
     });
     const equal = answer.pooled.data.every((value, i) => value === answer.shuffled_pooled.data[i]);
-    replace(poolWords, h("p", {}, equal ? "The two pooled maps are exactly equal" : "The pooled maps differ", `, although the largest numbers were moved by ${number(answer.moved, 1)} pixels on average. `,
-      h("span", { class: "quiet" }, `Map ${current().spot.channel}; choose another under “Conv1 maps”.`)));
+    replace(poolWords, h("p", {}, equal ? "The two pooled maps are exactly equal" : "The pooled maps differ", `; the largest numbers moved by ${number(answer.moved, 1)} pixels on average. `,
+      h("span", { class: "quiet" }, `This is map ${current().spot.channel}. Select another one under “Conv1 maps”.`)));
   }
 
   /** @param {CanvasRenderingContext2D} context @param {number} rows @param {number} columns */
@@ -138,14 +138,14 @@ export function controlView(home, fail) {
         ...(answer.feature_change ? [{ name: "CNN's features: ‖change‖ / ‖features‖", values: answer.feature_change, colour: palette.control, role: "control" }] : []),
       ],
     });
-    posePath.show({ path: answer.pose_path.data, origin: answer.origin, colour: palette.parent, caption: `The capsule's ${current().info.geometry.class_dim} numbers along the way, on the two directions in which they move most (${Math.round(answer.pose_shown * 100)} % of the movement).` });
+    posePath.show({ path: answer.pose_path.data, origin: answer.origin, colour: palette.parent, caption: `The capsule's ${current().info.geometry.class_dim} numbers in each step, projected onto their two main directions (${Math.round(answer.pose_shown * 100)} % of the change).` });
     if (answer.feature_path && control) {
-      featurePath.show({ path: answer.feature_path.data, origin: answer.origin, colour: palette.control, caption: `The CNN's ${control.features} features along the way (${Math.round((answer.feature_shown ?? 0) * 100)} % of the movement).` });
+      featurePath.show({ path: answer.feature_path.data, origin: answer.origin, colour: palette.control, caption: `The CNN's ${control.features} features in each step, projected in the same way (${Math.round((answer.feature_shown ?? 0) * 100)} % of the change).` });
     }
     const kept = answer.lengths.shape[0] ? answer.values.filter((_, k) => top(answer.lengths, k) === top(answer.lengths, answer.origin)).length : 0;
     const keptControl = answer.control_scores ? answer.values.filter((_, k) => answer.control_scores && top(answer.control_scores, k) === top(answer.control_scores, answer.origin)).length : null;
     replace(sweepWords, h("p", {}, `The capsules keep their answer in ${kept} of ${steps} steps`, keptControl === null ? ". " : `, the CNN in ${keptControl}. `,
-      h("span", { class: "quiet" }, "One image shows how it works, not which is better: for that, see the measurements over whole test sets in the project's results.")));
+      h("span", { class: "quiet" }, "One image cannot show which network is better. The project's results compare them on whole test sets.")));
   }
 
   return {
@@ -157,7 +157,7 @@ export function controlView(home, fail) {
   };
 }
 
-/** The strongest class of one step. @param {{shape: number[], data: ArrayLike<number>}} tensor @param {number} row */
+/** Return the class with the highest score in one step. @param {{shape: number[], data: ArrayLike<number>}} tensor @param {number} row */
 function top({ shape, data }, row) {
   const own = Array.from({ length: shape[1] }, (_, k) => data[row * shape[1] + k]);
   return own.indexOf(Math.max(...own));

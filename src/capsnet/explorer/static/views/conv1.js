@@ -1,4 +1,4 @@
-// Conv1: all its maps, and one number of one map in full.
+// Conv1: all its maps, and the arithmetic of one value.
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {MapsResponse, PixelResponse} from "../wire.ts" */
 import { api, latest, scene } from "../api.js";
@@ -24,14 +24,14 @@ export function conv1View(home, fail) {
   const which = h("h3", {});
   replace(
     home,
-    h("h2", {}, "Conv1: the same small question, asked everywhere"),
+    h("h2", {}, "Conv1: the same kernels at every position"),
     h("div", { class: "columns" },
-      h("figure", {}, mosaic, h("figcaption", {}, "All maps for this image. Click one, or focus the mosaic and use the arrow keys.")),
+      h("figure", {}, mosaic, h("figcaption", {}, "All maps of this image. Click a map, or focus the mosaic and use the arrow keys.")),
       h("div", { class: "text" },
-        prose("Each map is made by one kernel {w} that slides over the image. Where the image looks like the kernel, the map is dark. A map says *that* an edge is there by how dark it is, and *where* only by which of its pixels is dark."),
-        which, h("figure", { class: "narrow" }, map.canvas, h("figcaption", {}, "Click a place in this map: its arithmetic is below.")),
+        prose("One kernel {w} slides over the image and makes one map. The map is dark where the image is similar to the kernel. How dark a pixel is says *whether* an edge is present. *Where* the edge is, only the pixel's position says."),
+        which, h("figure", { class: "narrow" }, map.canvas, h("figcaption", {}, "Click a position in this map to see its arithmetic below.")),
         h("div", { class: "sum" },
-          figure(parts[0].grid.canvas, "what it sees: ", "patch"), h("span", { class: "op" }, "·"),
+          figure(parts[0].grid.canvas, "input patch ", "patch"), h("span", { class: "op" }, "·"),
           figure(parts[1].grid.canvas, "kernel ", "w"), h("span", { class: "op" }, "="),
           figure(parts[2].grid.canvas, "products", null)),
         words)),
@@ -100,7 +100,7 @@ export function conv1View(home, fail) {
       words,
       equation("{a} = relu( Σ {w} · {patch} + {bias} )"),
       equation(`= relu( ${number(answer.dot)} + ${number(answer.bias)} ) = [input ${number(answer.value)}]`),
-      h("p", { class: "quiet" }, raw < 0 ? "Below zero: relu makes it 0. This kernel found nothing here." : "Above zero: it passes."),
+      h("p", { class: "quiet" }, raw < 0 ? "The sum is negative, so relu makes it 0: the patch does not match the kernel." : "The sum is positive, so relu keeps it."),
     );
   }
 

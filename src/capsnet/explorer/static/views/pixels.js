@@ -1,4 +1,4 @@
-// The input, number by number.
+// The input image and its pixel values.
 /** @import {Panel, World} from "../types.ts" */
 import { inspector } from "../drawings/inspector.js";
 import { h, number, replace } from "../dom.js";
@@ -16,16 +16,16 @@ export function pixelsView(home) {
   };
   const grid = inspector({ side: 420, label: "The network's input", onpick: choose, onhover: choose });
   const reading = h("div", { "aria-live": "polite" });
-  const patch = h("table", { class: "numbers", "aria-label": "Pixels around the chosen one" });
+  const patch = h("table", { class: "numbers", "aria-label": "Pixels around the selected one" });
   replace(
     home,
-    h("h2", {}, "What the network is given"),
+    h("h2", {}, "The network's input"),
     h("div", { class: "columns" },
       h("figure", {}, grid.canvas, h("figcaption", {}, "Point at a pixel, or focus the picture and use the arrow keys.")),
       h("div", { class: "text" },
-        prose("{x}: one number for each pixel, 0 for paper and 1 for ink. Nothing else goes in: no outline, no strokes, no place or angle."),
+        prose("{x} has one number per pixel: 0 for paper and 1 for ink. The network gets no other information: no outline, strokes, position or angle."),
         reading, patch,
-        prose("Two digits on top of each other are added, and clipped at 1, as in the paper's MultiMNIST. Whoever wants to see two digits has to work out which ink belongs to which."))),
+        prose("Two overlapping digits are added and clipped at 1, as in the paper's MultiMNIST. The network has to find out which ink belongs to which digit."))),
   );
 
   /** @param {World} world */

@@ -1,4 +1,4 @@
-// Primary capsules: arrows over the image, and one of them from its sum to its squashed length.
+// Primary capsules: arrows over the image, and the arithmetic of one capsule.
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {ChildResponse} from "../wire.ts" */
 import { api, latest, scene } from "../api.js";
@@ -34,16 +34,16 @@ export function primaryView(home, fail) {
   const which = h("h3", {});
   replace(
     home,
-    h("h2", {}, "Primary capsules: length says whether, direction says how"),
+    h("h2", {}, "Primary capsules: presence and pose of small parts"),
     h("div", { class: "columns" },
-      h("figure", {}, board, h("figcaption", {}, "One arrow per capsule, drawn where it looks; the longest of each place is bold. Click a place, or focus the picture and use the arrow keys.")),
+      h("figure", {}, board, h("figcaption", {}, "One arrow per capsule, at the centre of its receptive field. The longest arrow at each position is bold. Click a position, or focus the picture and use the arrow keys.")),
       h("div", { class: "text" },
-        prose(`At each of ${rows}×${columns} places there are ${geometry.primary_types} capsules {u_i} of ${geometry.primary_dim} numbers. Turn the digit on the board: a pooled feature would stay the same, these arrows turn. Directions are drawn on each type's own plane, the two directions in which it differs most between digits.`),
+        prose(`Each of the ${rows}×${columns} positions has ${geometry.primary_types} capsules {u_i} of ${geometry.primary_dim} numbers. The length of a capsule says whether its part of a stroke is present; the direction describes the part. Turn the digit on the board: a pooled feature would stay the same, but these arrows turn. Each capsule is drawn in the plane of the two directions in which its type varies most between digits.`),
         h("div", { class: "row" }, h("div", { class: "segments" }, all, one), h("label", { class: "slider" }, h("span", {}, "Type"), type, typeName)),
         which,
         h("div", { class: "pair" },
-          h("figure", {}, before.canvas, h("figcaption", {}, ...pieces("{s_i}, out of the convolution"))), h("figure", {}, after.canvas, h("figcaption", {}, ...pieces("{u_i} = squash({s_i})")))),
-        h("figure", { class: "narrow" }, squash.canvas, h("figcaption", {}, "squash: the length before, across; after, up. Never 1.")),
+          h("figure", {}, before.canvas, h("figcaption", {}, ...pieces("{s_i}, the output of the convolution"))), h("figure", {}, after.canvas, h("figcaption", {}, ...pieces("{u_i} = squash({s_i})")))),
+        h("figure", { class: "narrow" }, squash.canvas, h("figcaption", {}, "squash: length before (horizontal) and after (vertical), always below 1")),
         words)),
   );
   board.addEventListener("click", (event) => {
@@ -74,7 +74,7 @@ export function primaryView(home, fail) {
     change({ child: kind * area + place });
   }
 
-  /** The longest capsule of a place. @param {number} place */
+  /** Return the type of the longest capsule at a position. @param {number} place */
   function strongest(place) {
     const lengths = current().trace?.primary_lengths.data ?? [];
     let best = 0;
@@ -134,10 +134,10 @@ export function primaryView(home, fail) {
   };
 }
 
-/** What a length says. @param {number} length */
+/** Explain a length in words. @param {number} length */
 function meaning(length) {
-  if (length < 0.1) return "Short: what this capsule looks for is not here.";
-  if (length < 0.5) return "In between: it is not sure.";
-  if (length < 0.95) return "Long: what this capsule looks for is here, in the way that its direction says.";
-  return "Close to 1. Move the digit and see whether it stays so: a capsule that is always long says nothing by its length, only by its direction.";
+  if (length < 0.1) return "Short: this capsule's part is not present here.";
+  if (length < 0.5) return "Medium: this capsule's part may be present here.";
+  if (length < 0.95) return "Long: this capsule's part is present here. The direction describes it.";
+  return "Near 1: this capsule's part is present here. Move the digit and check that the length changes. If a capsule is always long, only its direction carries information.";
 }

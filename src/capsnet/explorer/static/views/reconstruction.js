@@ -1,4 +1,4 @@
-// What the winning capsules draw: one digit beside the input, or two told apart.
+// Drawings of the winning capsules: one digit beside the input, or two overlapping digits.
 /** @import {Panel, World} from "../types.ts" */
 import { chips } from "../drawings/chips.js";
 import { h, number, replace } from "../dom.js";
@@ -18,13 +18,13 @@ export function reconstructionView(home) {
   const words = h("div", { "aria-live": "polite" });
   replace(
     home,
-    h("h2", {}, "Reconstruction: a capsule draws what it saw"),
-    has_decoder ? h("div", { class: "gallery" }, ...figures) : h("p", { class: "notice" }, "This model was trained without a decoder: it cannot draw."),
+    h("h2", {}, "Reconstruction: the drawing of one capsule"),
+    has_decoder ? h("div", { class: "gallery" }, ...figures) : h("p", { class: "notice" }, "This model was trained without a decoder, so it cannot draw."),
     h("div", { class: "row wide" }, classes.element),
     h("div", { class: "text" },
-      prose("All capsules but one are set to zero, and the decoder draws {recon} from what is left. Choose another class to see what its capsule makes of this input. While it learned, the network was asked for small differences {x} − {recon}: that is why the direction of a capsule had to hold thickness, slant and place."),
+      prose("All capsules but one are set to zero, and the decoder draws {recon} from this one. Select another class to see the drawing of its capsule. Training made the difference {x} − {recon} small, so the direction of a capsule had to encode thickness, slant and position."),
       words,
-      prose("Add a second digit on the left: each of the two longest capsules draws its own, although both share their ink. Then erase one, and watch its capsule let go.")),
+      prose("Add a second digit on the left: each of the two longest capsules draws its own digit, although they overlap. Then erase one digit and watch its capsule become short.")),
   );
 
   /** @param {number} k @param {string} text @param {(context: CanvasRenderingContext2D) => void} draw */
@@ -46,10 +46,10 @@ export function reconstructionView(home) {
     const difference = Float32Array.from(trace.image.data, (x, i) => x - (trace.reconstructions?.data[focus * plane + i] ?? 0));
     panel(0, "input x", (c) => picture(c, trace.image, { width: SIDE, colour: palette.input }));
     panel(1, `drawn by the capsule “${class_names[focus]}”`, (c) => picture(c, trace.reconstructions ?? trace.image, { index: focus, width: SIDE, colour: palette.reco }));
-    panel(2, "what it left out, and what it made up", (c) => ink(c, difference, { rows, columns, x: 0, y: 0, width: SIDE, height: SIDE, colour: palette.input, negative: palette.reco }));
+    panel(2, "difference x − x̂: missing ink and added ink", (c) => ink(c, difference, { rows, columns, x: 0, y: 0, width: SIDE, height: SIDE, colour: palette.input, negative: palette.reco }));
     figures[3].hidden = true;
     replace(words, equation(`‖{x} − {recon}‖² = [reco ${number(trace.reconstruction_errors[focus], 1)}]`),
-      h("p", { class: "quiet" }, `The capsule that draws the input best: “${class_names[trace.reconstruction_errors.indexOf(Math.min(...trace.reconstruction_errors))]}”.`));
+      h("p", { class: "quiet" }, `The capsule with the best drawing: “${class_names[trace.reconstruction_errors.indexOf(Math.min(...trace.reconstruction_errors))]}”.`));
   }
 
   /** @param {World} world */

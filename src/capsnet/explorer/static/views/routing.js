@@ -1,4 +1,4 @@
-// Routing, iteration by iteration: votes, couplings, and whose pixels they are.
+// Routing in each iteration: votes, couplings, and the class of each position.
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {ChildResponse} from "../wire.ts" */
 import { api, latest, scene } from "../api.js";
@@ -27,7 +27,7 @@ export function routingView(home, fail) {
   const cloud = canvasOf(CLOUD.width, CLOUD.height, "Votes in pose space");
   const flow = canvasOf(FLOW.width, FLOW.height, "Couplings through the iterations");
   const strip = canvasOf(stripSize.width, stripSize.height, "All couplings of this iteration");
-  const land = canvasOf(MAP, MAP, "Which places vote for which class");
+  const land = canvasOf(MAP, MAP, "Positions and the class they support");
   const legend = h("figcaption", {});
   const facts = h("div", { class: "facts" });
   const classes = chips(current(), { colours: true });
@@ -37,23 +37,23 @@ export function routingView(home, fail) {
   const vote = bars(220, 60, "û");
   const childTitle = h("h3", {});
   const table = h("div", { class: "scroll" });
-  /** What is drawn: moves between whole iterations while it plays. */
+  /** The drawn iteration, fractional while the animation plays. */
   let step = shownStep(current());
   let playing = 0;
 
   replace(
     home,
-    h("h2", {}, "Routing: every child votes, and the ones that agree are heard"),
+    h("h2", {}, "Routing: votes that agree gain weight"),
     h("div", { class: "row wide" }, classes.element, transport.element),
     h("div", { class: "columns" },
-      h("figure", { class: "big" }, cloud, h("figcaption", {}, ...pieces("Each dot is one child's vote {vote}; it grows with its coupling {c_ij}. Across: along {v_j}, so how much it agrees. Dashed: where the weighted votes lie. The arrow is {v_j}; one of length 1 would reach the border. Click a dot to follow that child."))),
+      h("figure", { class: "big" }, cloud, h("figcaption", {}, ...pieces("Each dot is one child's vote {vote}. Its size is its coupling {c_ij}. Its horizontal position is its component along {v_j}: its agreement. The dashed ellipse shows where the weighted votes are. The arrow is {v_j}; at length 1 it would reach the border. Click a dot to select that child."))),
       h("div", { class: "text" },
-        prose("A child {u_i} says what each class's numbers would be if it were a part of it: {vote} = {W} {u_i}. At first it is heard by all alike. Where votes agree they add up to a long {s_j}; children whose vote lies along {v_j} are heard more in the next round."),
+        prose("A child {u_i} predicts the pose of each class: its vote {vote} = {W} {u_i}. At first its couplings to all classes are equal. Votes that agree add up to a long {s_j}. In the next iteration the couplings grow for the votes that point along {v_j}."),
         facts)),
     h("div", { class: "columns" },
-      h("figure", { class: "big" }, flow, h("figcaption", {}, ...pieces("{c_ij} of every child with this class, iteration by iteration: from uniform to decided. Darker: longer capsules. The chosen child is marked."))),
+      h("figure", { class: "big" }, flow, h("figcaption", {}, ...pieces("The coupling {c_ij} of every child with this class, in each iteration. Darker lines are longer capsules. The selected child is marked."))),
       h("figure", {}, land, legend)),
-    h("figure", { class: "full" }, strip, h("figcaption", {}, "One column per child: the class it prefers in the end, and how far its coupling has moved there from uniform. Darker: longer capsules. Note the scale: trained networks often move their couplings only a little.")),
+    h("figure", { class: "full" }, strip, h("figcaption", {}, "One column per child: the class with its largest final coupling, and the change of this coupling from the uniform start. Darker columns are longer capsules. Note the scale: trained networks often change their couplings only a little.")),
     h("section", { class: "child-detail" },
       childTitle,
       h("div", { class: "sum" },
@@ -66,7 +66,7 @@ export function routingView(home, fail) {
   function player() {
     const play = h("button", { type: "button", id: "play", class: "main", onclick: toggle }, "Play");
     const back = h("button", { type: "button", id: "step-back", "aria-label": "One iteration back", onclick: () => go(current().at - 1) }, "◀");
-    const on = h("button", { type: "button", id: "step-on", "aria-label": "One iteration on", onclick: () => go(current().at + 1) }, "▶");
+    const on = h("button", { type: "button", id: "step-on", "aria-label": "One iteration forward", onclick: () => go(current().at + 1) }, "▶");
     const at = /** @type {HTMLInputElement} */ (h("input", { type: "range", id: "at", min: 1, max: 3, step: 1, "aria-label": "Iteration shown", oninput: () => go(at.valueAsNumber) }));
     const many = /** @type {HTMLSelectElement} */ (
       h("select", { id: "iterations", "aria-label": "Routing iterations r", onchange: () => { stop(); change({ iterations: Number(many.value), at: Number(many.value) }); } },
@@ -112,7 +112,7 @@ export function routingView(home, fail) {
     let start = null;
     const frame = (/** @type {number} */ now) => {
       start ??= now;
-      // Rests at each iteration: a smooth step between whole numbers.
+      // A smooth step between whole numbers, with a pause at each iteration.
       const time = from + (now - start) / 1000 / SECONDS_PER_ITERATION;
       const end = current().iterations - 1;
       const whole = Math.floor(time);
@@ -180,13 +180,13 @@ export function routingView(home, fail) {
     );
   }
 
-  /** What moves while it plays. @param {Readonly<World>} world */
+  /** Draw the animated parts. @param {Readonly<World>} world */
   function drawMoving(world) {
     drawCloud(begin(cloud).context, world, { ...CLOUD, step, chosen: world.child });
     drawFlow(begin(flow).context, world, FLOW.width, FLOW.height, step);
     drawStrip(begin(strip).context, world, stripSize.width, stripSize.height, step);
     const owners = drawTerritory(begin(land).context, world, { side: MAP, step, place: world.child % area });
-    replace(legend, "Coloured by the class that each place speaks for, as large as what it adds to ‖s‖. ",
+    replace(legend, "The colour is the class that each position supports; the size is its contribution to ‖s‖. ",
       ...owners.slice(0, 4).map(({ k, share }) => h("span", { class: "key", "--hue": `var(--k${k % 10})` }, `${class_names[k]} ${Math.round(share * 100)} %`)));
   }
 
@@ -205,17 +205,17 @@ export function routingView(home, fail) {
       equation(`‖{v_j}‖ = ‖squash({s_j})‖ = [parent ${number(at(trace.iteration_lengths, t))}]`),
       h("dl", {},
         h("dt", {}, "spread of the weighted votes"), h("dd", {}, `${number(trace.cloud.rms[0])} → ${number(trace.cloud.rms[t])}`),
-        h("dt", {}, "couplings' entropy (1: undecided)"), h("dd", {}, `${number(trace.entropy[0])} → ${number(trace.entropy[t])}`),
-        h("dt", {}, "of the votes' squares in this picture"), h("dd", {}, `${Math.round(trace.cloud.shown * 100)} %`)),
+        h("dt", {}, "entropy of couplings (1: uniform)"), h("dd", {}, `${number(trace.entropy[0])} → ${number(trace.entropy[t])}`),
+        h("dt", {}, "share of the votes' squares in this plane"), h("dd", {}, `${Math.round(trace.cloud.shown * 100)} %`)),
       h("p", { class: "quiet" }, verdict(at(trace.iteration_lengths, 0), at(trace.iteration_lengths, last))),
     );
   }
 
   /** @param {number} first @param {number} last */
   function verdict(first, last) {
-    if (last > first + 0.02) return `From the first iteration to the last this class grows from ${number(first)} to ${number(last)}: its votes agree, and agreement pays.`;
-    if (last < first - 0.02) return `This class shrinks from ${number(first)} to ${number(last)}: its votes disagree, and the children turn to others.`;
-    return `This class hardly changes (${number(first)} to ${number(last)}): routing leaves it as it is.`;
+    if (last > first + 0.02) return `From the first to the last iteration this class capsule grows from ${number(first)} to ${number(last)}: its votes agree.`;
+    if (last < first - 0.02) return `This class capsule shrinks from ${number(first)} to ${number(last)}: its votes disagree, and the couplings move to other classes.`;
+    return `This class capsule hardly changes (${number(first)} to ${number(last)}).`;
   }
 
   return {
