@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -72,9 +73,9 @@ def backward_needs_operators(gradient: Tensor) -> bool:
 
 
 def plain_gradients(
-    function: Callable[..., Tensor],
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
     inputs: Sequence[Tensor | None],
-    gradient: Float[Tensor, "..."],
+    gradient: Float[Tensor, "..."] | tuple[Float[Tensor, "..."], ...],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of function(*inputs), made of operators: for a backward pass that needs them.
@@ -82,14 +83,21 @@ def plain_gradients(
     Args:
         function: the plain path.
         inputs: what the fast path was called with.
-        gradient: that of the output.
+        gradient: that of the output, or one for each output.
         wanted: which inputs' gradients are asked for (`ctx.needs_input_grad`).
     """
     with torch.enable_grad():
         # Aliases: where one input was made from another, the way from one to the other is not part of this function.
         aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
         chosen = [alias for alias, want in zip(aliases, wanted, strict=True) if alias is not None and want]
-        found = iter(torch.autograd.grad(function(*aliases), chosen, gradient, create_graph=True))
+        outputs, gradients = function(*aliases), gradient
+        if isinstance(outputs, Tensor) or isinstance(gradients, Tensor):
+            outputs, gradients = (cast(Tensor, outputs),), (cast(Tensor, gradient),)
+        pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+        found: Iterator[Tensor | None] = iter([None] * len(chosen))
+        if pairs:
+            ends, their = zip(*pairs, strict=True)
+            found = iter(torch.autograd.grad(ends, chosen, their, create_graph=True, allow_unused=True))
     return [
         next(found) if alias is not None and want else None
         for alias, want in zip(aliases, wanted, strict=True)
