@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -77,9 +78,9 @@ def backward_needs_operators(gradient: Tensor) -> bool:
 
 
 def plain_gradients(
-    function: Callable[..., Tensor],
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
     inputs: Sequence[Tensor | None],
-    gradient: Float[Tensor, "..."],
+    gradient: Float[Tensor, "..."] | tuple[Float[Tensor, "..."], ...],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the gradients of function(*inputs), computed with PyTorch operators.
@@ -87,14 +88,21 @@ def plain_gradients(
     Args:
         function: the plain path.
         inputs: the inputs of the fast path.
-        gradient: the gradient of the output.
+        gradient: the gradient of the output, or one for each output.
         wanted: which inputs need a gradient (`ctx.needs_input_grad`).
     """
     with torch.enable_grad():
         # Views, so that a dependence of one input on another is not differentiated twice.
         aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
         chosen = [alias for alias, want in zip(aliases, wanted, strict=True) if alias is not None and want]
-        found = iter(torch.autograd.grad(function(*aliases), chosen, gradient, create_graph=True))
+        outputs, gradients = function(*aliases), gradient
+        if isinstance(outputs, Tensor) or isinstance(gradients, Tensor):
+            outputs, gradients = (cast(Tensor, outputs),), (cast(Tensor, gradient),)
+        pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+        found: Iterator[Tensor | None] = iter([None] * len(chosen))
+        if pairs:
+            ends, their = zip(*pairs, strict=True)
+            found = iter(torch.autograd.grad(ends, chosen, their, create_graph=True, allow_unused=True))
     return [
         next(found) if alias is not None and want else None
         for alias, want in zip(aliases, wanted, strict=True)

@@ -1,0 +1,311 @@
+"""One pass of agreement: the reference against the equations, and the chunked form against the reference."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from capsnet._support import dispatch
+from capsnet.benchmark.measure import peak_extra_memory
+from capsnet.routing import Moments, agree, agree_chunked, backends, log_normaliser
+
+OPTIONAL = ("query", "precision", "offset", "activations", "normaliser")
+SIZES = ((3, 63, 17, 5, 4), (2, 1, 3, 4, 2), (2, 5, 3, 1, 2), (1, 7, 3, 2, 5))
+"""(batch, in_caps, in_dim, out_caps, out_dim), odd ones; one child; one parent; one sample."""
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Fresh tensors hold NaN, so that a number that is never written shows."""
+    torch.use_deterministic_algorithms(True)  # torch.utils.deterministic.fill_uninitialized_memory is on
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def problem(
+    sizes: tuple[int, ...] = (3, 11, 5, 4, 6),
+    present: tuple[str, ...] = OPTIONAL,
+    rows: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, Tensor]:
+    batch, in_caps, in_dim, out_caps, out_dim = sizes
+    generator = torch.Generator().manual_seed(sum(sizes))
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    dim = out_dim * (rows or 1)
+    every = {
+        "u": normal(batch, in_caps, *([rows] if rows else []), in_dim),
+        "weight": normal(in_caps, in_dim, out_caps, out_dim) / in_dim**0.5,
+        "query": normal(batch, out_caps, dim) / dim**0.5,
+        "precision": normal(batch, out_caps, dim).square() / dim,
+        "offset": normal(batch, out_caps),
+        "activations": normal(batch, in_caps).sigmoid(),
+        "normaliser": normal(batch, in_caps) + 2,
+    }
+    return {name: x.to(dtype) for name, x in every.items() if name in ("u", "weight", *present)}
+
+
+def results(tensors: dict[str, Tensor], function: Any = agree, **options: Any) -> list[Tensor]:
+    """All outputs, then the gradients of all inputs for random gradients of the outputs."""
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in tensors.items()}
+    found = function(**leaves, **options)
+    outputs = [x for x in (found if isinstance(found, tuple) else (found,)) if x is not None]
+    generator = torch.Generator().manual_seed(0)
+    seen = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in outputs]
+    pairs = [pair for pair in zip(outputs, seen, strict=True) if pair[0].requires_grad]
+    gradients = [torch.zeros_like(x) for x in leaves.values()]
+    if pairs:
+        ends, theirs = zip(*pairs, strict=True)
+        grads = torch.autograd.grad(ends, list(leaves.values()), theirs, allow_unused=True)
+        gradients = [zero if x is None else x for zero, x in zip(gradients, grads, strict=True)]
+    return [*(x.detach() for x in outputs), *gradients]
+
+
+def close(found: list[Tensor], expected: list[Tensor], limit: float) -> bool:
+    """Compare by the largest number of a tensor; gradients that cancel, by 1."""
+    return all(
+        a.shape == b.shape and bool(((a - b).abs() <= limit * max(1, b.abs().amax())).all())
+        if b.numel()
+        else True
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("leaky", [False, True])
+def test_reference_follows_the_equations(leaky: bool) -> None:
+    t = problem(present=OPTIONAL[:4])
+    found = agree(**t, leaky=leaky, backend="reference")
+    for b, j in product(range(3), range(4)):
+        count, first, second = 0.0, torch.zeros(6), torch.zeros(6)
+        for i in range(11):
+            votes = torch.stack([t["weight"][i, :, k].T @ t["u"][b, i] for k in range(4)])
+            logits = (
+                t["offset"][b] + (votes * t["query"][b]).sum(1) - (t["precision"][b] * votes**2).sum(1) / 2
+            )
+            c = logits[j].exp() / (logits.exp().sum() + leaky)
+            share = t["activations"][b, i] * c
+            count, first, second = count + share, first + share * votes[j], second + share * votes[j] ** 2
+        torch.testing.assert_close(found.count[b, j], count)
+        torch.testing.assert_close(found.first[b, j], first)
+        assert found.second is not None
+        torch.testing.assert_close(found.second[b, j], second)
+
+
+def test_the_rows_of_a_matrix_share_w() -> None:
+    t = problem((3, 11, 4, 5, 4), (), rows=4)
+    votes = torch.stack([t["u"][:, i] @ t["weight"][i, :, 2] for i in range(11)], 1)
+    torch.testing.assert_close(agree(**t).first[:, 2], votes.mean(1).flatten(1) * 11 / 5)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("rows", [None, 3])
+def test_chunked_equals_the_reference(
+    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], rows: int | None
+) -> None:
+    room = 8 * sizes[3] * sizes[4] * (rows or 1)
+    monkeypatch.setattr(
+        backends, "CPU_VOTES", room * (2 if sizes[1] < 10 else 50)
+    )  # samples and children in parts
+    for present in product((False, True), repeat=5):
+        names = tuple(name for name, there in zip(OPTIONAL, present, strict=True) if there)
+        tensors = problem(sizes, names, rows)
+        for leaky in (False,) if "normaliser" in names else (False, True):
+            expected = results(tensors, leaky=leaky, backend="reference")
+            with poisoned():
+                ours = results(tensors, leaky=leaky, backend="chunked")
+            assert close(ours, expected, 1e-12), (names, leaky)
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+@pytest.mark.parametrize("leaky", [False, True])
+def test_the_chunked_normaliser_equals_the_reference(
+    monkeypatch: pytest.MonkeyPatch, leaky: bool, rows: int | None
+) -> None:
+    monkeypatch.setattr(backends, "CPU_VOTES", 50 * 8 * 20 * (rows or 1))
+    for present in product((False, True), repeat=3):
+        names = tuple(name for name, there in zip(OPTIONAL, present, strict=False) if there)
+        tensors = problem(SIZES[0], names, rows)
+        with poisoned():
+            ours = results(tensors, log_normaliser, leaky=leaky, backend="chunked")
+        assert close(ours, results(tensors, log_normaliser, leaky=leaky, backend="reference"), 1e-12), names
+
+
+def test_the_normaliser_gives_the_couplings_of_the_softmax() -> None:
+    tensors = problem(present=OPTIONAL[:3])
+    for leaky in (False, True):
+        z = log_normaliser(**tensors, leaky=leaky)
+        torch.testing.assert_close(agree(**tensors, normaliser=z), agree(**tensors, leaky=leaky))
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("normaliser", [False, True])
+def test_gradients_match_finite_differences(
+    monkeypatch: pytest.MonkeyPatch, normaliser: bool, rows: int | None
+) -> None:
+    monkeypatch.setattr(backends, "CPU_VOTES", 2 * 3 * 2 * 8 * 2)
+    tensors = problem((2, 4, 2, 2, 2), OPTIONAL[: 4 + normaliser], rows)
+    leaves = tuple(x.requires_grad_() for x in tensors.values())
+
+    def function(*inputs: Tensor) -> tuple[Any, ...]:
+        return tuple(agree(**dict(zip(tensors, inputs, strict=True)), backend="chunked"))
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+    def z(*inputs: Tensor) -> Tensor:
+        return log_normaliser(**dict(zip(tensors, inputs, strict=False)), leaky=True, backend="chunked")
+
+    assert torch.autograd.gradcheck(z, leaves[:5])
+    assert torch.autograd.gradgradcheck(z, leaves[:5], fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_children_without_activation_have_finite_gradients(backend: str) -> None:
+    tensors = problem()
+    tensors["activations"] = torch.zeros_like(tensors["activations"])
+    found = results(tensors, backend=backend)
+    assert all(torch.isfinite(x).all() for x in found)
+    assert not any(x.any() for x in found[:3])
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("sizes", [(0, 11, 5, 4, 6), (2, 0, 5, 4, 6)])
+def test_nothing_to_sum(backend: str, sizes: tuple[int, ...]) -> None:
+    assert not any(x.any() for x in results(problem(sizes), backend=backend))
+
+
+@pytest.mark.parametrize("backend", ["auto", "chunked"])
+def test_sixteen_bits_and_autocast(backend: str) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        tensors = problem((5, 63, 17, 5, 4), dtype=dtype)
+        exact = results({name: x.double() for name, x in tensors.items()}, backend="reference")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ours = results(tensors, backend=backend)
+        assert all(x.dtype == torch.float32 for x in ours[:3])
+        assert all(x.dtype == dtype for x in ours[3:])
+        assert close(ours[:3], exact[:3], 1e-5)
+        assert close(ours[3:], exact[3:], max(1e-5, 2 * torch.finfo(dtype).eps))
+
+
+def big_problem(fast: bool) -> Any:
+    tensors = {
+        name: x.requires_grad_() for name, x in problem((128, 576, 8, 10, 16), dtype=torch.float32).items()
+    }
+
+    def run() -> tuple[Tensor, ...]:
+        found = agree(**tensors, backend="chunked" if fast else "reference")
+        outputs = [x for x in found if x is not None]
+        return tuple(torch.autograd.grad(sum(x.sum() for x in outputs), list(tensors.values())))
+
+    return run
+
+
+def small_problem() -> Any:
+    tensors = {name: x.requires_grad_() for name, x in problem(dtype=torch.float32).items()}
+    return lambda: torch.autograd.grad(agree(**tensors, backend="chunked").first.sum(), tensors["u"])
+
+
+def fast_big_problem() -> Any:
+    return big_problem(True)
+
+
+def test_memory_is_bounded() -> None:
+    """The votes alone would take 47 MB."""
+    assert peak_extra_memory(fast_big_problem, torch.device("cpu"), small_problem) <= 12e6
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func.jvp uses it
+def test_transformed_and_watched_operators_are_those_of_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the fast path was taken")
+
+    tensors = problem(present=OPTIONAL[:4])
+    (expected,) = torch.autograd.grad(
+        agree(**{**tensors, "u": tensors["u"].requires_grad_()}).first.sum(), tensors["u"]
+    )
+    tensors["u"] = tensors["u"].detach()
+    rest = {name: x for name, x in tensors.items() if name != "u"}
+    plain = agree(**tensors)
+    monkeypatch.setattr(agree_chunked, "moments", refuse)
+
+    def total(u: Tensor) -> Tensor:
+        return agree(u, **rest).first.sum()
+
+    with pytest.raises(AssertionError, match="fast path"):
+        total(tensors["u"])
+    torch.testing.assert_close(torch.func.grad(total)(tensors["u"]), expected)
+    _, slope = torch.func.jvp(total, (tensors["u"],), (torch.ones_like(tensors["u"]),))
+    torch.testing.assert_close(slope, expected.sum())
+    traced = make_fx(lambda u: agree(u, **rest).first)(torch.randn_like(tensors["u"]))
+    torch.testing.assert_close(traced(tensors["u"]), plain.first)
+    compiled = torch.compile(lambda u: agree(u, **rest).first, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(tensors["u"]), plain.first)
+    with FakeTensorMode() as mode:
+        fake = {name: mode.from_tensor(x) for name, x in tensors.items()}
+        assert agree(**fake).first.shape == (3, 4, 6)
+    meta = {name: x.to("meta") for name, x in tensors.items()}
+    assert agree(**meta).count.shape == (3, 4)
+    torch.testing.assert_close(
+        agree(**{name: x[:1] if name != "weight" else x for name, x in tensors.items()}).first,
+        plain.first[:1],
+    )
+    with dispatch.disabled():
+        torch.testing.assert_close(agree(**tensors), plain)
+
+
+def test_gradients_may_come_in_batches() -> None:
+    tensors = problem(present=OPTIONAL[:4])
+    tensors["u"].requires_grad_()
+
+    def jacobian(backend: str) -> Tensor:
+        first = agree(**tensors, backend=backend).first
+        each = torch.eye(first.numel(), dtype=first.dtype).reshape(-1, *first.shape)
+        return torch.autograd.grad(first, tensors["u"], each, is_grads_batched=True)[0]
+
+    torch.testing.assert_close(jacobian("chunked"), jacobian("reference"))
+
+
+def test_without_a_precision_there_are_no_second_moments() -> None:
+    for backend in ("reference", "chunked"):
+        found = agree(**problem(present=("query",)), backend=backend)
+        assert isinstance(found, Moments)
+        assert found.second is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"u": torch.zeros(3, 10, 5)}, r"u \(3, 10, 5\) must be \(batch, in_caps, in_dim\) or"),
+        ({"weight": torch.zeros(11, 5, 24)}, r"weight \(11, 5, 24\) \(in_caps, in_dim, out_caps, out_dim\)"),
+        ({"query": torch.zeros(3, 4, 5)}, r"query \(3, 4, 5\) must be \(3, 4, 6\)"),
+        ({"precision": torch.zeros(3, 4)}, r"precision \(3, 4\) must be \(3, 4, 6\)"),
+        ({"offset": torch.zeros(4)}, r"offset \(4,\) must be \(3, 4\)"),
+        ({"activations": torch.zeros(3, 4)}, r"activations \(3, 4\) must be \(3, 11\)"),
+        ({"activations": torch.full((3, 11), 1.5)}, r"activations from 1.5 to 1.5 must be in \[0, 1\]"),
+        ({"precision": torch.full((3, 4, 6), -0.5)}, "precision from -0.5 to -0.5 must be at least 0"),
+        ({"normaliser": torch.zeros(11)}, r"normaliser \(11,\) must be \(3, 11\)"),
+        ({"leaky": True}, "leaky has no effect on a given normaliser"),
+        ({"offset": torch.zeros(3, 4, dtype=torch.int64)}, "floating-point"),
+        ({"offset": torch.zeros(3, 4, device="meta")}, "on one device"),
+        ({"backend": "cuda"}, "'cuda' is none of auto, reference, chunked"),
+    ],
+)
+def test_errors_say_what_and_why(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        agree(**{**problem(dtype=torch.float32), **change})
+    assert "\n" not in str(error.value)
