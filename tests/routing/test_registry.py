@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 #: The example of docs/extending.md: the routing "mean".
 EXAMPLE = next(
     block
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text("utf-8"), re.DOTALL)
+    for block in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text("utf-8"), re.DOTALL
+    )
     if "routing.register" in block
 )
 
