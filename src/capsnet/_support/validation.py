@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from capsnet._support.errors import CapsnetError, did_you_mean, shown
+from capsnet._support.files import parse_json
 
 C = TypeVar("C")
 
@@ -37,6 +39,7 @@ _BOUNDS = {
     "finite_number": "finite",
     "too_short": "of at least {min_length} item(s)",
     "too_long": "of at most {max_length} item(s)",
+    "tuple_type": "a list",
 }
 
 
@@ -82,6 +85,66 @@ def parse_config(config_class: type[C], values: dict[str, Any], where: Path) -> 
     return config
 
 
+def parse_setting(config_class: type[Any], name: str, text: str) -> Any:
+    """Read the value of one field from text: JSON (`8`, `true`, `[512, 1024]`), `none`, `512,1024`, or a word.
+
+    >>> from capsnet.training.config import TrainConfig
+    >>> parse_setting(TrainConfig, "batch_size", "64")
+    64
+
+    Raises:
+        CapsnetError: an unknown field, a wrong type, or a value out of bounds; in one line, as `configuration`.
+    """
+    fields = config_class.__dataclass_fields__
+    if name not in fields:
+        raise CapsnetError(
+            f"{config_class.__name__} has no field {shown(name)[:100]!r}"
+            f"{did_you_mean(name, fields) or '; it has ' + ', '.join(fields)}"
+        )
+    adapter = _field_adapters(config_class)[name]  # type: ignore[arg-type]
+    first_error: ValidationError | None = None
+    for value in _readings(text):
+        try:
+            return adapter.validate_json(json.dumps(value))
+        except ValidationError as error:
+            first_error = first_error or error
+    assert first_error is not None
+    raise _one_line(config_class, first_error, (name,)) from first_error
+
+
+def _readings(text: str) -> list[Any]:
+    """Return what a text may mean, the likeliest first: a text is a number for one field and a name for another."""
+    readings = []
+    with suppress(ValueError):
+        readings.append(_word(text, strict=True))
+    if "," in text:
+        parts = text.split(",")
+        readings += [[_word(part) for part in parts], parts]
+    return [*readings, text, [_word(text)], [text]]
+
+
+def _word(text: str, strict: bool = False) -> Any:
+    """Return JSON, or `none` and the like, as a value; other text as it is, or a ValueError if `strict`."""
+    words = {"none": None, "null": None, "true": True, "false": False}
+    if text.strip().lower() in words:
+        return words[text.strip().lower()]
+    try:
+        return parse_json(text, finite=False)
+    except ValueError:
+        if strict:
+            raise
+        return text
+
+
+@cache
+def _field_adapters(config_class: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(config_class, include_extras=True)
+    return {
+        name: TypeAdapter(hints[name], config=ConfigDict(strict=True))
+        for name in config_class.__dataclass_fields__
+    }
+
+
 @cache
 def _adapter(config_class: type[Any]) -> Any:
     return TypeAdapter(config_class)
@@ -95,13 +158,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _one_line(kind: type[Any], error: ValidationError) -> CapsnetError:
+def _one_line(kind: type[Any], error: ValidationError, within: tuple[str, ...] = ()) -> CapsnetError:
     """Return the first error in one line, or the `CapsnetError` of `__post_init__`."""
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, CapsnetError):
         return cause
-    first_part, *rest = first["loc"]
+    place_in: tuple[Any, ...] = (*within, *first["loc"])
+    first_part, *rest = place_in
     if isinstance(first_part, int):  # an argument without a name
         first_part = list(kind.__dataclass_fields__)[first_part]
     place = shown(".".join(map(str, (first_part, *rest))))[:100]

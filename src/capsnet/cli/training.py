@@ -37,6 +37,7 @@ from capsnet.cli.options import (
     Reading,
     Schedule,
 )
+from capsnet.cli.settings import SetOption, is_given, parse_settings
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
@@ -102,11 +103,12 @@ def train(
             "--deterministic", help="The same bits in every run on a GPU too, slower. A CPU does so always."
         ),
     ] = False,
+    settings: SetOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
     """Train a model: by default the published CapsNet on digits. Leaves a run folder behind."""
     from capsnet.distributed import is_main_process, pick_device
-    from capsnet.models import build_model
+    from capsnet.models import MODELS, build_model
     from capsnet.training.config import TrainConfig
     from capsnet.training.loop import train as run_training
     from capsnet.training.run import Run
@@ -121,13 +123,11 @@ def train(
             _refuse_other_options(context, {"resume", "data_dir", "device", "fast", "on_nonfinite", "report"})
             run = _hold(Run.reopen(resume), stack)
             if (result := run.result()) is not None:
-                error = result.get("test_error")
-                said = "unknown" if error is None else f"{error:.2%}"
                 if is_main_process():
-                    out.print(f"{shown(resume)} is finished: test error {said}")
+                    _say_finished(resume, result)
                 return
             config = run.training()
-            if _is_given(context, "on_nonfinite") and on_nonfinite.value != config.on_nonfinite:
+            if is_given(context, "on_nonfinite") and on_nonfinite.value != config.on_nonfinite:
                 config = replace(config, on_nonfinite=on_nonfinite.value)
                 if is_main_process():
                     run.change_training(config)
@@ -136,36 +136,40 @@ def train(
             check_fit(model, dataset)
             check_names(model, dataset)
         else:
+            chosen = parse_settings(settings, context, _own_options(context))
+            changes = chosen.read("model", MODELS.get(architecture).config_class)
             with options_by_name(context):
-                config = TrainConfig(
-                    data=absolute(data),
-                    image_size=image_size,
-                    epochs=EPOCHS if epochs is None else epochs,
-                    steps=steps,
-                    batch_size=batch_size,
-                    learning_rate=learning_rate,
-                    schedule=schedule.value,
-                    shift=shift,
-                    seed=seed,
-                    precision=precision.value,
-                    evaluate_every=1 if evaluate_every is None else evaluate_every,
-                    save_seconds=save_seconds,
-                    on_nonfinite=on_nonfinite.value,
-                    deterministic=deterministic,
-                )
+                options: dict[str, Any] = {
+                    "data": data,
+                    "image_size": image_size,
+                    "epochs": EPOCHS if epochs is None else epochs,
+                    "steps": steps,
+                    "batch_size": batch_size,
+                    "learning_rate": learning_rate,
+                    "schedule": schedule.value,
+                    "shift": shift,
+                    "seed": seed,
+                    "precision": precision.value,
+                    "evaluate_every": 1 if evaluate_every is None else evaluate_every,
+                    "save_seconds": save_seconds,
+                    "on_nonfinite": on_nonfinite.value,
+                    "deterministic": deterministic,
+                    **chosen.read("train", TrainConfig),
+                }
+                config = TrainConfig(**{**options, "data": absolute(options["data"])})
                 dataset = load_data(config.data, data_dir, config.image_size)
-                config = _suited(config, dataset, context)
+                given = {name for name in options if is_given(context, name) or name in chosen.texts["train"]}
+                config = _suited(config, dataset, {name for name in given if options[name] is not None})
                 fields: dict[str, Any] = {
                     "iterations": iterations,
                     "stem_channels": stem_channels,
                     "primary_types": primary_types,
                     **({} if reconstruction else {"reconstruction": None}),
                 }
-                fields = {name: value for name, value in fields.items() if _is_given(context, name)}
-                model = _new_model(architecture, reading, fields, dataset, config.seed)
-            folder = out_folder or _next_folder(data)
-            creates = is_main_process()
-            run = _hold(Run.create(folder, model, config), stack) if creates else Run(folder)
+                fields = {name: value for name, value in fields.items() if is_given(context, name)}
+                model = _new_model(architecture, reading, fields, changes, dataset, config.seed)
+            folder = out_folder or _next_folder(config.data)
+            run = _hold(Run.create(folder, model, config), stack) if is_main_process() else Run(folder)
         if is_main_process():
             size = f"{model.parameter_count():,} parameters"
             err.print(f"{model.architecture}, {size}, on {dataset.name}: {shown(run.folder)}")
@@ -181,8 +185,22 @@ def train(
         write_the_report(run.folder, dataset, model, evaluation)
 
 
-def _suited(config: TrainConfig, dataset: Dataset, context: typer.Context) -> TrainConfig:
-    """The configuration with what nobody said, as it suits so many images. Refuses what does not suit them.
+def _say_finished(run: Path, result: dict[str, Any]) -> None:
+    error = result.get("test_error")
+    said = "unknown" if error is None else f"{error:.2%}"
+    out.print(f"{shown(run)} is finished: test error {said}")
+
+
+def _own_options(context: typer.Context) -> dict[str, str]:
+    """Return which field of the configuration each parameter of `train` sets."""
+    from capsnet.training.config import TrainConfig
+
+    own = {name: f"train.{name}" for name in TrainConfig.__dataclass_fields__ if name in context.params}
+    return own | {option: f"model.{field}" for option, field in MODEL_FIELDS.items()}
+
+
+def _suited(config: TrainConfig, dataset: Dataset, given: set[str]) -> TrainConfig:
+    """Choose the fields that are not `given` to suit the number of images; refuse what does not suit the data set.
 
     `EPOCHS` or more, where these would be over before a network has learned: an epoch of 40 images is one step.
     """
@@ -190,7 +208,6 @@ def _suited(config: TrainConfig, dataset: Dataset, context: typer.Context) -> Tr
 
     check_side(dataset, config.image_size)
     check_shift(config.shift, dataset)
-    given = {name for name in ("epochs", "steps", "evaluate_every") if _is_given(context, name)}
     if {"epochs", "steps"} <= given:
         raise CapsnetError("--epochs and --steps both say how long to train; give one of them")
     steps = Plan.of(config, augmented(dataset.train, config)).steps_per_epoch
@@ -202,7 +219,12 @@ def _suited(config: TrainConfig, dataset: Dataset, context: typer.Context) -> Tr
 
 
 def _new_model(
-    name: str, reading: Reading, fields: dict[str, Any], dataset: Dataset, seed: int
+    name: str,
+    reading: Reading,
+    fields: dict[str, Any],
+    others: dict[str, Any],
+    dataset: Dataset,
+    seed: int,
 ) -> Classifier:
     """Build an architecture for a data set, with weights drawn from `seed`.
 
@@ -210,6 +232,7 @@ def _new_model(
         name: of the architecture.
         reading: for CapsNets; the authors' code's reading sets several fields.
         fields: of the configuration, by the option that sets them.
+        others: fields of the configuration that `--set` sets, by their names.
         dataset: determines image size and classes.
         seed: of the weights.
     """
@@ -226,8 +249,11 @@ def _new_model(
                 f"--{option.replace('_', '-')} is not an option of the model {name!r}; leave it out"
             )
     changes = kind.fields_for(dataset) | {MODEL_FIELDS[option]: value for option, value in fields.items()}
+    changes |= others
     torch.manual_seed(seed)
     model: Classifier = (kind.official if reading is Reading.official else kind)(**changes).build()
+    check_fit(model, dataset)
+    check_names(model, dataset)
     return model
 
 
@@ -272,12 +298,9 @@ def _plain_paths() -> Any:
 
 
 def _refuse_other_options(context: typer.Context, allowed: set[str]) -> None:
-    for name in context.params:
-        if name not in allowed and _is_given(context, name):
-            option = "out" if name == "out_folder" else name.replace("_", "-")
-            raise CapsnetError(f"--{option} cannot be changed when resuming; a run goes on as it was started")
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in allowed and is_given(context, name):
+            raise CapsnetError(
+                f"{parameter.opts[0]} cannot be changed when resuming; a run goes on as it was started"
+            )
