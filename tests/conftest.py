@@ -31,12 +31,11 @@ if os.environ.get("CAPSNET_CHECK_ANNOTATIONS") == "1":  # before anything of cap
 
 def forget_old_kernels() -> None:
     """Numba compiles anew when a kernel's own file has changed, but not when one has whose functions it calls."""
-    for folder in ("routing/cpu", "convolution"):
-        sources = Path(__file__).parents[1] / "src" / "capsnet" / folder
-        newest = max((file.stat().st_mtime for file in sources.glob("*.py")), default=0.0)
-        for file in sources.glob("__pycache__/*.nb[ci]"):
-            if file.stat().st_mtime < newest:
-                file.unlink()
+    sources = Path(__file__).parents[1] / "src" / "capsnet" / "routing" / "cpu"
+    newest = max((file.stat().st_mtime for file in sources.glob("*.py")), default=0.0)
+    for file in sources.glob("__pycache__/*.nb[ci]"):
+        if file.stat().st_mtime < newest:
+            file.unlink()
 
 
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -10,7 +10,6 @@ from PIL import Image
 
 from capsnet import CapsNet, CapsNetConfig
 from capsnet._support.errors import CapsnetError
-from capsnet.convolution import cache
 from capsnet.data import Examples, listing, load
 from capsnet.data.listing import files_in
 from capsnet.inference.output import PredictionFile
@@ -127,10 +126,9 @@ def test_an_interrupted_output_file_is_completed(
 
 def test_the_last_batch_gets_the_same_answers_after_a_crash(pictures: Path) -> None:
     """They are the first that the process which takes the file up computes, and not among the last."""
-    model, files = CapsNet.from_pretrained("capsnet-mnist"), list(image_files([pictures]))[: BATCH_SIZE + 5]
-    cache.clear()
-    whole = list(predict_files(model, files))
-    cache.clear()
+    files = list(image_files([pictures]))[: BATCH_SIZE + 5]
+    whole = list(predict_files(CapsNet.from_pretrained("capsnet-mnist"), files))
+    model = CapsNet.from_pretrained("capsnet-mnist")  # as in a new process
     assert list(predict_files(model, files[BATCH_SIZE:])) == whole[BATCH_SIZE:]
 
 

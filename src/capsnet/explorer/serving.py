@@ -93,7 +93,6 @@ def _warm_up(session: Session, plain: ExitStack) -> None:
     import torch
 
     import_module("capsnet.routing.cpu.kernels")
-    import_module("capsnet.convolution.inference")
     plain.close()
     with torch.no_grad():  # the first call loads the kernels
         session.model.class_poses(torch.zeros(16, *session.model.config.image_shape))
