@@ -152,8 +152,9 @@ def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure:
         return _difference(over_groups, seeds, "groups", len(np.unique(groups)))
     if seeds == 1:
         return _of_one_run(change[0])
-    wide = Mean.crossed(_with_two_more(change), None)
-    return _difference(Mean.crossed(change, None), seeds, "images", change.shape[1], wide)
+    crossed, wider = Mean.crossed(change, None), Mean.of(_with_two_more(change.mean(axis=0)))
+    wide = Mean(crossed.mean, (crossed.parts[0], *wider.parts))
+    return _difference(crossed, seeds, "images", change.shape[1], wide)
 
 
 def _difference(
@@ -196,14 +197,13 @@ class _Answered:
 
 
 def _with_two_more(change: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The differences (runs, images) and those of two images that only one side gets wrong."""
-    more = np.tile([1.0, -1.0], (len(change), 1))
-    return np.concatenate((change, more), axis=1)
+    """The differences (images,) and those of two images that only one side gets wrong."""
+    return np.append(change, [1.0, -1.0])
 
 
 def _of_one_run(change: NDArray[np.float64]) -> Difference:
     middle = float(change.mean())
-    half, half_90 = Z * _wald(change), Z90 * _wald(_with_two_more(change[None])[0])
+    half, half_90 = Z * _wald(change), Z90 * _wald(_with_two_more(change))
     ends = (middle - half, middle + half, middle - half_90, middle + half_90)
     return Difference(middle, *ends, 1, "images", len(change), _mcnemar(change))
 
