@@ -20,7 +20,7 @@ from capsnet.convolution.choice import allowed
 
 def relu(x: Float[Tensor, "..."], scale: float = 1.0) -> Float[Tensor, "..."]:
     """Return scale · max(x, 0)."""
-    if x.numel() < LARGE or scale <= 0 or not allowed(x):
+    if scale <= 0 or not allowed(x) or x.numel() < LARGE:  # in this order: an exported batch size is a symbol
         return F.relu(x) if scale == 1.0 else F.relu(x) * scale
     y: Tensor = _ReLU.apply(x, scale)  # type: ignore[no-untyped-call]
     return y
