@@ -1,7 +1,7 @@
 """Checks the annotations of shapes and types at run time: `make test-annotations`.
 
 Not in every test: whoever is given what the annotations forbid has to refuse it in words of its own (those tests
-are marked `misuse`), and routing.operators and convolution read annotations or are compiled.
+are marked `misuse`), and routing.operators reads annotations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 MODULES = (
-    "data", "explain", "functional", "inference.evaluation", "layers", "models",
+    "convolution", "data", "explain", "functional", "inference.evaluation", "layers", "models",
     "routing.chunked", "routing.cpu.backend", "routing.cuda.backend", "routing.reference",
 )  # fmt: skip
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as type checkers have it

@@ -1,11 +1,11 @@
-"""Poisoned memory for all tests of the convolutions."""
+"""Poisoned memory, and small tensors on the fast paths, for all tests of the convolutions."""
 
 from collections.abc import Iterator
 
 import pytest
 from torch import Tensor
 
-from capsnet.convolution import activation, buffers, im2col, winograd
+from capsnet.convolution import activation, buffers, choice, im2col, winograd
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +20,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(module, "take", poison, raising=False)
     yield
     buffers.clear()
+
+
+@pytest.fixture(autouse=True)
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (activation, choice):
+        monkeypatch.setattr(module, "LARGE", 1 << 18)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from capsnet.convolution import relu
 
-SHAPE = (32, 64, 32, 32)
+SHAPE = (8, 64, 32, 32)
 
 
 def plain(x: Tensor, scale: float) -> Tensor:

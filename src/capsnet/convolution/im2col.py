@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
+from capsnet._support.threads import for_each
 from capsnet.convolution.buffers import take, take_channels_last
 
 
@@ -29,17 +30,23 @@ class Im2col:
         bias: Float[Tensor, " out"] | None,
     ) -> tuple[Float[Tensor, "batch out rows columns"], Float[Tensor, "places p"]]:
         """Return the outputs, and the patches, which the backward pass needs."""
-        patches = self._patches(x, weights)
-        rows, columns = (
-            (n - k) // s + 1 for n, k, s in zip(x.shape[2:], weights.shape[2:], self.stride, strict=True)
-        )
-        y = take_channels_last(len(x), len(weights), rows, columns)
-        flat, kernel = y.permute(0, 2, 3, 1).view(len(patches), -1), weights.flatten(1).T
-        if bias is None:
-            torch.mm(patches, kernel, out=flat)
-        else:
-            torch.addmm(bias, patches, kernel, out=flat)
-        return y, patches
+        windows = x.unfold(2, weights.shape[2], self.stride[0]).unfold(3, weights.shape[3], self.stride[1])
+        windows = windows.permute(0, 2, 3, 1, 4, 5)
+        batch, rows, columns = windows.shape[:3]
+        patches, y = take(*windows.shape), take_channels_last(batch, len(weights), rows, columns)
+        flat, kernel = y.permute(0, 2, 3, 1), weights.flatten(1).T
+
+        def work(image: int) -> None:
+            patches[image] = windows[image]
+            row = patches[image].view(rows * columns, -1)
+            out = flat[image].view(rows * columns, -1)
+            if bias is None:
+                torch.mm(row, kernel, out=out)
+            else:
+                torch.addmm(bias, row, kernel, out=out)
+
+        for_each(work, ((image,) for image in range(batch)))
+        return y, patches.view(-1, len(kernel))
 
     def backward(
         self,
@@ -57,9 +64,3 @@ class Im2col:
             flat = grad.permute(0, 2, 3, 1).reshape(len(kept[1]), -1)
             grad_weight = torch.mm(flat.T, kept[1]).view(weight.shape)
         return grad_x, grad_weight
-
-    def _patches(self, x: Tensor, weight: Tensor) -> Float[Tensor, "places p"]:
-        """Return one row per output place."""
-        windows = x.unfold(2, weight.shape[2], self.stride[0]).unfold(3, weight.shape[3], self.stride[1])
-        windows = windows.permute(0, 2, 3, 1, 4, 5)
-        return take(*windows.shape).copy_(windows).view(-1, weight[0].numel())

@@ -29,12 +29,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from capsnet._support.threads import for_each
 from capsnet.convolution.buffers import take, take_channels_last
 
 Matrix = NDArray[np.float64]
 Complex = NDArray[np.complexfloating]
 Pair = tuple[int, int]
 
+_BLOCK = 1 << 15  # numbers of a row that one thread transforms at once
 # A complex value a + ib becomes three real ones, so that the three products add up to Re 2(x·w·e).
 # Rows are the three, columns a and b. Inputs, weights, outputs.
 _INPUT = np.array([[1.0, 1], [1, 0], [0, 1]])
@@ -123,7 +125,7 @@ class Winograd:
         batch, out = len(x), weights.shape[1]
         samples = _unshuffle(x, self.stride, (self.y.samples, self.x.samples))
         inputs = _transform(self.y.input, self.x.input, samples).view(self.planes, batch, -1)
-        products = torch.bmm(inputs, weights.mT, out=take(self.planes, batch, out))
+        products = _multiply(inputs, weights.mT)
         sums = _transform(self.y.output.T, self.x.output.T, self._grid(products))
         y = x.new_empty(batch, out, self.y.outputs, self.x.outputs)
         y.copy_(sums.view(self.y.outputs, self.x.outputs, batch, out).permute(2, 3, 0, 1))
@@ -144,13 +146,13 @@ class Winograd:
         products = _transform(self.y.output, self.x.output, outputs).view(self.planes, batch, out)
         grad_x = grad_weight = None
         if wanted[0]:
-            grad_planes = self._grid(torch.bmm(products, weights, out=take(*inputs.shape)))
+            grad_planes = self._grid(_multiply(products, weights))
             grad_x = take_channels_last(*x.shape)
             samples = _transform(self.y.input.T, self.x.input.T, grad_planes)
             _shuffle(samples, grad_x, self.stride, (self.y.samples, self.x.samples))
             del grad_planes, samples  # their memory serves the next gradient
         if wanted[1]:
-            grad_planes = self._grid(torch.bmm(products.mT, inputs, out=take(*weights.shape)))
+            grad_planes = self._grid(_multiply(products.mT, inputs))
             grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
             taps = _transform(self.y.weight.T, self.x.weight.T, grad_planes)
             _shuffle(taps, grad_weight, self.stride, (self.y.taps, self.x.taps))
@@ -170,8 +172,29 @@ def winograd(size: Pair, kernel: Pair, stride: Pair) -> Winograd:
 def _transform(y: Tensor, x: Tensor, values: Float[Tensor, "rows columns ..."]) -> Float[Tensor, "r c n"]:
     """Apply one matrix along the rows and one along the columns."""
     rows, columns = values.shape[:2]
-    half = torch.mm(y, values.view(rows, -1), out=take(len(y), values[0].numel())).view(len(y), columns, -1)
-    return torch.bmm(x.expand(len(y), -1, -1), half, out=take(len(y), len(x), half.shape[2]))
+    values = values.view(rows, columns, -1)
+    n = values.shape[2]
+    half, out = take(len(y), columns, n), take(len(y), len(x), n)
+    blocks = [(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
+
+    def along_rows(column: int, start: int, stop: int) -> None:
+        torch.mm(y, values[:, column, start:stop], out=half[:, column, start:stop])
+
+    def along_columns(row: int, start: int, stop: int) -> None:
+        torch.mm(x, half[row, :, start:stop], out=out[row, :, start:stop])
+
+    for_each(along_rows, ((column, *block) for column in range(columns) for block in blocks))
+    for_each(along_columns, ((row, *block) for row in range(len(y)) for block in blocks))
+    return out
+
+
+def _multiply(a: Float[Tensor, "n i k"], b: Float[Tensor, "n k j"]) -> Float[Tensor, "n i j"]:
+    """Multiply plane by plane, each in one thread: the bits do not depend on the number of threads."""
+    out = take(len(a), a.shape[1], b.shape[2])
+    for_each(
+        lambda plane: torch.mm(a[plane], b[plane], out=out[plane]), ((plane,) for plane in range(len(out)))
+    )
+    return out
 
 
 def _unshuffle(
