@@ -165,7 +165,7 @@ def _write_predictions(
     from capsnet.inference.prediction import BATCH_SIZE
 
     with PredictionFile(target, saved.folder, images, BATCH_SIZE, options) as file:
-        file.take_up(files)
+        file.resume(files)
         added = file.append(predictions)
     out.print(f"{shown(target)}: {file.kept + added:,} predictions, {added:,} of them new")
 
