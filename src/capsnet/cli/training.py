@@ -204,13 +204,13 @@ def _suited(config: TrainConfig, dataset: Dataset, given: set[str]) -> TrainConf
 
     `EPOCHS` or more, where these would be over before a network has learned: an epoch of 40 images is one step.
     """
-    from capsnet.training.batches import Plan, augmented
+    from capsnet.training.batches import BatchSchedule, augmented
 
     check_side(dataset, config.image_size)
     check_shift(config.shift, dataset)
     if {"epochs", "steps"} <= given:
         raise CapsnetError("--epochs and --steps both say how long to train; give one of them")
-    steps = Plan.of(config, augmented(dataset.train, config)).steps_per_epoch
+    steps = BatchSchedule.of(config, augmented(dataset.train, config)).steps_per_epoch
     if not given & {"epochs", "steps"}:
         config = replace(config, epochs=max(EPOCHS, -(-LEAST_STEPS // steps)))
     if "evaluate_every" not in given:
