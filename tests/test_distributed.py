@@ -182,7 +182,7 @@ def test_several_processes_need_out(
         monkeypatch.setenv(name, value)
     done = capsnet(*train(*fresh))
     assert done.code == 2
-    assert "several processes write one run: say with --out which folder that is" in done.err
+    assert "several processes write one run; choose its folder with --out" in done.err
     assert not (tmp_path / "runs").exists()
 
 
