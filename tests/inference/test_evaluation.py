@@ -6,7 +6,6 @@ import torch
 from capsnet import CapsNet
 from capsnet._support import dispatch
 from capsnet._support.errors import NotFinite
-from capsnet.convolution import cache
 from capsnet.data import load
 from capsnet.inference.evaluation import Evaluation, evaluate, wilson_interval
 from stripes import DATA, SMALL
@@ -40,7 +39,6 @@ def test_nan_scores_raise_instead_of_giving_a_test_error() -> None:
 def test_answers_do_not_depend_on_the_batch_size(paths: str) -> None:
     model = CapsNet.from_pretrained("capsnet-mnist")
     test = load("mnist5k").test.subset(torch.arange(28))
-    cache.clear()
 
     def scores(batch_size: int) -> torch.Tensor:
         if paths == "fast":
