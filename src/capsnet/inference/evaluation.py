@@ -49,17 +49,17 @@ class Measured(ABC):
     @property
     @abstractmethod
     def n(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
 
     @property
     @abstractmethod
     def errors(self) -> int:
-        """Number of examples that are not entirely right."""
+        """Return the number of wrong examples."""
 
     @property
     @abstractmethod
     def classes_each(self) -> int:
-        """Classes that an example has."""
+        """Return the number of classes per example."""
 
     @property
     def title(self) -> str:
@@ -111,17 +111,17 @@ class Evaluation(Measured):
 
     @property
     def n(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return len(self.labels)
 
     @property
     def errors(self) -> int:
-        """Number of examples that are not entirely right."""
+        """Return the number of wrong examples."""
         return int(self.wrong.sum())
 
     @property
     def classes_each(self) -> int:
-        """Classes that an example has."""
+        """Return the number of classes per example."""
         return self.labels.shape[1]
 
 
@@ -133,17 +133,17 @@ class Count(Measured):
 
     @property
     def n(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return self._n
 
     @property
     def errors(self) -> int:
-        """Number of examples that are not entirely right."""
+        """Return the number of wrong examples."""
         return self._errors
 
     @property
     def classes_each(self) -> int:
-        """Classes that an example has."""
+        """Return the number of classes per example."""
         return self._classes_each
 
 
