@@ -148,7 +148,7 @@ def test_names_with_line_breaks_are_shown_escaped(tmp_path: Path) -> None:
     ("counts", "message"),
     [
         ({}, "at least two classes are needed, found none"),
-        ({"a": 3}, "there is only a; it must hold one directory of images per class"),
+        ({"a": 3}, "found only a; it must hold one directory of images per class"),
         ({"a": 3, "b": 1}, "b: has one image; it needs at least two"),
     ],
 )
