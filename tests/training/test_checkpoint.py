@@ -199,5 +199,5 @@ def test_a_checkpoint_with_nan_counts_as_damaged(
 def test_nan_in_both_checkpoints_refuses_the_run_in_one_line(stopped_run: Path) -> None:
     spoil(stopped_run, "model.class_capsules.weight", torch.nan)
     (stopped_run / BEFORE).write_bytes((stopped_run / NEWEST).read_bytes())
-    with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinite[^\n]*start it again with another --out$"):
+    with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinity[^\n]*start again with another --out$"):
         resume(stopped_run)

@@ -60,7 +60,7 @@ def test_stop_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) ->
     with (
         Run.create(tmp_path / "run", model, CONFIG) as run,
         pytest.raises(
-            NotFinite, match=r"state of step 10 is kept; train again with a smaller --learning-rate"
+            NotFinite, match=r"checkpoint of step 10 is kept; train again with a smaller --learning-rate"
         ),
     ):
         train(model, DATA, CONFIG, run, device="cpu", progress=PoisonAt20(0))
@@ -92,9 +92,9 @@ def test_a_skipped_step_changes_neither_weights_nor_moments() -> None:
     good, bad = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6, 7, 8])
     stepper.step(good, torch.rand(4, 0), 0.01)
     before = {name: tensor.clone() for name, tensor in stepper.state().items()}
-    assert not stepper.is_known_broken()
+    assert not stepper.is_known_nonfinite()
     stepper.step(bad, torch.rand(4, 0), 0.01)
-    assert stepper.is_known_broken()
+    assert stepper.is_known_nonfinite()
     after = stepper.state()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     stepper.step(good, torch.rand(4, 0), 0.01)
