@@ -33,7 +33,7 @@ help:
 	@echo "make test-newest       the same with the newest (PyTorch as pinned)"
 	@echo "make test-pythons      the same with every Python from 3.11 to 3.13 that is found and has this PyTorch"
 	@echo "make torture   kills, full disks, fuzzing, load (hours); writes docs/reliability.md"
-	@echo "make lint      ruff and mypy"
+	@echo "make lint      ruff, mypy, and phrases that are hard to read (.ci/words.py)"
 	@echo "make bench     every fast path against the plain one, in one run"
 	@echo "make clean     remove the environment and what was built"
 
@@ -48,6 +48,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/words.py
 
 check: lint
 	$(TEST) -m "quick and $(ALL)"

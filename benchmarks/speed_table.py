@@ -21,7 +21,7 @@ LARGE = "routing 32768×8 → 100×16, r=3, batch 32"
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Markdown: medians of the plain and the fast path, and their ratio."""
     found = {(row["case"], row["quantity"]): row for row in rows}
-    lines = ["| | plain | fast | times less |", "|---|---|---|---|"]
+    lines = ["| | plain | fast | speed-up |", "|---|---|---|---|"]
     for key, title in ROWS.items():
         row = found[key]
         plain, fast = (quantity(float(row[path]), row["quantity"]) for path in ("reference", "fast"))

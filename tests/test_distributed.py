@@ -152,10 +152,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     folder, processes = signalled
     assert [process.wait(HUNG) for process in processes] == [143, 143]
     said = "".join(process.said for process in processes)
-    assert said.count(f"interrupted; continue with: capsnet train --resume {folder}") == 1
+    assert said.count(f"interrupted; resume with: capsnet train --resume {folder}") == 1
     assert "Traceback" not in said
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    state = Run(folder).load_state()
+    state = Run(folder).load_checkpoint()
     assert state is not None
     assert state.position["step"] == last["step"]
 
@@ -170,7 +170,7 @@ def test_ranks_with_different_checkpoints_refuse_to_resume(
     (tmp_path / "1" / "state-before.safetensors").replace(tmp_path / "1" / "state.safetensors")
     for process in launch_ranks(tmp_path, 2, "train", "--no-report", "--resume", tmp_path / "{rank}"):
         assert process.wait(HUNG) == 2, process.said
-        assert "the processes found different saves" in process.said
+        assert "the processes found different checkpoints" in process.said
         assert "Traceback" not in process.said
 
 
@@ -182,7 +182,7 @@ def test_several_processes_need_out(
         monkeypatch.setenv(name, value)
     done = capsnet(*train(*fresh))
     assert done.code == 2
-    assert "several processes write one run: say with --out which folder that is" in done.err
+    assert "several processes write one run; choose its folder with --out" in done.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -112,7 +112,7 @@ def _signals(training: Training, chance: random.Random, number: signal.Signals, 
             if process.process.is_alive() and process.process.pid is not None:
                 os.kill(process.process.pid, number)
         code = process.wait()
-        saved = "interrupted; continue with" in process.said
+        saved = "interrupted; resume with" in process.said
         on_time += saved
         # before the training has begun SIGTERM ends the process in its own way, and Ctrl-C in one line
         right = code in ((128 + number, 0) if saved else (128 + number, -number, 0))

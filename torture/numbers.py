@@ -24,8 +24,8 @@ from capsnet._support import dispatch
 from capsnet._support.files import parse_json
 from capsnet.data import load
 from capsnet.inference.evaluation import evaluate
-from capsnet.training.batches import Plan, augmented
-from capsnet.training.checkpoint import BEFORE, NEWEST, save_state
+from capsnet.training.batches import BatchSchedule, augmented
+from capsnet.training.checkpoint import BEFORE, NEWEST, save_checkpoint
 from capsnet.training.run import Run
 from torture.crash import Training
 from torture.launch import launch
@@ -122,7 +122,7 @@ def _is_replayable(run: Path, trouble: Trouble) -> bool:
     if [event["step"] for event in events] != [trouble.at]:
         return False
     source = augmented(load(config.data).train, config)
-    batch = Plan.of(config, source).batch(source, events[0]["step"])
+    batch = BatchSchedule.of(config, source).batch(source, events[0]["step"])
     return fingerprint(batch) == trouble.seen.read_text()
 
 
@@ -130,14 +130,14 @@ def _spoiled_saves(training: Training, wanted: int, chance: random.Random) -> Tr
     lost = 0
     for number in range(wanted):
         run = training.stopped(training.work / f"spoiled-{number}")
-        state = Run(run).load_state()
+        state = Run(run).load_checkpoint()
         assert state is not None
         names = sorted(
             name for name, tensor in state.tensors.items() if tensor.ndim and tensor.is_floating_point()
         )
         tensor = state.tensors[chance.choice(names)].view(-1)
         tensor[chance.randrange(len(tensor))] = chance.choice((torch.nan, torch.inf, -torch.inf))
-        save_state(run, state.tensors, state.position, keep_newest=False)
+        save_checkpoint(run, state.tensors, state.position, keep_newest=False)
         assert (run / BEFORE).exists()
         lost += not (training.ends_well(run) and f"{NEWEST} is damaged" in training.log.read_text())
     what = "one number of a save NaN or infinite, its checksum right: noticed, and the save before goes on"

@@ -15,7 +15,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from capsnet._support.files import read_json
-from capsnet.training.batches import Plan
+from capsnet.training.batches import BatchSchedule
 from capsnet.training.checkpoint import NEWEST
 from capsnet.training.loop import LOG_EVERY
 from torture.launch import children, small_training
@@ -111,7 +111,7 @@ class Several:
                 for rank in range(processes)
             ]
             config = read_json(run / "config.json")["training"]
-            plan = Plan(config["seed"], 64, 2, BATCH, self.steps)
+            plan = BatchSchedule(config["seed"], 64, 2, BATCH, self.steps)
             for step, share in enumerate(zip(*shares, strict=True)):
                 epoch, place = divmod(step, plan.steps_per_epoch)
                 planned = plan.epoch(epoch)[0][place * BATCH : (place + 1) * BATCH].tolist()
@@ -167,7 +167,7 @@ class Several:
         for number in range(times):
             run = self.work / f"asked-{number}"
             _, said = self._interrupt(2, run, _ask)
-            unsaid += said.count("interrupted; continue with") != 1 or "]: Traceback" in said
+            unsaid += said.count("interrupted; resume with") != 1 or "]: Traceback" in said
             self.resume(2, run)
             differences.append(self.difference(run))
         return _compared(

@@ -26,13 +26,15 @@ class Trouble:
     def __call__(self) -> None:
         """Arrange for it in this process."""
         from capsnet.models import CapsNet
-        from capsnet.training.batches import Plan
+        from capsnet.training.batches import BatchSchedule
         from capsnet.training.step import Stepper
 
-        batches, loss, step = Plan.batches, CapsNet.loss, Stepper.step
+        batches, loss, step = BatchSchedule.batches, CapsNet.loss, Stepper.step
         now = 0
 
-        def counted(plan: Plan, first_step: int, device: torch.device) -> Iterator[tuple[int, Any, Any]]:
+        def counted(
+            plan: BatchSchedule, first_step: int, device: torch.device
+        ) -> Iterator[tuple[int, Any, Any]]:
             nonlocal now
             for number, indices, uniforms in batches(plan, first_step, device):
                 now = number + 1
@@ -61,7 +63,7 @@ class Trouble:
                 stepper.optimizer.state[weight]["exp_avg"].view(-1)[0] = torch.nan
 
         for owner, name, spoiled in (
-            (Plan, "batches", counted),
+            (BatchSchedule, "batches", counted),
             (CapsNet, "loss", spoiled_loss),
             (Stepper, "step", spoiled_step),
         ):

@@ -1,6 +1,6 @@
 """Capsule networks in PyTorch, after "Dynamic Routing Between Capsules" (Sabour, Frosst, Hinton 2017).
 
-The rooms, from the ground up; each imports only from those above it:
+Files and folders, from bottom to top; each imports only from those above it:
 
     functional.py   squash and the losses, as in `torch.nn.functional`
     routing/        the heart: reference.py is the paper line by line, the backends are fast

@@ -400,7 +400,7 @@ def test_compare_answers_in_one_sentence_and_resumes(
 
     rmtree(out / "compare-my-pictures" / "runs")  # what is known is in the records
     again = capsnet(*arguments, "--out", out, "--json")
-    assert again.err.count("its result is there already") == 4 * 2
+    assert again.err.count("already finished") == 4 * 2
     assert "choosing" not in again.err
     compared = json.loads(again.out)
     assert compared["answer"] == answer

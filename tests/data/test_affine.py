@@ -186,8 +186,8 @@ def test_affnist_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             {"affNISTdata": {"image": np.zeros((1601, 3), np.uint8), "label_int": np.arange(3)}},
             "has no affNISTdata",
         ),
-        ({"affNISTdata": fields | {"label_int": np.arange(4)}}, "do not fit each other"),
-        ({"affNISTdata": fields | {"image": np.zeros((1600, 3))}}, "do not fit each other"),
+        ({"affNISTdata": fields | {"label_int": np.arange(4)}}, "do not fit together"),
+        ({"affNISTdata": fields | {"image": np.zeros((1600, 3))}}, "do not fit together"),
         ({"affNISTdata": fields | {"label_int": np.array([1, 2, 10])}}, "labels outside 0 to 9"),
     ):
         savemat(path, variables)

@@ -75,11 +75,11 @@ def test_a_test_set_of_ones_own_is_kept_and_numbers_are_named() -> None:
         ((IMAGES.astype(int) * 3, LABELS), "they must be 0 … 255"),
         ((np.full((2, 4, 4), np.nan), ["a", "b"]), "NaN or infinity"),
         ((IMAGES, ["cat"] * 20), "one class only, 'cat'"),
-        ((IMAGES, np.linspace(0, 1, 20)), "not whole"),
+        ((IMAGES, np.linspace(0, 1, 20)), "whole numbers"),
         ((IMAGES, LABELS, IMAGES), "test_images and test_labels, or neither"),
-        ((IMAGES, LABELS, IMAGES[:1], ["cow"]), "'cow' is none of the classes cat, dog"),
+        ((IMAGES, LABELS, IMAGES[:1], ["cow"]), "there is no class 'cow'; the classes are cat, dog"),
         ((IMAGES, LABELS, IMAGES[:1, :5], ["cat"]), "the same size"),
-        ((IMAGES[:3], ["cat", "dog", "dog"]), "one example only"),
+        ((IMAGES[:3], ["cat", "dog", "dog"]), "only one example"),
     ],
 )
 def test_bad_arrays_are_refused_in_one_line(arguments: tuple[object, ...], message: str) -> None:

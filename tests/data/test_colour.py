@@ -102,7 +102,7 @@ def test_real_cifar10(real_data: Callable[[str], Path]) -> None:
     [
         (b"", "0 bytes are not whole records of 3,073; it is truncated"),
         (bytes(3072), "3,072 bytes are not whole records"),
-        (b"\x0a" + bytes(3072), "has label 10, which CIFAR-10 has not"),
+        (b"\x0a" + bytes(3072), "has label 10; CIFAR-10 has 0 to 9"),
     ],
 )
 def test_damaged_cifar10_batches(content: bytes, message: str) -> None:
@@ -146,8 +146,8 @@ def test_svhn(tmp_path: Path, count: int) -> None:
     [
         ({"a": 1}, "has no X"),
         ({"X": np.zeros((32, 31, 3, 2), np.uint8), "y": np.ones(2)}, "has no X"),
-        ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.ones(3)}, "do not fit each other"),
-        ({"X": np.zeros((32, 32, 3, 2)), "y": np.ones(2)}, "do not fit each other"),
+        ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.ones(3)}, "do not fit together"),
+        ({"X": np.zeros((32, 32, 3, 2)), "y": np.ones(2)}, "do not fit together"),
         ({"X": np.zeros((32, 32, 3, 2), np.uint8), "y": np.array([0, 1])}, "labels outside 1 to 10"),
     ],
 )

@@ -85,8 +85,8 @@ def test_a_damaged_cache_is_fetched_again(address: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
-        ("bad", "was served with other contents"),
-        ("cut", "could not be downloaded|was served with other contents"),
+        ("bad", "has other contents on the mirror"),
+        ("cut", "could not be downloaded|has other contents on the mirror"),
         ("gone", "could not be downloaded"),
     ],
 )

@@ -315,7 +315,7 @@ def test_missing_or_wrong_data_is_one_line_before_training(
     for part in ("train", "test"):
         columns = {"images": without["images"], "category": without["category"]}
         write_npz(tmp_path / "plain" / "smallnorb48" / f"{part}.npz", columns)
-    with pytest.raises(CapsnetError, match=r"do not say the azimuth.*-info\.mat"):
+    with pytest.raises(CapsnetError, match=r"have no azimuth.*-info\.mat"):
         reproduce("viewpoint-smallnorb", data_dir=tmp_path / "plain", **asked)
     assert not (tmp_path / "work").exists()
     assert smallnorb.PREPARED == "smallnorb48"

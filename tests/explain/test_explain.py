@@ -295,7 +295,7 @@ def bars() -> tuple[Reader, Pairs]:
     return model, Pairs.of(Examples(images, torch.arange(3).repeat(4)), shift=0, canvas=20)
 
 
-def test_perfect_drawings_are_told_apart_perfectly(bars: tuple[Reader, Pairs]) -> None:
+def test_perfect_drawings_are_distinguished_without_error(bars: tuple[Reader, Pairs]) -> None:
     from capsnet.data.fixed_random import freeze
 
     model, pairs = bars

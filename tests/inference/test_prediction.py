@@ -135,7 +135,7 @@ def test_the_last_batch_gets_the_same_answers_after_a_crash(pictures: Path) -> N
 def test_a_foreign_output_file_is_not_overwritten(pictures: Path, tmp_path: Path, answers: bytes) -> None:
     target = tmp_path / "answers.jsonl"
     target.write_bytes(b"mine\n")
-    with pytest.raises(CapsnetError, match="holds something else"):
+    with pytest.raises(CapsnetError, match="holds other data"):
         PredictionFile(target, find_pretrained("capsnet-mnist"), [pictures], BATCH_SIZE).__enter__()
     assert target.read_bytes() == b"mine\n"
 
@@ -181,14 +181,14 @@ def test_changed_input_files_are_noticed_when_resuming(tmp_path: Path) -> None:
     with PredictionFile(target, model, [tmp_path], 2) as file:
         assert file.append(said) == 2
     with PredictionFile(target, model, [tmp_path], 2) as file:
-        file.take_up(rest := iter(files))
+        file.resume(rest := iter(files))
         assert file.kept == 2
         assert next(rest) == files[2]
     with (
         PredictionFile(target, model, [tmp_path], 2) as file,
         pytest.raises(CapsnetError, match="other files"),
     ):
-        file.take_up(iter(files[1:]))
+        file.resume(iter(files[1:]))
 
 
 def test_a_bad_file_raises_or_is_reported_in_its_place(pictures: Path, tmp_path: Path) -> None:

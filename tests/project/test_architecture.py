@@ -1,4 +1,4 @@
-"""The order of the rooms: nothing imports upwards, and no files import each other in a circle."""
+"""The order of the folders: no upward imports, and no circles between files."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-#: Rooms of `src/capsnet`, from the ground up. A room imports from rooms above it in this list, never from its own line.
+#: Folders of `src/capsnet`, bottom first. A folder imports only from lines above its own, never from its own line.
 FLOORS = (
     {"_support", "functional"},
     {"convolution", "distributed", "routing"},

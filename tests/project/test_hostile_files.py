@@ -161,7 +161,7 @@ def test_a_pickle_in_place_of_any_file_is_refused_and_not_run(
             (run.folder / name).write_bytes(bomb)
         path.write_bytes(bomb)
         for read in (
-            run.load_state,
+            run.load_checkpoint,
             run.result,
             run.training,
             lambda: CapsNet.from_pretrained(run.folder),
@@ -202,8 +202,8 @@ def test_a_checkpoint_without_a_valid_position_is_refused(tmp_path: Path, positi
         tmp_path / "state.safetensors",
         {"position": position, "checksum": checksum(tensors, position)},
     )
-    with pytest.raises(CapsnetError, match="cannot be continued"):
-        Run(tmp_path).load_state()
+    with pytest.raises(CapsnetError, match="cannot be resumed"):
+        Run(tmp_path).load_checkpoint()
 
 
 def test_invalid_metrics_lines_are_skipped(tmp_path: Path) -> None:
@@ -226,11 +226,11 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for read in (
         run.saved,
         run.metrics,
-        run.load_state,
+        run.load_checkpoint,
         lambda: read_image(tmp_path / "image.png", (1, 8, 8)),
         lambda: read_idx(tmp_path / "image.png", 3),
     ):
-        with pytest.raises(CapsnetError, match=r"no file|cannot be continued"):
+        with pytest.raises(CapsnetError, match=r"not a file|cannot be resumed"):
             read()
 
 
@@ -302,7 +302,7 @@ except CapsnetError as error:
 """
     ended = limited(code, str(path))
     assert ended.returncode == 0, ended.stderr
-    assert "has bytes left over" in ended.stdout
+    assert "has extra bytes at the end" in ended.stdout
 
 
 def test_an_archive_cannot_reach_outside_or_claim_gigabytes(

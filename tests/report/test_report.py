@@ -401,7 +401,7 @@ def test_a_report_without_a_finished_run_is_one_line(tmp_path: Path) -> None:
     (folder / "result.json").write_text('{"test_error": 0.')
     refused("cannot be read as JSON")
     (folder / "result.json").write_text("[]")
-    refused("not a result")
+    refused("does not hold a result")
     (folder / "result.json").write_text("{}")
     refused("has 3 classes", some_data(tuple("01")))
     refused("1 examples", evaluation=Evaluation(torch.rand(1, 3), torch.zeros(1, 1, dtype=torch.long)))

@@ -14,7 +14,7 @@ from capsnet import CapsNet, CapsnetError
 from capsnet._support.errors import CannotWrite
 from capsnet._support.files import write_text
 from capsnet.models import build_model
-from capsnet.training.checkpoint import BEFORE, NEWEST, save_state
+from capsnet.training.checkpoint import BEFORE, NEWEST, save_checkpoint
 from capsnet.training.loop import train
 from capsnet.training.run import Run
 from stripes import CONFIG, DATA, SMALL, StopAt, hold, resume, run_training
@@ -61,16 +61,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_gives_the_same_
         )
     (notice,) = watch.notices
     assert "state.safetensors is damaged" in notice
-    assert "going on from the save before it, step 20" in notice
+    assert "resuming from the checkpoint before it, step 20" in notice
     assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
 
 
 def test_two_damaged_checkpoints_refuse_the_run_in_one_line(stopped_run: Path) -> None:
     flip_a_weight(stopped_run / NEWEST)
     truncate(stopped_run / BEFORE)
-    with pytest.raises(
-        CapsnetError, match=r"^[^\n]*state\.safetensors is damaged[^\n]*start it again[^\n]*$"
-    ):
+    with pytest.raises(CapsnetError, match=r"^[^\n]*state\.safetensors is damaged[^\n]*start again[^\n]*$"):
         resume(stopped_run)
 
 
@@ -78,9 +76,9 @@ def test_a_damaged_checkpoint_never_replaces_the_good_previous_one(stopped_run: 
     flip_a_weight(stopped_run / NEWEST)
     before = (stopped_run / BEFORE).read_bytes()
     with Run.reopen(stopped_run) as run:
-        run.save_state(run.load_state().tensors, {"step": 11, "seconds": 1.0})
+        run.save_checkpoint(run.load_checkpoint().tensors, {"step": 11, "seconds": 1.0})
     assert (stopped_run / BEFORE).read_bytes() == before
-    assert Run(stopped_run).load_state().position["step"] == 11
+    assert Run(stopped_run).load_checkpoint().position["step"] == 11
 
 
 def test_a_checkpoint_with_missing_tensors_is_refused(stopped_run: Path) -> None:
@@ -88,19 +86,19 @@ def test_a_checkpoint_with_missing_tensors_is_refused(stopped_run: Path) -> None
     with Run.reopen(stopped_run) as run:
         for without in ("random.cpu", "model.class_capsules.weight", "optimizer.0.exp_avg"):
             rest = {name: tensor for name, tensor in tensors.items() if name != without}
-            run.save_state(rest, {"step": 20, "seconds": 1.0})
+            run.save_checkpoint(rest, {"step": 20, "seconds": 1.0})
             with pytest.raises(CapsnetError, match="does not fit the run's config"):
                 train(build_model(stopped_run, 0), DATA, CONFIG, run, device="cpu", resume=True)
     (stopped_run / BEFORE).unlink()
     save_file(tensors, stopped_run / NEWEST)
     with pytest.raises(CapsnetError, match="damaged"):
-        Run(stopped_run).load_state()
+        Run(stopped_run).load_checkpoint()
 
 
 def test_the_previous_checkpoint_stays_until_the_next_is_complete(
     stopped_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors, position = Run(stopped_run).load_state().tensors, {"step": 25, "seconds": 1.0}
+    tensors, position = Run(stopped_run).load_checkpoint().tensors, {"step": 25, "seconds": 1.0}
 
     def die(path: Path, *arguments: object) -> None:
         raise KeyboardInterrupt
@@ -109,11 +107,11 @@ def test_the_previous_checkpoint_stays_until_the_next_is_complete(
         with monkeypatch.context() as patch:
             patch.setattr(Path, moment, die)
             with pytest.raises(KeyboardInterrupt):
-                Run(stopped_run).save_state(tensors, position)
-        assert Run(stopped_run).load_state().position["step"] == 21
+                Run(stopped_run).save_checkpoint(tensors, position)
+        assert Run(stopped_run).load_checkpoint().position["step"] == 21
     # between the two renames: the newest has become the one before, the next is not in place yet
     (stopped_run / NEWEST).replace(stopped_run / BEFORE)
-    state = Run(stopped_run).load_state()
+    state = Run(stopped_run).load_checkpoint()
     assert (state.position["step"], state.notice) == (21, "")
 
 
@@ -170,9 +168,9 @@ def test_a_checkpoint_is_a_safetensors_file_that_holds_its_step(stopped_run: Pat
 
 def spoil(run: Path, name: str, value: float) -> None:
     """As the last save of a version, or a machine, that did not look: the checksum is right."""
-    state = Run(run).load_state()
+    state = Run(run).load_checkpoint()
     state.tensors[name].view(-1)[3] = value
-    save_state(run, state.tensors, state.position, keep_newest=False)
+    save_checkpoint(run, state.tensors, state.position, keep_newest=False)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +192,12 @@ def test_a_checkpoint_with_nan_counts_as_damaged(
             progress=watch,
         )
     (notice,) = watch.notices
-    assert "damaged (numbers in it are NaN or infinite); going on from the save before it, step 20" in notice
+    assert "damaged (it holds NaN or infinity); resuming from the checkpoint before it, step 20" in notice
     assert (stopped_run / "model.safetensors").read_bytes() == whole_weights
 
 
 def test_nan_in_both_checkpoints_refuses_the_run_in_one_line(stopped_run: Path) -> None:
     spoil(stopped_run, "model.class_capsules.weight", torch.nan)
     (stopped_run / BEFORE).write_bytes((stopped_run / NEWEST).read_bytes())
-    with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinite[^\n]*start it again with another --out$"):
+    with pytest.raises(ValueError, match=r"^[^\n]*NaN or infinity[^\n]*start again with another --out$"):
         resume(stopped_run)

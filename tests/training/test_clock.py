@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from capsnet import CapsNet, CapsnetError
-from capsnet.training.checkpoint import save_state
+from capsnet.training.checkpoint import save_checkpoint
 from capsnet.training.loop import Interrupted, train
 from capsnet.training.run import Run
 from stripes import CONFIG, DATA, SMALL, StopAt, resume, run_training
@@ -41,7 +41,7 @@ def test_a_jumping_clock_and_wrong_file_dates_change_nothing(tmp_path: Path) -> 
     leftover = folder / ".state.safetensors.4711.tmp"
     leftover.write_bytes(b"half")
     date_all(folder)
-    before = Run(folder).load_state().position["seconds"]
+    before = Run(folder).load_checkpoint().position["seconds"]
     with Run.reopen(folder), pytest.raises(CapsnetError, match="in use by another process"):
         Run.reopen(folder).__enter__()
     resume(folder)
@@ -56,8 +56,8 @@ def test_a_jumping_clock_and_wrong_file_dates_change_nothing(tmp_path: Path) -> 
 
 def test_speed_is_finite_after_1e17_seconds_of_training(stopped_run: Path) -> None:
     """A float of 1e17 seconds holds no fraction of a second: a naive difference would be zero."""
-    state = Run(stopped_run).load_state()
-    save_state(stopped_run, state.tensors, {**state.position, "seconds": 1e17}, keep_newest=False)
+    state = Run(stopped_run).load_checkpoint()
+    save_checkpoint(stopped_run, state.tensors, {**state.position, "seconds": 1e17}, keep_newest=False)
     resume(stopped_run)
     speeds = [line["images_per_second"] for line in Run(stopped_run).metrics() if "loss" in line]
     assert all(0 < speed < 1e7 for speed in speeds)

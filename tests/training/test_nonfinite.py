@@ -11,7 +11,7 @@ from capsnet import CapsNet
 from capsnet._support.errors import NotFinite
 from capsnet.data.dataset import Batch, Examples
 from capsnet.models import build_model
-from capsnet.training.batches import Plan, augmented
+from capsnet.training.batches import BatchSchedule, augmented
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Interrupted, train
 from capsnet.training.nonfinite import PATIENCE
@@ -33,7 +33,7 @@ class RootAtZero(torch.autograd.Function):
 
 
 def first_broken_step(config: TrainConfig, bad: int, after: int) -> int:
-    plan = Plan.of(config, DATA.train)
+    plan = BatchSchedule.of(config, DATA.train)
     return next(
         step + 1 for step, indices, _ in plan.batches(after, torch.device("cpu")) if bad in indices.tolist()
     )
@@ -42,7 +42,7 @@ def first_broken_step(config: TrainConfig, bad: int, after: int) -> int:
 def test_stop_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     data = poisoned(7)
     with pytest.raises(
-        NotFinite, match=r"the loss is not finite in step \d+, at learning rate .*; nothing was"
+        NotFinite, match=r"the loss is not finite in step \d+, at learning rate .*; there is no checkpoint"
     ):
         start(tmp_path / "early", data, CONFIG)
     step = first_broken_step(CONFIG, 7, 0)
@@ -60,11 +60,11 @@ def test_stop_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) ->
     with (
         Run.create(tmp_path / "run", model, CONFIG) as run,
         pytest.raises(
-            NotFinite, match=r"state of step 10 is kept; train again with a smaller --learning-rate"
+            NotFinite, match=r"checkpoint of step 10 is kept; train again with a smaller --learning-rate"
         ),
     ):
         train(model, DATA, CONFIG, run, device="cpu", progress=PoisonAt20(0))
-    state = Run(tmp_path / "run").load_state()
+    state = Run(tmp_path / "run").load_checkpoint()
     assert state.position["step"] == 10
     weights = [tensor for name, tensor in state.tensors.items() if name.startswith("model.")]
     assert all(torch.isfinite(tensor).all() for tensor in weights)
@@ -79,7 +79,7 @@ def test_skip_skips_the_step_and_ends_with_finite_weights(tmp_path: Path) -> Non
     assert len(events) == CONFIG.epochs  # once in each
     assert all(7 in event["indices"] for event in events)
     assert [event["epoch"] for event in events] == list(range(CONFIG.epochs))
-    assert all("left out step" in notice for notice in watch.notices)
+    assert all("skipped step" in notice for notice in watch.notices)
     assert all(weight.isfinite().all() for weight in model.parameters())
     assert run.result()["test_error"] < 0.5
     assert run.result()["steps_left_out"] == CONFIG.epochs
@@ -92,13 +92,13 @@ def test_a_skipped_step_changes_neither_weights_nor_moments() -> None:
     good, bad = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6, 7, 8])
     stepper.step(good, torch.rand(4, 0), 0.01)
     before = {name: tensor.clone() for name, tensor in stepper.state().items()}
-    assert not stepper.is_known_broken()
+    assert not stepper.is_known_nonfinite()
     stepper.step(bad, torch.rand(4, 0), 0.01)
-    assert stepper.is_known_broken()
+    assert stepper.is_known_nonfinite()
     after = stepper.state()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     stepper.step(good, torch.rand(4, 0), 0.01)
-    losses, broken = stepper.look()
+    losses, broken = stepper.results()
     assert [(step.number, step.what) for step in broken] == [(1, "loss")]
     assert all(torch.isfinite(torch.tensor(list(losses.values()))))
     assert not torch.equal(
@@ -115,7 +115,7 @@ def test_infinite_gradients_are_skipped_like_an_infinite_loss(monkeypatch: pytes
     )
     stepper = Stepper(model, DATA.train, CONFIG, 4, "cpu")
     stepper.step(torch.arange(4), torch.rand(4, 0), 0.01)
-    losses, broken = stepper.look()
+    losses, broken = stepper.results()
     assert losses == {}
     assert [(step.number, step.what) for step in broken] == [(0, "gradients")]
     stepper.check_weights()
@@ -137,7 +137,7 @@ def test_a_stopped_run_resumed_with_skip_equals_one_that_skipped(tmp_path: Path)
 
 def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     data = poisoned(*range(96))
-    with pytest.raises(NotFinite, match=rf"{PATIENCE} steps in a row had to be left out"):
+    with pytest.raises(NotFinite, match=rf"{PATIENCE} steps in a row were skipped"):
         start(tmp_path / "run", data, replace(CONFIG, on_nonfinite="skip"))
     assert len(Run(tmp_path / "run").nonfinite()) == PATIENCE
 
@@ -150,7 +150,7 @@ def test_a_nonfinite_batch_can_be_made_again_from_the_log(tmp_path: Path) -> Non
     run = Run(tmp_path / "run")
     config, event = run.training(), run.nonfinite()[-1]
     source = augmented(data.train, config)
-    plan = Plan.of(config, source)
+    plan = BatchSchedule.of(config, source)
     batch = plan.batch(source, event["step"])
     model = build_model(run.folder, config.seed)
     assert not torch.isfinite(model.loss(batch)["loss"])
@@ -206,7 +206,7 @@ def test_a_cuda_graph_skips_a_nonfinite_step_on_the_device() -> None:
         torch.equal(stepper.state()[name], tensor) for name, tensor in before.items() if "random" not in name
     )
     stepper.step(good, nothing, 0.01)
-    losses, broken = stepper.look()
+    losses, broken = stepper.results()
     assert [(step.number, step.what) for step in broken] == [(6, "loss")]
     assert losses["loss"] > 0
 
@@ -246,7 +246,7 @@ def test_nan_in_the_moments_keeps_the_last_good_checkpoint(tmp_path: Path, whole
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr("capsnet.training.loop.Stepper", Remembered)
-        with pytest.raises(NotFinite, match="moments are not finite; the state of step 10 is kept"):
+        with pytest.raises(NotFinite, match="moments are not finite; the checkpoint of step 10 is kept"):
             train(model, DATA, CONFIG, run, device="cpu", progress=SpoilAt20(0))
     resume(tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole_weights
@@ -265,7 +265,7 @@ def test_resuming_does_not_reset_the_count_of_skipped_steps(tmp_path: Path) -> N
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
         start(folder, data, config, StopsAtNotice(0))
-    kept = Run(folder).load_state().position["step"]
+    kept = Run(folder).load_checkpoint().position["step"]
     assert 10 <= kept < PATIENCE
     with Run.reopen(folder) as run, pytest.raises(NotFinite, match=f"step {PATIENCE},"):
         train(build_model(folder, 0), data, config, run, device="cpu", resume=True)

@@ -13,7 +13,7 @@ from torture.launch import WARM
 from capsnet import CapsNet, CapsnetError
 from capsnet.data import load
 from capsnet.inference.evaluation import evaluate, wilson_interval
-from capsnet.training.batches import Plan
+from capsnet.training.batches import BatchSchedule
 from capsnet.training.checkpoint import NEWEST
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Interrupted, train
@@ -123,7 +123,7 @@ def test_a_half_written_line_of_metrics_is_skipped(tmp_path: Path) -> None:
 
 
 def test_every_example_is_seen_once_per_epoch_in_an_order_that_the_seed_decides() -> None:
-    plan = Plan.of(TrainConfig(batch_size=16, epochs=2, seed=3), DATA.train)
+    plan = BatchSchedule.of(TrainConfig(batch_size=16, epochs=2, seed=3), DATA.train)
     batches = list(plan.batches(0, torch.device("cpu")))
     assert [step for step, _, _ in batches] == list(range(12))
     first, second = (torch.cat([indices for _, indices, _ in batches[k : k + 6]]) for k in (0, 6))

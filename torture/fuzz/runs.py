@@ -125,7 +125,7 @@ def prepare_run(folder: Path) -> Check:
 
     def read(kind: int) -> None:
         if kind == POSITION:
-            saved = run.load_state()
+            saved = run.load_checkpoint()
             assert saved is not None
             assert saved.position["step"] >= 0
         elif kind == STATE:  # as if its checksum were right

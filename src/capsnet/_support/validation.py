@@ -16,7 +16,7 @@ from capsnet._support.files import parse_json
 
 C = TypeVar("C")
 
-#: Upper limit of every size and of the number of parameters. A larger value is a mistake or an attack.
+#: Upper limit of every size and of the number of parameters, checked before allocation.
 MAX_PARAMETERS = 2**31
 #: Upper limit of items in one field of an untrusted file. Checking a hundred thousand layers would take minutes.
 MAX_ITEMS = 100
@@ -86,14 +86,17 @@ def parse_config(config_class: type[C], values: dict[str, Any], where: Path) -> 
 
 
 def parse_setting(config_class: type[Any], name: str, text: str) -> Any:
-    """Read the value of one field from text: JSON (`8`, `true`, `[512, 1024]`), `none`, `512,1024`, or a word.
+    """Read the value of one field from text.
+
+    The text is JSON (`8`, `true`, `[512, 1024]`), `none`, a list without brackets (`512,1024`), or a word.
 
     >>> from capsnet.training.config import TrainConfig
     >>> parse_setting(TrainConfig, "batch_size", "64")
     64
 
     Raises:
-        CapsnetError: an unknown field, a wrong type, or a value out of bounds; in one line, as `configuration`.
+        CapsnetError: the field is unknown, or the value has a wrong type or is out of bounds; one line, as from
+            `configuration`.
     """
     fields = config_class.__dataclass_fields__
     if name not in fields:
@@ -113,7 +116,10 @@ def parse_setting(config_class: type[Any], name: str, text: str) -> Any:
 
 
 def _readings(text: str) -> list[Any]:
-    """Return what a text may mean, the likeliest first: a text is a number for one field and a name for another."""
+    """Return possible values of a text, the most likely first.
+
+    The field's type decides: the same text may be a number for one field and a name for another.
+    """
     readings = []
     with suppress(ValueError):
         readings.append(_word(text, strict=True))
@@ -124,7 +130,11 @@ def _readings(text: str) -> list[Any]:
 
 
 def _word(text: str, strict: bool = False) -> Any:
-    """Return JSON, or `none` and the like, as a value; other text as it is, or a ValueError if `strict`."""
+    """Parse JSON, `none`, `true` or `false`; return other text unchanged.
+
+    Raises:
+        ValueError: the text is something else, and `strict` is set.
+    """
     words = {"none": None, "null": None, "true": True, "false": False}
     if text.strip().lower() in words:
         return words[text.strip().lower()]

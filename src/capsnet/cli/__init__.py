@@ -1,4 +1,7 @@
-"""The commands. Each is a thin call into the library; heavy imports wait until a command needs them."""
+"""The commands: thin calls into the library.
+
+Heavy imports wait until a command needs them.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command line; turn what a user can put right into one line and exit code 2."""
-    # Large buffers on huge pages: fresh memory costs a third as much. Read when PyTorch is imported.
+    """Run the command line; print a `CapsnetError` in one line and exit with code 2."""
+    # Allocating large buffers on huge pages takes a third of the time. PyTorch reads this on import.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         with connected():

@@ -1,4 +1,4 @@
-"""The program that the commands belong to."""
+"""The command-line program."""
 
 from __future__ import annotations
 

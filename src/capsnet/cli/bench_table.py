@@ -1,4 +1,4 @@
-"""Results of a benchmark, for people and for files."""
+"""Print the results of a benchmark, or write them to a file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from capsnet.cli.console import out
 
 
 def print_table(results: list[Result], about: dict[str, Any]) -> None:
-    """Print one row a result, and where it was measured."""
+    """Print one row per result, and the machine."""
     from rich.table import Table
 
-    table = Table("", "plain PyTorch", "fast", "times less", "rounds", "difference", box=None)
+    table = Table("", "plain PyTorch", "fast", "speed-up", "rounds", "difference", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for result in results:
@@ -36,7 +36,7 @@ def print_table(results: list[Result], about: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all."""
+    """Write rows to a CSV file, atomically."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: bars while it trains, one line when something is wrong."""
+"""Terminal output: progress bars during training, one line for an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from capsnet.inference.evaluation import Evaluation
     from capsnet.training.loop import Progress as TrainingProgress
 
-# Names of files and classes may look like markup: it is off unless a call asks for it.
+# Markup is off by default, since names of files and classes may look like markup.
 out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 err = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -32,9 +32,9 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 class TrainingBar:
-    """A bar with loss, images/s and time left on a terminal; one line per evaluation elsewhere.
+    """A progress bar with loss, images/s and remaining time.
 
-    Implements `capsnet.training.loop.Progress`.
+    Without a terminal, it prints one line per evaluation. Implements `capsnet.training.loop.Progress`.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class TrainingBar:
         self._bar.stop()
 
     def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
-        """Move the bar."""
+        """Update the bar."""
         if self._task is None:
             self._task = self._bar.add_task("train", total=steps, figures="")
         figures = f"loss {values['loss']:.4f}   {values['images_per_second']:,.0f} images/s"
@@ -71,17 +71,17 @@ class TrainingBar:
         self._bar.console.print(f"step {step:>7,}   {evaluation.title} {evaluation}")
 
     def noticed(self, message: str) -> None:
-        """Print it, in one line."""
+        """Print the message in one line."""
         line = shown(" ".join(message.splitlines()))
         self._bar.console.print(Text.assemble(("note:", "bold"), " ", line))
 
 
 class ExperimentLines:
-    """A bar for the training at hand, and a line for each run that is done."""
+    """A progress bar for the current training, and a line for each finished run."""
 
     @contextmanager
     def training(self, run: str, number: int, of: int) -> Iterator[TrainingProgress]:
-        """Announce the run and draw its bar."""
+        """Print the run's name and show its bar."""
         err.print(f"[bold]{number} of {of}[/]  {run}", markup=True)
         with TrainingBar() as bar:
             yield bar
@@ -92,5 +92,5 @@ class ExperimentLines:
         err.print(f"        errors: {errors}   ({record.steps:,} steps, {record.seconds:.0f} s)")
 
     def skipped(self, run: str) -> None:
-        """Say so."""
-        err.print(f"[dim]{run}: its result is there already[/]", markup=True)
+        """Print that the run is already finished."""
+        err.print(f"[dim]{run}: already finished[/]", markup=True)

@@ -1,4 +1,4 @@
-"""Data and models as commands are given them, and whether they fit each other."""
+"""Load the data and models of a command, and check that they fit together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODEL_FIELDS = {
 
 @contextmanager
 def options_by_name(context: typer.Context) -> Iterator[None]:
-    """Name the option in errors about the field that it sets."""
+    """Replace a field's name by its option in error messages."""
     options = {field: option for option, field in MODEL_FIELDS.items()}
     try:
         yield
@@ -45,29 +45,29 @@ def options_by_name(context: typer.Context) -> Iterator[None]:
 
 
 def load_data(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
-    """A data set by its name on the command line."""
+    """Load a data set by its name on the command line."""
     from capsnet.data import load
 
     return load(name, data_dir, image_size=image_size)
 
 
 def absolute(data: str) -> str:
-    """A folder named relative to where the command was given must be found from elsewhere when resuming."""
+    """Make a folder's path absolute, so that a run can be resumed from any directory."""
     kind, _, path = data.partition(":")
     return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" and path else data
 
 
 def side(model: Classifier) -> int | None:
-    """What --image-size must have been for a folder: its side if the images are square."""
+    """Return the --image-size that a model needs; None if its images are not square."""
     _, height, width = model.config.image_shape
     return height if height == width else None
 
 
 def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
-    """Refuse a data set whose classes or image size are not the model's."""
+    """Raise if the model has another number of classes or another image size."""
     if model.config.num_classes != len(dataset.class_names):
         raise CapsnetError(
-            f"the model knows {model.config.num_classes} classes and {dataset.name} has {len(dataset.class_names)}; "
+            f"the model has {model.config.num_classes} classes and {dataset.name} has {len(dataset.class_names)}; "
             "choose the --data it was trained on"
         )
     if tuple(model.config.image_shape) != tuple(dataset.image_shape):
@@ -77,50 +77,49 @@ def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
         )
 
 
-#: A larger image of one's own has to be made smaller, or its network be asked for in words.
+#: Larger folder images need an explicit --image-size.
 LARGEST_SIDE = 128
 
-
-#: Conv1 and the primary capsules, 9×9 each, need so many pixels.
+#: Smallest image for two 9×9 convolutions, Conv1 and the primary capsules.
 SMALLEST_SIDE = 17
 
 
 def check_side(dataset: Dataset, image_size: int | None) -> None:
-    """Refuse images that are too small for the network, and photographs whose size nobody chose.
+    """Raise if images are too small, or large without --image-size.
 
-    The network grows with them, to a billion parameters.
+    The number of parameters grows with the image area, up to a billion for photographs.
     """
     side = max(dataset.image_shape[1:])
     if min(dataset.image_shape[1:]) < SMALLEST_SIDE:
         _, height, width = dataset.image_shape
         raise CapsnetError(
             f"{dataset.name}: images of {height}×{width} are too small for two 9×9 convolutions; enlarge them, for "
-            "instance with --image-size 28"
+            "example with --image-size 28"
         )
     if dataset.name.startswith("folder:") and image_size is None and side > LARGEST_SIDE:
         _, height, width = dataset.image_shape
         raise CapsnetError(
-            f"{dataset.name}: its first image has {height}×{width} pixels, which makes a very large network; choose "
-            f"what images are stretched to, for instance --image-size 32 (or {side}, if it is meant)"
+            f"{dataset.name}: the first image has {height}×{width} pixels, which needs a very large network; choose "
+            f"a smaller size, for example --image-size 32 (or {side} to keep it)"
         )
 
 
 def check_shift(shift: int, dataset: Dataset) -> None:
-    """Refuse shifts that may push all of an image out of sight."""
+    """Raise if a shift may move an image completely out of its frame."""
     side = min(dataset.image_shape[1:])
     if shift >= side:
         raise CapsnetError(f"--shift {shift}: images of {side} pixels may be shifted by at most {side - 1}")
 
 
 def check_names(model: Classifier, dataset: Dataset | ImageFolder) -> None:
-    """Refuse a data set whose classes have other names, or another order, than the model was trained on."""
+    """Raise if the data set's class names or their order differ from the model's."""
     if model.config.class_names is None:
         return
     for number, (own, other) in enumerate(zip(model.class_names, dataset.class_names, strict=True)):
         if own != shown(str(other)):
             raise CapsnetError(
-                f"{dataset.name} calls class {number} {shown(str(other))!r}, and the model was trained to call it "
-                f"{own!r}; give the test set the same classes"
+                f"class {number} is {shown(str(other))!r} in {dataset.name}, but {own!r} in the model; "
+                "give the test set the same classes"
             )
 
 
@@ -128,7 +127,7 @@ def trained_on(saved: SavedModel) -> str:
     """Return the name of the data set that a saved model was trained on."""
     if saved.data is None:
         raise CapsnetError(
-            f"{shown(saved.folder)} does not say what it was trained on; name a test set with --data"
+            f"{shown(saved.folder)} does not name its training data; choose a test set with --data"
         )
     return saved.data
 
@@ -136,7 +135,7 @@ def trained_on(saved: SavedModel) -> str:
 def write_the_report(
     folder: Path, dataset: Dataset, model: Classifier, evaluation: Evaluation | None = None
 ) -> None:
-    """Write a run's page and say where it is."""
+    """Write a run's report page and print its path."""
     from capsnet.report import write_report
 
     out.print(f"report     {shown(write_report(folder, dataset, model, evaluation))}")

@@ -1,4 +1,4 @@
-"""What is done with a saved model: evaluate, predict, report, explore, export."""
+"""Commands for saved models: evaluate, predict, report, explore, export."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @app.command()
 def evaluate(
     model: ModelArgument,
-    data: Annotated[str | None, typer.Option(help="Default: what it was trained on.")] = None,
+    data: Annotated[str | None, typer.Option(help="A test set. Default: that of the training data.")] = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -74,7 +74,7 @@ def _count_in_folder(model: Classifier, path: str, workers: WorkerGroup) -> tupl
     if folder is None:
         return "", counted
     if counted is not None and counted.n < folder.images:
-        err.print(f"{counted.n:,} of {folder.images:,} images, the test set; the others are for training")
+        err.print(f"test set: {counted.n:,} of {folder.images:,} images; the others are for training")
     return folder.name, counted
 
 
@@ -88,7 +88,7 @@ def _count_in_memory(
     check_fit(model, dataset)
     check_names(model, dataset)
     if name == "mnist5k" and saved.data == "mnist":
-        err.print("mnist5k is made of MNIST's training digits, on which this model was trained")
+        err.print("note: mnist5k consists of MNIST's training digits, and this model was trained on them")
     test = dataset.test.to(device)
     ranges = row_ranges(len(test))
     return dataset.name, count_errors(model, ranges, lambda rows: batch_of(test, rows, device), workers)
@@ -102,7 +102,7 @@ def predict(
         Path | None,
         typer.Option(
             "--out",
-            help="Write JSON lines to this file, and resume it if it exists. Images are known by their paths.",
+            help="Write JSON lines to this file, and resume it if it exists. Images are identified by their paths.",
         ),
     ] = None,
     keep_going: Annotated[
@@ -110,7 +110,7 @@ def predict(
     ] = False,
     invert: Annotated[
         bool,
-        typer.Option("--invert", help="Invert light and dark first: MNIST's digits are light on dark."),
+        typer.Option("--invert", help="Invert light and dark first; MNIST's digits are light on dark."),
     ] = False,
     all_scores: Annotated[
         bool, typer.Option("--scores", help="Include the scores of all classes in the JSON.")
@@ -118,9 +118,10 @@ def predict(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Classify images. Prints file, class and score (a capsule's length), one line per image.
+    """Classify images. Prints file, class and score, one line per image.
 
-    Images must look like those the model was trained on. Under torchrun the processes share the work.
+    The score is the length of the class capsule. Images must look like those the model was trained on. Under torchrun
+    the processes share the work.
     """
     from capsnet.distributed import WorkerGroup, pick_device
     from capsnet.inference.prediction import PredictOptions, image_files, looks_inverted, predict_files
@@ -137,14 +138,15 @@ def predict(
             first = next(files)
             if not invert and looks_inverted(saved.data, loaded, first):
                 err.print(
-                    f"note: {shown(first)} is light, and the model knows light digits on black: see --invert"
+                    f"note: {shown(first)} is light, but the model was trained on light digits "
+                    "on black; try --invert"
                 )
             files = chain((first,), files)
         predictions = predict_files(loaded, files, options=options, keep_going=keep_going, workers=workers)
         if target is not None and workers.is_main:
             _write_predictions(target, saved, images, files, predictions, options)
             return
-        for prediction in predictions:  # none outside rank 0
+        for prediction in predictions:  # empty in other ranks
             if as_json:
                 print(json.dumps(prediction.as_dict()))
             elif prediction.error is None:
@@ -165,7 +167,7 @@ def _write_predictions(
     from capsnet.inference.prediction import BATCH_SIZE
 
     with PredictionFile(target, saved.folder, images, BATCH_SIZE, options) as file:
-        file.take_up(files)
+        file.resume(files)
         added = file.append(predictions)
     out.print(f"{shown(target)}: {file.kept + added:,} predictions, {added:,} of them new")
 
@@ -175,15 +177,15 @@ def report(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A finished run.")] = None,
     data_dir: DataDirOption = None,
     results: Annotated[
-        Path | None, typer.Option(help="In place of RUN: what `capsnet reproduce` wrote; makes tables of it.")
+        Path | None, typer.Option(help="Instead of RUN: the results of `capsnet reproduce`, to make tables.")
     ] = None,
     target: Annotated[Path, typer.Option(help="With --results: the page to write.")] = Path(
         "docs/results.md"
     ),
 ) -> None:
-    """Write a run's report again (report/index.html and figures), or the tables of experiments."""
+    """Write the report of a run (report/index.html), or the tables of experiments."""
     if (run is None) == (results is None):
-        raise CapsnetError("name a RUN, or --results FOLDER, and not both")
+        raise CapsnetError("give either a RUN or --results FOLDER")
     if results is not None:
         from capsnet.experiments.page import write_results
 
@@ -198,7 +200,7 @@ def report(
 
     opened = Run.reopen(run)
     if opened.result() is None:
-        raise CapsnetError(f"{run} is not finished; continue it with: capsnet train --resume {run}")
+        raise CapsnetError(f"{run} is not finished; resume it with: capsnet train --resume {run}")
     model = load_model(run)
     dataset = load_data(opened.training().data, data_dir, opened.training().image_size)
     check_fit(model, dataset)
@@ -214,7 +216,7 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Use 0 to pick a free port.")] = 8721,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
 ) -> None:
-    """Watch a capsule network think: a page in the browser, served from this machine only."""
+    """Show every step of a capsule network in the browser, served only from here."""
     from capsnet.explorer import serve
 
     serve(run, port=port, open_browser=browser)
@@ -223,9 +225,9 @@ def explore(
 @app.command()
 def export(
     model: ModelArgument,
-    onnx: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="Where to write it.")],
+    onnx: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
 ) -> None:
-    """Write a model as ONNX (images in, class scores out) and check that it gives the same numbers."""
+    """Write a model as ONNX (images → scores) and check that its scores are the same."""
     from capsnet.inference.export import export_onnx
     from capsnet.models import load_model
 

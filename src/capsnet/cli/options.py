@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reading(StrEnum):
 
 
 class Scale(StrEnum):
-    """How large an experiment is run."""
+    """Size of an experiment."""
 
     smoke = "smoke"
     quick = "quick"
@@ -33,14 +33,14 @@ class Scale(StrEnum):
 
 
 class OnNonfinite(StrEnum):
-    """What to do about a step whose loss or gradients are no numbers."""
+    """Policy for steps with a non-finite loss or gradient."""
 
     stop = "stop"
     skip = "skip"
 
 
 class Precision(StrEnum):
-    """Arithmetic of the training."""
+    """Precision of the training's arithmetic."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -54,14 +54,14 @@ DataOption = Annotated[
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option(help="Where data files lie: DIR or DIR/NAME. Else $CAPSNET_DATA, else a download."),
+    typer.Option(help="Folder of data files: DIR or DIR/NAME. Default: $CAPSNET_DATA, or download them."),
 ]
 ImageSizeOption = Annotated[
     int | None, typer.Option(min=1, help="folder:PATH only: resize images to this size.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 FastOption = Annotated[
-    bool, typer.Option("--fast/--no-fast", help="--no-fast: the plain reference paths everywhere.")
+    bool, typer.Option("--fast/--no-fast", help="--no-fast uses only the plain reference code.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelArgument = Annotated[

@@ -1,4 +1,4 @@
-"""Experiments, timings, and the data they need: compare, reproduce, bench, data."""
+"""Commands for experiments and timings: compare, reproduce, bench, data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compare(
     image_size: ImageSizeOption = None,
     models: Annotated[
         str,
-        typer.Option(help="Architectures, separated by commas. Three controls of CapsNet's size are added."),
+        typer.Option(help="Architectures, separated by commas. Three controls of equal size are added."),
     ] = "capsnet",
     scale: Annotated[
         Scale, typer.Option(help="quick: narrow networks, 2 cores. full: the published width, a GPU.")
@@ -46,17 +46,17 @@ def compare(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", "--lr", help="Peak, of all models. Default: chosen for each."),
+        typer.Option("--learning-rate", "--lr", help="Peak, for all models. Default: chosen per model."),
     ] = None,
     precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
     device: DeviceOption = "auto",
     out_folder: Annotated[
-        Path, typer.Option("--out", help="Where the page, the records and the trainings go.")
+        Path, typer.Option("--out", help="Folder for the page, the records and the trainings.")
     ] = Path("comparisons"),
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is finished.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Do capsules help on these images? Train CapsNet and its controls alike, and judge the difference."""
+    """Train CapsNet and its controls in the same way, and test the difference."""
     from dataclasses import replace
 
     from capsnet.experiments.comparison import compare as run_comparison
@@ -129,23 +129,23 @@ def reproduce(
     scale: Annotated[
         Scale, typer.Option(help="quick: 2 cores. full: the published network, a GPU.")
     ] = Scale.quick,
-    seeds: Annotated[int | None, typer.Option(help="How many, from 0. Default: the recipe's.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds. Default: the recipe's.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Training steps in place of the recipe's; recorded.")
+        int | None, typer.Option(help="Training steps, instead of the recipe's; recorded.")
     ] = None,
     precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
-    out_folder: Annotated[Path, typer.Option("--out", help="Where results go, one JSON a run.")] = Path(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for results, one JSON per run.")] = Path(
         "results"
     ),
-    work: Annotated[Path, typer.Option(help="Where trainings are kept and continued.")] = Path(
+    work: Annotated[Path, typer.Option(help="Folder for trainings, to resume them.")] = Path(
         "runs/reproduce"
     ),
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is finished.")] = True,
 ) -> None:
-    """Run an experiment of the paper with its controls and seeds; go on where it was stopped."""
+    """Run an experiment of the paper with controls and seeds; resume if stopped."""
     from capsnet.experiments import EXPERIMENTS
     from capsnet.experiments import reproduce as run_experiment
 
@@ -176,12 +176,12 @@ def reproduce(
 @app.command()
 def bench(
     device: DeviceOption = "auto",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each row.")] = 10.0,
-    grow: Annotated[bool, typer.Option("--sweep", help="Also: children × parents × iterations.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds per row.")] = 10.0,
+    grow: Annotated[bool, typer.Option("--sweep", help="Also vary children, parents, iterations.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time every fast path against the plain PyTorch reference, in turn, in this one run."""
+    """Measure the speed-up of every fast path over the plain PyTorch reference."""
     from capsnet._support.files import refuse_place
     from capsnet.benchmark import CASES, describe, measure, sweep
     from capsnet.cli.bench_table import print_table, write_csv

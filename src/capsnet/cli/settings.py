@@ -1,4 +1,4 @@
-"""`--set model.FIELD=VALUE` and `--set train.FIELD=VALUE`: every field of the typed configurations."""
+"""`--set PART.FIELD=VALUE`: set any field of the typed configurations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTS = ("model", "train")
 
 @dataclass(frozen=True)
 class Settings:
-    """Fields and values of `--set`, still as text: the model's configuration may not be known yet."""
+    """Fields and values of `--set` as text, until the model's type is known."""
 
     texts: dict[str, dict[str, str]]
     """Part → field → value."""
@@ -46,11 +46,11 @@ def parse_settings(
 
     Args:
         items: the values, as the command line has them.
-        context: of the command.
+        context: the command's context.
         options: other parameters of the command → the fields that they set, such as "train.seed".
 
     Raises:
-        CapsnetError: not of the form PART.FIELD=VALUE, an unknown part, or a field that is set twice.
+        CapsnetError: an item is not of the form PART.FIELD=VALUE, its part is unknown, or a field is set twice.
     """
     given = {
         options[parameter.name]: parameter.opts[0]

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from capsnet.training.config import TrainConfig
     from capsnet.training.run import Run
 
-#: How long a training is if nobody says.
+#: Default length of training: at least this many epochs and steps.
 EPOCHS, LEAST_STEPS = 10, 500
-#: Steps that a look at the test set is worth, where nobody says how often: an epoch of 40 images is one step.
+#: Default number of steps between evaluations on the test set; an epoch of 40 images is one step.
 STEPS_TO_A_LOOK = 25
 
 
@@ -63,10 +63,10 @@ def train(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="The run's folder. Default: runs/DATA-1, -2, …")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue this run from its last save.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume this run from its newest checkpoint.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the training examples. Default: 10, or as many as make 500 steps."),
+        typer.Option(help="Passes over the training examples. Default: 10, and at least 500 steps."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Stop after this many steps instead.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples per step, over all processes.")] = 128,
@@ -74,7 +74,7 @@ def train(
         float, typer.Option("--learning-rate", "--lr", help="Peak of the schedule.")
     ] = 0.001,
     schedule: Annotated[Schedule, typer.Option(help="paper: × 0.96 every 2,000 steps.")] = Schedule.one_cycle,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order, the shifts.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     shift: Annotated[int, typer.Option(help="Random shifts of up to this many pixels.")] = 2,
     iterations: Annotated[int, typer.Option("--iterations", "-r", help="Routing iterations.")] = 3,
     reconstruction: Annotated[
@@ -89,31 +89,29 @@ def train(
     evaluate_every: Annotated[
         int | None,
         typer.Option(
-            help="Epochs between looks at the test set; 0: only at the end. Default: 1, more where epochs are short."
+            help="Epochs between evaluations on the test set; 0: only at the end. Default: 1, more if epochs are short."
         ),
     ] = None,
-    save_seconds: Annotated[float, typer.Option(help="Time between saves of the resumable state.")] = 60.0,
+    save_seconds: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 60.0,
     on_nonfinite: Annotated[
         OnNonfinite,
-        typer.Option(help="A loss or gradients that are NaN or infinite: end, or leave the step out."),
+        typer.Option(help="On a NaN or infinite loss or gradient: stop, or skip the step."),
     ] = OnNonfinite.stop,
     deterministic: Annotated[
         bool,
-        typer.Option(
-            "--deterministic", help="The same bits in every run on a GPU too, slower. A CPU does so always."
-        ),
+        typer.Option("--deterministic", help="Bitwise reproducible on a GPU too, slower. A CPU always is."),
     ] = False,
     settings: SetOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
-    """Train a model: by default the published CapsNet on digits. Leaves a run folder behind."""
+    """Train a model, by default the published CapsNet on digits. Writes a run folder."""
     from capsnet.distributed import is_main_process, pick_device
     from capsnet.models import MODELS, build_model
     from capsnet.training.config import TrainConfig
     from capsnet.training.loop import train as run_training
     from capsnet.training.run import Run
 
-    pick_device(device)  # refuses what is not there before anything is loaded or written
+    pick_device(device)  # an unknown device is reported before anything is loaded or written
 
     with ExitStack() as stack:
         stack.enter_context(_ending_together())
@@ -200,17 +198,17 @@ def _own_options(context: typer.Context) -> dict[str, str]:
 
 
 def _suited(config: TrainConfig, dataset: Dataset, given: set[str]) -> TrainConfig:
-    """Choose the fields that are not `given` to suit the number of images; refuse what does not suit the data set.
+    """Fill in defaults that depend on the data set; reject options that do not fit.
 
-    `EPOCHS` or more, where these would be over before a network has learned: an epoch of 40 images is one step.
+    Small data sets get more than `EPOCHS` epochs, at least `LEAST_STEPS` steps: an epoch of 40 images is one step.
     """
-    from capsnet.training.batches import Plan, augmented
+    from capsnet.training.batches import BatchSchedule, augmented
 
     check_side(dataset, config.image_size)
     check_shift(config.shift, dataset)
     if {"epochs", "steps"} <= given:
         raise CapsnetError("--epochs and --steps both say how long to train; give one of them")
-    steps = Plan.of(config, augmented(dataset.train, config)).steps_per_epoch
+    steps = BatchSchedule.of(config, augmented(dataset.train, config)).steps_per_epoch
     if not given & {"epochs", "steps"}:
         config = replace(config, epochs=max(EPOCHS, -(-LEAST_STEPS // steps)))
     if "evaluate_every" not in given:
@@ -229,12 +227,12 @@ def _new_model(
     """Build an architecture for a data set, with weights drawn from `seed`.
 
     Args:
-        name: of the architecture.
-        reading: for CapsNets; the authors' code's reading sets several fields.
-        fields: of the configuration, by the option that sets them.
-        others: fields of the configuration that `--set` sets, by their names.
+        name: the architecture's name.
+        reading: for CapsNets; the reading of the authors' code sets several fields.
+        fields: the configuration's fields, by the option that sets them.
+        others: the configuration's fields that `--set` sets, by name.
         dataset: determines image size and classes.
-        seed: of the weights.
+        seed: the random seed of the weights.
     """
     import torch
 
@@ -259,7 +257,7 @@ def _new_model(
 
 @contextmanager
 def _ending_together() -> Iterator[None]:
-    """One of the processes says that all were interrupted, while the others are still there."""
+    """Print an interruption once, in rank 0, and shut all ranks down together."""
     from capsnet.distributed import is_main_process, joint_shutdown
     from capsnet.training.loop import Interrupted
 
@@ -273,16 +271,16 @@ def _ending_together() -> Iterator[None]:
 
 
 def _hold(run: Run, stack: ExitStack) -> Run:
-    """One process holds a run's folder; the others of the same training only read in it."""
+    """Lock a run's folder in rank 0. The other ranks only read from it."""
     from capsnet.distributed import is_main_process
 
     return stack.enter_context(run) if is_main_process() else run
 
 
 def _next_folder(data: str) -> Path:
-    # Each of several processes would look for itself, and one finds what another made.
+    # Several ranks would choose different folders: one finds the folder that another has just created.
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise CapsnetError("several processes write one run: say with --out which folder that is")
+        raise CapsnetError("several processes write one run; choose its folder with --out")
     from capsnet.data import short_name
 
     number = 1
@@ -302,5 +300,5 @@ def _refuse_other_options(context: typer.Context, allowed: set[str]) -> None:
         name = parameter.name or ""
         if name not in allowed and is_given(context, name):
             raise CapsnetError(
-                f"{parameter.opts[0]} cannot be changed when resuming; a run goes on as it was started"
+                f"{parameter.opts[0]} cannot be changed when resuming; a run keeps the options of its start"
             )

@@ -1,12 +1,12 @@
-"""Data sets by name: `load("mnist5k")`, `load("folder:PATH")`; `names()` lists them.
+"""Load data sets by name: `load("mnist5k")`, `load("folder:PATH")`, `names()`.
 
-dataset.py         what the rest of the package knows of data: examples, sources, data sets
+dataset.py         the types that the rest of the package uses: examples, sources, data sets
 arrays.py          images and labels in memory → tensors
 registry.py        data sets by name; `register` adds one, also from outside the package
 files.py           finding, downloading and checking files; idx, mat, npz, binary: their formats
 digits.py …        one file per family of data sets
-folder.py          images of your own; folder_split.py, which of them are held out
-augmentation.py    shifts, crops, affine maps, from numbers drawn beforehand; warping.py
+folder.py          your own images; folder_split.py, which of them are held out
+augmentation.py    shifts, crops, affine maps, from random numbers drawn before; warping.py
 
 May import `functional`, `distributed` and `_support`. Begin with `dataset.py`.
 """
@@ -36,7 +36,9 @@ __all__ = [
 
 
 def short_name(name: str) -> str:
-    """What folders about a data set are called: its name, or the last part of a folder's path; without odd letters.
+    """Return a short name for files about a data set.
+
+    This is its name, or the last part of a folder's path, with unusual characters replaced by "-".
 
     >>> short_name("folder:/home/me/my photos")
     'my-photos'
@@ -51,25 +53,25 @@ def load(
     """Load a data set by name.
 
     Args:
-        name: one of `names()`, or `folder:PATH` for images of one's own, one directory per class.
-        data_dir: where to look for files first: DIR or DIR/<name>. Then come $CAPSNET_DATA and the cache.
-        download: whether missing files may be fetched.
-        image_size: for folders, height and width to resize to. None: as the first image.
+        name: one of `names()`, or `folder:PATH` for your own images, one directory per class.
+        data_dir: first place to look for files: DIR or DIR/<name>. Then $CAPSNET_DATA and the cache.
+        download: whether missing files may be downloaded.
+        image_size: for folders, height and width to resize to. None: the size of the first image.
 
     Raises:
-        CapsnetError: no such set; its files are missing or damaged and cannot be fetched.
+        CapsnetError: the data set is unknown, or its files are missing or damaged and cannot be downloaded.
     """
     if data_dir is not None:
-        root_of(data_dir, name)  # a slip, whether this set has files or not
+        root_of(data_dir, name)  # report a wrong path even for sets without files
     if name.startswith("folder:"):
         if name == "folder:":
-            raise CapsnetError("folder: has no path behind it; name a folder, as in folder:photos")
+            raise CapsnetError("folder: needs a path after it, as in folder:photos")
         from capsnet.data.folder import load_folder
 
         return load_folder(name.removeprefix("folder:"), image_size)
     known = DATASETS.names()
     if name not in known and Path(name).is_dir():
-        raise CapsnetError(f"{name!r} is a folder, not a data set; for images of your own: folder:{name}")
+        raise CapsnetError(f"{name!r} is a folder, not a data set; for your own images: folder:{name}")
     if name not in known:
         raise CapsnetError(
             f"there is no data set {name!r}; choose one of {', '.join(known)}, or folder:PATH"
@@ -77,9 +79,9 @@ def load(
         )
     loader = DATASETS.get(name)
     if image_size is not None:
-        raise CapsnetError(f"--image-size is for folder:PATH only; {name} has a size of its own")
+        raise CapsnetError(f"--image-size is for folder:PATH only; the images of {name} have a fixed size")
     return loader(name, data_dir, download)
 
 
-#: The same under the name that `capsnet.load_dataset` has.
+#: `load` under the name of `capsnet.load_dataset`.
 load_dataset = load

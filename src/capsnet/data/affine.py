@@ -1,4 +1,4 @@
-"""Digits on a larger canvas: placed at random to train on, transformed affinely to test on (section 5.1)."""
+"""Digits on a larger canvas, for tests with affine transforms (section 5.1)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from capsnet.data.registry import register
 from capsnet.data.warping import affine_matrices, inverse, sample
 
 CANVAS = 40
-#: Tables of `frozen_uniforms`; each use has its own.
+#: Tables of `frozen_uniforms`, one for each use.
 PLACEMENT_STREAM, AFFINE_STREAM, SEVERITY_STREAM = 2, 3, 4
 
 Transform = Literal["rotation", "shear", "scale", "translation"]
-#: How far each transform goes in `severity_series`: degrees; x per y; 1 + s or its inverse; pixels both ways.
+#: Amounts of each transform in `severity_series`. Rotation is in degrees, shear in x per y, scale is 1 + s or its
+#: inverse, and translation is in pixels along both axes.
 SEVERITIES: Mapping[Transform, Sequence[float]] = {
     "rotation": (0, 10, 20, 30, 40, 50, 60),
     "shear": (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
@@ -40,15 +41,16 @@ def affine_test_set(
     scale: tuple[float, float] = (0.8, 1.2),
     canvas: int = CANVAS,
 ) -> Examples:
-    """Each image rotated, sheared, scaled (each axis by itself) and put anywhere where its ink stays inside.
+    """Rotate, shear and scale each image, and place it at random on the canvas.
 
-    The same examples give the same pixels on every machine. The ranges are ours, of the kind affNIST has. Ink goes to
-    places where `RandomPlacement` of the whole image never puts it: see `affine_test_maps`.
+    The two axes are scaled independently, and all ink stays on the canvas. The same examples give the same pixels on
+    every machine. The ranges are similar to affNIST's, but not the same. Ink reaches places where `RandomPlacement` of
+    the whole image never puts it; see `affine_test_maps`.
 
     Args:
         examples: digits, without augmentation.
-        rotation: up to this many degrees either way.
-        shear: x moves by up to this much of y, either way.
+        rotation: maximum angle in degrees, in both directions.
+        shear: maximum shift of x per unit of y, in both directions.
         scale: lowest and highest factor.
         canvas: height and width of the result.
     """
@@ -63,9 +65,9 @@ def affine_test_maps(
     scale: tuple[float, float] = (0.8, 1.2),
     canvas: int = CANVAS,
 ) -> Float[Tensor, "examples 2 3"]:
-    """The maps of `affine_test_set`, from places in an image to places on the canvas, both from their centres.
+    """Return the maps of `affine_test_set`, from image to canvas coordinates.
 
-    The last column is the translation (across, down) in pixels.
+    Both coordinates are in pixels from the centre. The last column is the translation (across, down).
     """
     uniforms = frozen_uniforms(AFFINE_STREAM, len(examples), 6)
     matrices = affine_matrices(
@@ -81,15 +83,15 @@ def affine_test_maps(
 def severity_series(
     examples: Examples, transform: Transform, amounts: Sequence[float] | None = None, canvas: int = CANVAS
 ) -> dict[float, Examples]:
-    """One transform alone, harder and harder: amount → the examples so transformed, centred on the canvas.
+    """Apply one transform in increasing amounts: amount → transformed examples.
 
-    The direction (clockwise or not, larger or smaller, …) is fixed for each example, the same at every amount
-    and on every machine.
+    The direction (clockwise or not, larger or smaller, …) is fixed for each example. It is the same for every amount
+    and on every machine. Examples are centred on the canvas.
 
     Args:
         examples: digits, without augmentation.
-        transform: which.
-        amounts: how much, in the units of `SEVERITIES`, whose values are the default.
+        transform: the transform.
+        amounts: in the units of `SEVERITIES`, whose values are the default.
         canvas: height and width of the result.
     """
     signs = (frozen_uniforms(SEVERITY_STREAM, len(examples), 2) < 0.5).double() * 2 - 1
@@ -111,9 +113,9 @@ def exact_warp(
     matrices: Float[Tensor, "examples 2 3"],
     canvas: int,
 ) -> UInt8[Tensor, "examples channels canvas canvas"]:
-    """Bilinear `warp` to whole grey values, the same on every machine.
+    """Warp bilinearly to whole grey values, with the same result on every machine.
 
-    The inverse maps are rounded to multiples of 2⁻¹⁶, far below what shows; `sample` is exact from there.
+    The inverse maps are rounded to multiples of 2⁻¹⁶, a difference that is not visible. After that `sample` is exact.
     """
     back = (inverse(matrices.double()) * 2**16).round() / 2**16
     parts = [
@@ -129,7 +131,7 @@ def _anywhere(
     uniforms: Float[Tensor, "examples 2"],
     canvas: int,
 ) -> Float[Tensor, "examples 2"]:
-    """Translations (across, down) that keep the transformed bounding box of the ink on the canvas."""
+    """Return translations (across, down) that keep all transformed ink on the canvas."""
     top, left, bottom, right = boxes(images[:, None])[:, 0].double().unbind(1)
     across, down = images.shape[3] / 2, images.shape[2] / 2
     corners = torch.stack(
@@ -138,16 +140,17 @@ def _anywhere(
     moved = corners @ linear.mT
     lowest, highest = -canvas / 2 - moved.amin(dim=1), canvas / 2 - moved.amax(dim=1)
     middle = (lowest + highest) / 2
-    room = (highest - lowest).clamp(min=0)  # none: ink that is larger than the canvas is centred
+    room = (highest - lowest).clamp(min=0)  # 0 if the ink is larger than the canvas; it is centred
     return middle + (uniforms - 0.5) * room
 
 
 @register("mnist40", "affnist-synth", "affnist")
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
-    """`mnist40`, `affnist-synth`, `affnist`: all train on MNIST digits placed at random on 40×40.
+    """Load `mnist40`, `affnist-synth` or `affnist`.
 
-    They differ in what they test on: MNIST's test digits at fixed random places; the same digits transformed
-    by `affine_test_set`; or the published affNIST test set, which must be on this machine.
+    All three train on MNIST digits at random places on 40×40. Their test sets differ: MNIST's test digits at fixed
+    random places; the same digits transformed by `affine_test_set`; or the published affNIST test set, which must be on
+    this machine.
 
     Raises:
         CapsnetError: MNIST or affNIST is missing or damaged.

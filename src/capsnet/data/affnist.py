@@ -1,4 +1,4 @@
-"""The published affNIST test set (T. Tieleman), from local files in its MATLAB format."""
+"""The published affNIST test set (T. Tieleman), from local MATLAB files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from capsnet.data.files import directories, where_to_put
 from capsnet.data.mat import read_mat
 
 SIDE = 40
-#: Where the archives put the transformed test set: in one file, or in 32.
+#: Paths of the transformed test set in the published archives: one file, or 32.
 PLACES = ("test.mat", "transformed/test.mat", "test_batches/*.mat", "transformed/test_batches/*.mat")
 
 
 def load_affnist_test(data_dir: Path | str | None = None) -> Examples:
-    """affNIST's test digits: 320,000 versions of MNIST's 10,000, or as many as the files hold.
+    """Load affNIST's test digits: 320,000 variants of MNIST's 10,000.
+
+    If the files hold fewer, those are loaded.
 
     Raises:
-        CapsnetError: the files are missing, damaged, or hold something else.
+        CapsnetError: the files are missing, damaged, or hold other data.
     """
     for directory in directories("affnist", data_dir):
         for place in PLACES:
@@ -38,15 +40,15 @@ def load_affnist_test(data_dir: Path | str | None = None) -> Examples:
 
 
 def read_affnist(path: Path) -> Examples:
-    """One file: the structure affNISTdata with image (1600, examples) and label_int (examples).
+    """Read one file: affNISTdata with image (1600, examples) and label_int (examples).
 
     Raises:
-        CapsnetError: it is not such a file.
+        CapsnetError: the file has another format.
     """
     variables = read_mat(path)
     try:
         data = variables["affNISTdata"]
-        # One example is squeezed to (1600,) and a number.
+        # SciPy squeezes a single example to (1600,) and a number.
         images = np.asarray(data["image"])
         images = images.reshape(SIDE * SIDE, -1).T.reshape(-1, 1, SIDE, SIDE)
         labels = np.atleast_1d(np.asarray(data["label_int"]))
@@ -57,7 +59,7 @@ def read_affnist(path: Path) -> Examples:
     if images.dtype != np.uint8 or labels.ndim != 1 or len(images) != len(labels):
         raise CapsnetError(
             f"{shown(path)}: image {images.dtype} {images.shape} and label_int {labels.shape} do not fit "
-            "each other or the format; fetch it again"
+            "together, or not the format; fetch it again"
         )
     if labels.min() < 0 or labels.max() > 9:
         raise CapsnetError(f"{shown(path)}: has labels outside 0 to 9; fetch it again")

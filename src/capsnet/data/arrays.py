@@ -1,4 +1,4 @@
-"""Images and labels from arrays → the tensors that `Examples` holds."""
+"""Convert arrays of images and labels to the tensors that `Examples` holds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def image_tensor(images: Any, name: str = "images") -> UInt8[Tensor, "examples c
     Args:
         images: an array or tensor of shape (n, height, width), (n, height, width, channels) or
             (n, channels, height, width); integers from 0 to 255, or floats from 0 to 1. The axis with 1 to 4 entries
-            is taken for the channels.
-        name: what to call them in messages.
+            is the channels' axis.
+        name: their name in error messages.
 
     Raises:
-        CapsnetError: another shape, type or range, or a value that is not finite.
+        CapsnetError: the shape, type or range is wrong, or a value is NaN or infinite.
     """
     array = _array(images, name)
     if array.ndim == 3:
@@ -54,19 +54,20 @@ def label_tensor(
     Args:
         labels: one number or name for each example.
         class_names: in the order of the numbers; None: the sorted distinct labels.
-        name: what to call the labels in messages.
+        name: the labels' name in error messages.
 
     Returns:
         The numbers, and the names of the classes.
 
     Raises:
-        CapsnetError: not a flat list; a label that is not finite, or not in `class_names`; fewer than two classes.
+        CapsnetError: labels are not a flat list; a label is not a whole number or not in `class_names`; there are fewer
+            than two classes.
     """
     array = _array(labels, name)
     if array.ndim != 1:
         raise CapsnetError(f"{name} have shape {array.shape}; they must be one for each image")
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise CapsnetError(f"{name} hold numbers that are not whole; give class numbers or names")
+        raise CapsnetError(f"{name} must be whole numbers; give class numbers or names")
     if array.dtype.kind in "fb":
         array = array.astype(np.int64)
     if class_names is not None and array.dtype.kind in "iu":  # numbers of the named classes
@@ -81,7 +82,9 @@ def label_tensor(
         place = {value: number for number, value in enumerate(known)}
         texts = [str(value) for value in array]
         if unknown := sorted(set(texts) - place.keys()):
-            raise CapsnetError(f"{name}: {unknown[0]!r} is none of the classes {', '.join(known)}")
+            raise CapsnetError(
+                f"{name}: there is no class {unknown[0]!r}; the classes are {', '.join(known)}"
+            )
         numbers, class_names = np.array([place[text] for text in texts], np.int64), known
     if len(class_names) < 2:
         raise CapsnetError(f"{name} have one class only, {class_names[0]!r}; a classifier needs at least 2")
@@ -89,10 +92,10 @@ def label_tensor(
 
 
 def held_out(labels: Int[Tensor, " examples"], share: float, seed: int) -> Bool[Tensor, " examples"]:
-    """Choose test examples at random, the same share of every class, at least one of each.
+    """Choose test examples at random: the same share of every class, at least one.
 
     Raises:
-        CapsnetError: a share that is not between 0 and 1, or a class with one example only.
+        CapsnetError: `share` is not between 0 and 1, or a class has one example only.
     """
     if not 0 < share < 1:
         raise CapsnetError(f"test_share is {share}; it must be between 0 and 1")
@@ -102,7 +105,7 @@ def held_out(labels: Int[Tensor, " examples"], share: float, seed: int) -> Bool[
         where = (labels == number).nonzero()[:, 0]
         if len(where) < 2:
             raise CapsnetError(
-                f"class {number} has one example only; one to train on and one to test on are needed"
+                f"class {number} has only one example; it needs one to train on and one to test on"
             )
         count = min(len(where) - 1, max(1, round(share * len(where))))
         chosen[where[torch.randperm(len(where), generator=generator)[:count]]] = True

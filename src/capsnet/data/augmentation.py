@@ -1,8 +1,8 @@
-"""Augmentation as pure functions of images and uniform numbers.
+"""Augmentation as pure functions of images and uniform random numbers.
 
-The numbers are drawn outside, for a whole epoch at once, by one seeded generator. So an example is changed in
-the same way whichever process, batch or device it falls to, under autocast too, and nothing here waits for a
-device or branches on data. Images keep their floating type, whatever the numbers' is.
+The caller draws the random numbers for a whole epoch, with one seeded generator. So an example is augmented in the same
+way in every process, batch and device, also under autocast. No function here syncs with the device or branches on
+data. Images keep their floating type.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ Augmented = Float[Tensor, "batch channels new_height new_width"]
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """Changes images; the same images and the same uniform numbers give the same result."""
+    """Changes images. The same images and numbers give the same result."""
 
     @property
     def draws(self) -> int:
-        """How many uniform numbers in [0, 1) each image takes."""
+        """Return the count of uniform numbers in [0, 1) per image."""
         ...
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
-        """Change images (batch, channels, height, width) as the numbers (batch, draws) say."""
+        """Change images (batch, channels, height, width) by numbers (batch, draws)."""
         ...
 
 
 def choose(uniforms: Float[Tensor, "*shape"], options: int | Tensor) -> Int[Tensor, "*shape"]:
-    """Integers 0 … options − 1, equally likely, from uniform numbers in [0, 1)."""
-    # One correctly rounded product: the same on every machine. It stays below `options`, rounded or not.
+    """Convert uniform numbers in [0, 1) to equally likely integers 0 … options − 1."""
+    # One correctly rounded product is the same on every machine, and rounding never gives `options` itself.
     return (uniforms * options).long()
 
 
 def between(uniforms: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
-    """Numbers between `low` and `high` from uniform numbers in [0, 1)."""
+    """Convert uniform numbers in [0, 1) to numbers between `low` and `high`."""
     return low + (high - low) * uniforms
 
 
 def windows(
     images: Images, top: Int[Tensor, " batch"], left: Int[Tensor, " batch"], size: tuple[int, int]
 ) -> Float[Tensor, "batch channels out_height out_width"]:
-    """Cut a window of `size` = (height, width) out of each image, at that image's own corner.
+    """Cut a window of `size` = (height, width) out of each image.
 
-    One gather. The corners must leave the window inside the image: pad first.
+    Each image has its own top left corner. The windows must be inside the images; pad first if needed.
     """
     rows = top[:, None] + torch.arange(size[0], device=images.device)
     columns = left[:, None] + torch.arange(size[1], device=images.device)
@@ -75,7 +75,7 @@ def _finite(augmentation: Augmentation, *values: float) -> None:
 
 
 def _room(images: Images, size: int) -> tuple[int, int]:
-    """How far down and across a square of `size` pixels can be moved inside the images."""
+    """Return how far a square of `size` pixels can move in the images: down, across."""
     height, width = images.shape[2:]
     if size > min(height, width):
         raise ValueError(f"cannot crop {size}×{size} from images of {height}×{width}")
@@ -84,7 +84,10 @@ def _room(images: Images, size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Shift:
-    """Shift by whole pixels, −max_shift … max_shift down and across; zeros come in at the border."""
+    """Shift by −max_shift … max_shift whole pixels, down and across.
+
+    New pixels at the border are 0.
+    """
 
     max_shift: int
     draws: ClassVar[int] = 2
@@ -93,7 +96,7 @@ class Shift:
         _at_least(0, max_shift=self.max_shift)
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
-        """Shift each image by its own amount."""
+        """Shift each image by a different amount."""
         margin = self.max_shift
         options = 2 * margin + 1
         return windows(
@@ -106,7 +109,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Cut out a square of `size` pixels, anywhere inside the image."""
+    """Cut out a square of `size` pixels at a random place in the image."""
 
     size: int
     draws: ClassVar[int] = 2
@@ -115,7 +118,7 @@ class RandomCrop:
         _at_least(1, size=self.size)
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
-        """Crop each image at its own place.
+        """Crop each image at a different place.
 
         Raises:
             ValueError: the image is smaller than the square.
@@ -148,7 +151,7 @@ class CenterCrop:
 
 @dataclass(frozen=True)
 class RandomPlacement:
-    """Put the image at a random place on a black square of `canvas` pixels, wholly inside it."""
+    """Put the whole image at a random place on a black square of `canvas` pixels."""
 
     canvas: int
     draws: ClassVar[int] = 2
@@ -157,7 +160,7 @@ class RandomPlacement:
         _at_least(1, canvas=self.canvas)
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:
-        """Place each image at its own place.
+        """Put each image at a different place.
 
         Raises:
             ValueError: the canvas is smaller than the image.
@@ -175,16 +178,18 @@ class RandomPlacement:
 
 @dataclass(frozen=True)
 class Affine:
-    """Rotate, shear, scale and translate about the centre, bilinearly; zeros come in from outside.
+    """Rotate, shear, scale and translate about the centre, bilinearly.
+
+    Pixels from outside the image are 0.
 
     Args:
-        rotation: up to this many degrees either way.
-        shear: up to this much either way (x moves by shear · y).
-        scale: lowest and highest factor, drawn for each axis on its own.
-        translation: up to this many pixels either way, down and across.
+        rotation: maximum angle in degrees, in both directions.
+        shear: maximum shear, in both directions (x moves by shear · y).
+        scale: lowest and highest factor, drawn for each axis separately.
+        translation: maximum shift in pixels, in both directions, down and across.
 
     Raises:
-        ValueError: a value is not finite, or the scale may be 0, which would leave nothing to look at.
+        ValueError: a value is not finite, or the scale may be 0, which would make the image vanish.
     """
 
     rotation: float = 0.0
@@ -199,7 +204,7 @@ class Affine:
             raise ValueError(f"{self}: the scale must not be 0")
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Images:
-        """Transform each image in its own way."""
+        """Transform each image by a different map."""
         degrees, shear, wide, high, across, down = uniforms.unbind(1)
         matrices = affine_matrices(
             rotation=between(degrees, -self.rotation, self.rotation),
@@ -212,7 +217,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror left and right, one image in two."""
+    """Mirror half of the images horizontally."""
 
     draws: ClassVar[int] = 1
 
@@ -223,7 +228,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Brightness:
-    """Add one number in [−delta, delta] to all pixels of an image. Values may leave [0, 1]."""
+    """Add a number in [−delta, delta] to all pixels. Values may leave [0, 1]."""
 
     delta: float
     draws: ClassVar[int] = 1
@@ -239,7 +244,10 @@ class Brightness:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Stretch the pixels about their channel's mean by a factor in [low, high]. Values may leave [0, 1]."""
+    """Scale the pixels about their channel's mean by a factor in [low, high].
+
+    Values may leave [0, 1].
+    """
 
     low: float
     high: float
@@ -256,7 +264,10 @@ class Contrast:
 
 
 def standardized(images: Images) -> Images:
-    """`Standardize` of at least one image, in a form that can be exported for batches of any size."""
+    """Standardise at least one image each; can be exported for any batch size.
+
+    See `Standardize`.
+    """
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0)
     return (images - mean) / deviation.clamp(min=images.shape[1:].numel() ** -0.5)
@@ -264,27 +275,27 @@ def standardized(images: Images) -> Images:
 
 @dataclass(frozen=True)
 class Standardize:
-    """Mean 0 and standard deviation 1 over each image's pixels and channels.
+    """Scale each image to mean 0 and standard deviation 1 over pixels and channels.
 
-    The deviation is kept above 1/√pixels, so that a uniform image gives zeros.
+    The deviation is at least 1/√pixels, so that a uniform image gives zeros.
     """
 
     draws: ClassVar[int] = 0
 
     def __call__(self, images: Images, uniforms: Uniforms | None = None) -> Images:  # noqa: ARG002
-        """Standardise each image by itself."""
-        return standardized(images) if len(images) else images  # PyTorch would warn of no images
+        """Standardise each image."""
+        return standardized(images) if len(images) else images  # PyTorch warns of an empty batch
 
 
 @dataclass(frozen=True)
 class Compose:
-    """One augmentation after another; each takes its own share of the uniform numbers."""
+    """Apply several augmentations in order. Each takes its share of the numbers."""
 
     steps: Sequence[Augmentation]
 
     @property
     def draws(self) -> int:
-        """The numbers of all steps together."""
+        """Return the sum of the steps' counts."""
         return sum(step.draws for step in self.steps)
 
     def __call__(self, images: Images, uniforms: Uniforms) -> Augmented:

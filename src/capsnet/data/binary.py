@@ -1,4 +1,4 @@
-"""Strict reading of binary files: what their header says must be there, and nothing more."""
+"""Read binary files strictly: exactly as many bytes as their header says."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 from capsnet._support.errors import CapsnetError, shown
 
-#: A header can claim anything; the largest real sets here and in MNIST's format have 0.6 GB.
+#: Upper limit, since a header can claim any size. The largest real data sets have 0.6 GB.
 MAX_BYTES = 2**31
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """The file's contents, unzipped if they are gzipped (the contents tell, not the name).
+    """Open a file, and decompress it if its first bytes are those of gzip.
 
     Raises:
-        CapsnetError: it cannot be opened; or, inside the block, it turns out to be a damaged gzip file.
+        CapsnetError: the file cannot be opened; or, inside the block, its gzip data are damaged.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise CapsnetError(f"{shown(path)}: cannot be read, it is no file; check the path")
+    if path.exists() and not path.is_file():  # reading a pipe would block
+        raise CapsnetError(f"{shown(path)}: cannot be read, it is not a file; check the path")
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == GZIP_MAGIC
@@ -35,27 +35,27 @@ def opened(path: Path) -> Iterator[io.BufferedIOBase]:
         raise CapsnetError(f"{shown(path)}: damaged gzip file ({error}); fetch it again") from error
     except OSError as error:
         raise CapsnetError(
-            f"{shown(path)}: cannot be read ({error.strerror}); check path and rights"
+            f"{shown(path)}: cannot be read ({error.strerror}); check path and permissions"
         ) from error
 
 
 def read_body(stream: io.BufferedIOBase, path: Path, shape: Sequence[int], item_bytes: int = 1) -> bytearray:
-    """The rest of the file, which must be an array of exactly this shape.
+    """Read the rest of a file, which must be an array of exactly this shape.
 
     Raises:
-        CapsnetError: the shape is absurd, or there are fewer or more bytes.
+        CapsnetError: the shape is empty or too large, or there are fewer or more bytes.
     """
     size = math.prod(shape) * item_bytes
     if min(shape) < 1 or size > MAX_BYTES:
         raise CapsnetError(
-            f"{shown(path)}: its header claims the shape {tuple(shape)}, which is absurd; fetch it again"
+            f"{shown(path)}: its header has the impossible shape {tuple(shape)}; fetch it again"
         )
-    # One byte more than wanted, so that a longer file shows; never the whole of an endless one.
+    # Read one byte more than expected: this detects longer files and never reads an endless one.
     contents = bytearray()
     while len(contents) <= size and (piece := stream.read(min(2**24, size + 1 - len(contents)))):
         contents += piece
     if len(contents) != size:
-        fault = "is truncated" if len(contents) < size else "has bytes left over"
+        fault = "is truncated" if len(contents) < size else "has extra bytes at the end"
         raise CapsnetError(
             f"{shown(path)}: {fault}, its header says {tuple(shape)} = {size} bytes; fetch it again"
         )

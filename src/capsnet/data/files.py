@@ -1,4 +1,4 @@
-"""Where data files are looked for, and how missing ones are fetched."""
+"""Find data files on this machine, and download missing ones."""
 
 from __future__ import annotations
 
@@ -10,50 +10,53 @@ from pathlib import Path
 
 from capsnet._support.errors import CapsnetError, shown
 
-#: Debian and Ubuntu install packaged data sets here (dataset-fashion-mnist, for one).
+#: Debian and Ubuntu install packaged data sets here, for example dataset-fashion-mnist.
 SYSTEM_DIRECTORY = Path("/usr/share/datasets")
 
 
 def where_to_put(name: str, data_dir: Path | None = None) -> str:
-    """The remedy for missing files, for error messages."""
+    """Return the end of an error message: where the user can put missing files."""
     if data_dir is not None:
         return f"put them into {shown(data_dir / name)}, or give another --data-dir"
     return f"put them into DIR/{name} and give --data-dir DIR, or set CAPSNET_DATA=DIR"
 
 
-def root_of(value: Path | str, name: str, said_by: str = "--data-dir") -> Path:
-    """The directory that somebody says holds data.
+def root_of(value: Path | str, name: str, option: str = "--data-dir") -> Path:
+    """Resolve a data directory given by the user.
 
     Raises:
-        CapsnetError: it is none.
+        CapsnetError: it is not a directory.
     """
     root = Path(value).expanduser()
     if not root.is_dir():
-        raise CapsnetError(f"{said_by}: {shown(root)} is not a directory; give the folder that holds {name}/")
+        raise CapsnetError(f"{option}: {shown(root)} is not a directory; give the folder that holds {name}/")
     return root
 
 
 def directories(name: str, data_dir: Path | str | None) -> list[Path]:
-    """The directories where files of the set `name` may lie, in the order of search.
+    """Return the directories to search for files of the set `name`, in order.
 
     Raises:
         CapsnetError: `data_dir` or $CAPSNET_DATA is not a directory.
     """
     roots = []
-    for said_by, value in (("--data-dir", data_dir), ("CAPSNET_DATA", os.environ.get("CAPSNET_DATA"))):
+    for option, value in (("--data-dir", data_dir), ("CAPSNET_DATA", os.environ.get("CAPSNET_DATA"))):
         if value:
-            roots.append(root_of(value, name, said_by))
+            roots.append(root_of(value, name, option))
     # DIR/name first: MNIST and Fashion-MNIST use the same file names.
     return [place for root in roots for place in (root / name, root)] + [SYSTEM_DIRECTORY / name]
 
 
 def locate(name: str, wanted: Sequence[str], data_dir: Path | str | None) -> list[Path] | None:
-    """The files `wanted`, in that order, from the first directory that has any of them; None if none has.
+    """Find the files `wanted` in the first directory that has any of them.
 
-    A file may lie there with `.gz` or without.
+    A file may be there with `.gz` or without.
+
+    Returns:
+        Their paths, in the order of `wanted`; None if no directory has any of them.
 
     Raises:
-        CapsnetError: a directory holds some of the files but not all.
+        CapsnetError: a directory holds some of the files, but not all.
     """
     for directory in directories(name, data_dir):
         found = {}
@@ -78,7 +81,7 @@ class Download:
 
     Args:
         mirrors: base addresses, tried in order, each ending in "/".
-        hashes: file name → "sha256:…" (or "md5:…") of the file as it is served.
+        hashes: file name → "sha256:…" (or "md5:…") of the file on the mirror.
     """
 
     mirrors: tuple[str, ...]
@@ -86,12 +89,12 @@ class Download:
 
 
 def fetch(name: str, file_name: str, source: Download, data_dir: Path | str | None = None) -> Path:
-    """The file from the cache, or from the first mirror that serves it.
+    """Return a file from the cache, or download it from the first mirror that has it.
 
-    It appears in the cache only once it is complete and its hash is right.
+    A file enters the cache only when it is complete and its hash is right.
 
     Raises:
-        CapsnetError: no mirror answers, or what they serve is not the published file.
+        CapsnetError: no mirror answers, or the mirrors' file is not the published one.
     """
     import logging
 
@@ -113,7 +116,7 @@ def fetch(name: str, file_name: str, source: Download, data_dir: Path | str | No
             return Path(path)
         except (RequestException, OSError, ValueError) as error:
             reason = error
-    what = "could not be downloaded" if isinstance(reason, OSError) else "was served with other contents"
+    what = "could not be downloaded" if isinstance(reason, OSError) else "has other contents on the mirror"
     remedy = where_to_put(name, Path(data_dir) if data_dir else None)
     raise CapsnetError(
         f"{name}: {file_name} is not on this machine and {what} ({type(reason).__name__}); {remedy}"
@@ -123,10 +126,12 @@ def fetch(name: str, file_name: str, source: Download, data_dir: Path | str | No
 def obtain(
     name: str, wanted: Sequence[str], data_dir: Path | str | None, download: bool, source: Download
 ) -> list[Path]:
-    """The files `wanted`: local ones first (`locate`), then the cache and the mirrors (`fetch`).
+    """Return the files `wanted`, and download them if they are missing.
+
+    Local files (`locate`) come first, then the cache and the mirrors (`fetch`).
 
     Raises:
-        CapsnetError: they are not here and may not or cannot be downloaded.
+        CapsnetError: the files are not on this machine, and downloading is off or fails.
     """
     paths = locate(name, wanted, data_dir)
     if paths is not None:

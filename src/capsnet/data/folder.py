@@ -1,4 +1,4 @@
-"""A folder of images, one directory per class."""
+"""Load a folder of images with one directory per class."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ import torch
 
 from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
-from capsnet.data.folder_split import Half, Layout, find_layout
+from capsnet.data.folder_split import Layout, Split, find_layout
 from capsnet.data.images import ImageInfo, check, read_image
 from capsnet.distributed import WorkerGroup, map_locally
 
-#: All pixels stay in memory; a first image of 12 megapixels would ask for all others at that size.
+#: Upper limit, since all pixels are in memory. A first image of 12 megapixels would set this size for all images.
 MAX_BYTES = 2**33
-#: Files whose headers are looked at together.
+#: Files whose headers are read as one work item.
 HEADERS_AT_ONCE = 500
 
-#: Some image files and the numbers of their classes.
+#: Image files with their class numbers.
 Portion = list[tuple[Path, int]]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """A folder all of whose names and headers were looked at; its pixels have not been read."""
+    """A folder whose file names and headers were read, but no pixels yet."""
 
     layout: Layout
     image_shape: tuple[int, int, int]
-    """(channels, height, width) that its images are brought to: in colour if any of them is."""
+    """(channels, height, width) that all images are converted to: in colour if any image is."""
     images: int
     resized: bool
-    """Whether any image has another size."""
+    """Whether any image has another size and is resized."""
 
     @property
     def name(self) -> str:
-        """What it is called on the command line."""
+        """Return its name on the command line."""
         return f"folder:{shown(self.layout.root)}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes' names, each on one line."""
+        """Return the names of the classes, each on one line."""
         return tuple(shown(name) for name in self.layout.class_names)
 
     @property
     def provenance(self) -> str:
-        """One sentence about the images."""
+        """Return one sentence about the images."""
         _, height, width = self.image_shape
         resized = f", resized to {width}×{height}" if self.resized else ""
         return (
             f"{self.images:,} images of {len(self.class_names)} classes from {shown(self.layout.root)}{resized}; "
-            f"{self.layout.split}."
+            f"{self.layout.about_split}."
         )
 
-    def portions(self, half: Half, size: int) -> Iterator[Portion]:
-        """The files for training or for testing, in order, `size` at a time."""
-        files = self.layout.files(half)
+    def portions(self, split: Split, size: int) -> Iterator[Portion]:
+        """Yield the files of a split, in order, `size` at a time."""
+        files = self.layout.files(split)
         return iter(lambda: list(islice(files, size)), [])
 
 
 def load_folder(path: Path | str, image_size: int | None = None) -> Dataset:
-    """Read PATH/<class>/<image>, or PATH/train/<class>/<image> and PATH/test/<class>/<image>, into memory.
+    """Load a folder of images into memory.
 
-    Without train/ and test/, about a fifth of the images of each class is held out for testing: an image's name
-    decides, whatever lies beside it. Hidden files and directories are ignored; classes are in the order of their sorted
-    names; the set is in colour if any image is.
+    The images are PATH/<class>/<image>, or PATH/train/<class>/<image> and PATH/test/<class>/<image>. Without train/ and
+    test/, about a fifth of each class is held out for testing; this depends only on an image's name. Hidden files and
+    directories are ignored. Classes are sorted by name. The data set is in colour if any image is.
 
     Args:
         path: the folder.
         image_size: height and width of the network's input. None: the size of the first image.
 
     Raises:
-        CapsnetError: too few classes or images, a file that is no image, a link that leaves the folder; or more
-            pixels than `MAX_BYTES`.
+        CapsnetError: there are too few classes or images, a file is not an image, a link leaves the folder, or the
+            pixels need more than `MAX_BYTES`.
     """
     folder = open_folder(path, image_size)
     assert folder is not None
@@ -86,25 +86,27 @@ def load_folder(path: Path | str, image_size: int | None = None) -> Dataset:
             f"{shown(folder.layout.root)}: {folder.images:,} images of {width}×{height} pixels need more than "
             f"{MAX_BYTES // 2**30} GiB; give a smaller --image-size"
         )
-    train, test = (read_portion(folder.layout.files(half), folder.image_shape) for half in ("train", "test"))
+    train, test = (
+        read_portion(folder.layout.files(split), folder.image_shape) for split in ("train", "test")
+    )
     return Dataset(folder.name, train, test, folder.class_names, folder.image_shape, folder.provenance)
 
 
 def open_folder(
     path: Path | str, image_size: int | None = None, workers: WorkerGroup | None = None
 ) -> ImageFolder | None:
-    """Look at all names and headers of a folder, see `load_folder`; in memory that does not grow with their number.
+    """Read all file names and image headers of a folder, in constant memory.
 
     Args:
-        path: the folder.
+        path: the folder; see `load_folder`.
         image_size: height and width of the network's input. None: the size of the first image.
-        workers: processes that share the work; all of them must make this call. None: this one does it.
+        workers: processes that share the work; all of them must make this call. None: this process does all of it.
 
     Returns:
-        The folder; None in a process that does not lead the workers.
+        The folder in rank 0; None in the other ranks.
 
     Raises:
-        CapsnetError: as `load_folder`, but for the number of pixels.
+        CapsnetError: as `load_folder`; the number of pixels has no limit here.
     """
     is_main = workers is None or workers.is_main
     layout = find_layout(Path(path).expanduser()) if is_main else None
@@ -128,10 +130,10 @@ def open_folder(
 
 
 def read_portion(files: Iterable[tuple[Path, int]], image_shape: tuple[int, int, int]) -> Examples:
-    """Read images and bring them to `image_shape`.
+    """Read images and convert them to `image_shape`.
 
     Args:
-        files: at least one image file, each with the number of its class.
+        files: at least one image file, each with its class number.
         image_shape: (channels, height, width).
 
     Raises:
@@ -142,18 +144,18 @@ def read_portion(files: Iterable[tuple[Path, int]], image_shape: tuple[int, int,
 
 
 class _Seen(NamedTuple):
-    """What the headers of some files say."""
+    """Summary of the headers of some files."""
 
     first: ImageInfo | None = None
     images: int = 0
     colour: bool = False
     sizes: frozenset[tuple[int, int]] = frozenset()
     fault: str | None = None
-    """Why one of them is no image."""
+    """The error message about the first file that is not an image."""
 
 
 def _headers(layout: Layout) -> Iterator[list[Path]]:
-    files = (file for half in ("train", "test") for file, _ in layout.files(half))
+    files = (file for split in ("train", "test") for file, _ in layout.files(split))
     return iter(lambda: list(islice(files, HEADERS_AT_ONCE)), [])
 
 

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its relatives, read strictly."""
+"""Read the IDX format of MNIST and similar data sets, strictly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         dimensions: 3 for images (examples, height, width), 1 for labels (examples,).
 
     Raises:
-        CapsnetError: the file is not such a file, is damaged, truncated, or longer than its header says.
+        CapsnetError: the file is not an IDX file, is damaged, truncated, or longer than its header says.
     """
     with opened(path) as stream:
         header = stream.read(4 + 4 * dimensions)

@@ -1,4 +1,4 @@
-"""One image file → pixels of the shape the network wants, or one clear error."""
+"""Read an image file as pixels of the network's shape, or raise one clear error."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from capsnet._support.errors import CapsnetError, shown
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Only what people keep pictures in. Pillow's other readers are old, rare, or run programs (EPS).
+#: Common formats only. Pillow's other readers are old, rare, or run programs (EPS).
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-#: A small file can claim a huge picture. 64 megapixels are 8,000 × 8,000.
+#: Upper limit, since a small file can decompress to a huge image. 64 megapixels are 8,000 × 8,000.
 MAX_PIXELS = 64_000_000
-#: Pillow unpacks these in Python: two hundred bytes can ask for half a minute and half a gigabyte.
+#: Upper limit for compressed BMP, which Pillow decodes in Python: 200 bytes can cost half a minute and half a gigabyte.
 MAX_PACKED_BMP = 1_000_000
 MIN_SIDE = 2
 EXIF_ORIENTATION = 0x0112
@@ -32,7 +32,7 @@ EXIF_ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image's header says: size in pixels as shown (after any EXIF rotation), and colour or grey."""
+    """Size in pixels after any EXIF rotation, and whether the image has colour."""
 
     width: int
     height: int
@@ -40,10 +40,11 @@ class ImageInfo:
 
 
 def check(path: Path) -> ImageInfo:
-    """Read an image's header only.
+    """Read only an image's header.
 
     Raises:
-        CapsnetError: not an image in one of `FORMATS`, empty, 1 pixel wide or high, or over `MAX_PIXELS`.
+        CapsnetError: the file is not an image in one of `FORMATS`, is empty, is 1 pixel wide or high, or has more than
+            `MAX_PIXELS`.
     """
     with _opened(path) as image:
         width, height = image.size
@@ -55,14 +56,14 @@ def check(path: Path) -> ImageInfo:
 
 
 def read_image(path: Path, image_shape: tuple[int, int, int]) -> UInt8[Tensor, "channels height width"]:
-    """Read an image and bring it to `image_shape` = (1 or 3, height, width).
+    """Read an image and convert it to `image_shape` = (1 or 3, height, width).
 
-    Turned upright by EXIF, first frame of several, transparency over white, 16 bits to 8, colour ↔ grey
-    (ITU-R 601-2 luma), stretched to the size with antialiasing.
+    Steps: rotate as EXIF says; take the first frame; put transparent pixels on white; convert 16 bits to 8; convert
+    colour to grey or grey to colour (ITU-R 601-2 luma); resize with antialiasing, without keeping the aspect ratio.
 
     Raises:
-        CapsnetError: as `check`; or the file is truncated or damaged; or its pixels are floating point.
-            Or `image_shape` wants another number of channels than 1 or 3.
+        CapsnetError: as `check`; the file is truncated or damaged; its pixels are floating point; or `image_shape` has
+            neither 1 nor 3 channels.
     """
     from PIL import Image, ImageOps
 
@@ -89,13 +90,13 @@ def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
 
     if image.mode == "F":
         raise CapsnetError(
-            f"{shown(path)}: floating-point pixels have no agreed white; save it with 8 or 16 bits"
+            f"{shown(path)}: the value of white is unknown for floating-point pixels; save it with 8 or 16 bits"
         )
     if image.mode == "I" or image.mode.startswith("I;"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise CapsnetError(
-                f"{shown(path)}: 32-bit pixels have no agreed white; save it with 8 or 16 bits"
+                f"{shown(path)}: the value of white is unknown for 32-bit pixels; save it with 8 or 16 bits"
             )
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     return image
@@ -107,28 +108,31 @@ def _is_packed_bmp(image: Image.Image) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, its header checked; whatever goes wrong, inside the block too, is a CapsnetError."""
+    """Open an image and check its header.
+
+    Errors, inside the block too, become CapsnetError.
+    """
     from PIL import Image, UnidentifiedImageError
 
     name = shown(path)
     try:
         about = path.stat()
-        if not S_ISREG(about.st_mode):  # a pipe would be waited for
-            raise CapsnetError(f"{name}: cannot be read, it is no file; take it out of the folder")
+        if not S_ISREG(about.st_mode):  # reading a pipe would block
+            raise CapsnetError(f"{name}: cannot be read, it is not a file; remove it from the folder")
         if about.st_size == 0:
             raise CapsnetError(f"{name}: is empty (0 bytes); delete or replace it")
         with warnings.catch_warnings():
-            # Pillow only warns of large images and odd metadata; we refuse sizes below, at our own limit.
+            # Pillow warns of large images and unusual metadata. Sizes are checked below, against our own limit.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise CapsnetError(
-                        f"{name}: {width}×{height}, over {MAX_PIXELS // 10**6} million pixels; scale it down"
+                        f"{name}: {width}×{height}, more than {MAX_PIXELS // 10**6} million pixels; scale it down"
                     )
                 if min(width, height) < MIN_SIDE:
                     raise CapsnetError(
-                        f"{name}: only {width}×{height} pixels, nothing can be seen; delete it"
+                        f"{name}: only {width}×{height} pixels, too small to show anything; delete it"
                     )
                 if _is_packed_bmp(image) and width * height > MAX_PACKED_BMP:
                     raise CapsnetError(f"{name}: a compressed BMP of {width}×{height}; save it as PNG")
@@ -141,7 +145,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
     except UnidentifiedImageError as error:
         raise CapsnetError(
-            f"{name}: not an image ({', '.join(FORMATS)} are read); convert it, or take it out of the folder"
+            f"{name}: not an image ({', '.join(FORMATS)} are read); convert it, or remove it from the folder"
         ) from error
     except FileNotFoundError as error:
         raise CapsnetError(f"{name}: there is no such file; check the path") from error

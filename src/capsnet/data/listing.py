@@ -1,4 +1,4 @@
-"""The files of a folder in order, however many there are, in memory that does not grow with them."""
+"""List the files of a folder in order, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Literal, NamedTuple
 
 from capsnet._support.errors import CapsnetError, shown
 
-#: Names held at a time. A directory is read once for every so many of its entries: a million names in sixteen
-#: readings, which is seconds beside the hour that a million images take.
+#: Names held in memory at once. Larger directories are read again for each chunk: a million names in sixteen readings,
+#: which takes seconds, while a million images take an hour.
 NAMES_AT_ONCE = 65_536
 
 
 class Entry(NamedTuple):
-    """A name in a directory, and what it stands for; what a link leads to is not looked at."""
+    """A name in a directory, and its kind. Links are not followed."""
 
     name: str
     kind: Literal["directory", "file", "link", "other"]
 
 
 def files_in(folder: Path, endings: frozenset[str] | set[str]) -> Iterator[Path]:
-    """Files under `folder` with one of `endings` (lower case, with the dot), sorted by the parts of their path.
+    """Yield the files under `folder` with one of the `endings`, sorted by path.
 
-    Linked directories are not entered; linked files are given.
+    Endings are lower case and have a dot. Linked directories are skipped; linked files are included.
 
     Raises:
         CapsnetError: a directory cannot be read.
@@ -39,10 +39,10 @@ def files_in(folder: Path, endings: frozenset[str] | set[str]) -> Iterator[Path]
 
 
 def entries_in(folder: Path) -> Iterator[Entry]:
-    """Everything in a directory, sorted by name.
+    """Yield everything in a directory, sorted by name.
 
     Raises:
-        CapsnetError: it cannot be read.
+        CapsnetError: the directory cannot be read.
     """
     last = ""
     while True:
@@ -51,7 +51,7 @@ def entries_in(folder: Path) -> Iterator[Entry]:
                 found = heapq.nsmallest(NAMES_AT_ONCE, (_entry(e) for e in entries if e.name > last))
         except OSError as error:
             raise CapsnetError(
-                f"{shown(folder)}: cannot be read ({error.strerror}); check its rights"
+                f"{shown(folder)}: cannot be read ({error.strerror}); check its permissions"
             ) from error
         yield from found
         if len(found) < NAMES_AT_ONCE:

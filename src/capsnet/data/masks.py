@@ -1,4 +1,4 @@
-"""Where the digits of an image lie: masks, bounding boxes, overlap."""
+"""Compute masks, bounding boxes and overlap of the digits in an image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from torch import Tensor
 def segmentation(
     originals: Real[Tensor, "batch present channels height width"],
 ) -> Bool[Tensor, "batch present height width"]:
-    """Where each digit has ink, shape (batch, present, height, width)."""
+    """Return the mask of each digit's ink, shape (batch, present, height, width)."""
     return (originals > 0).any(dim=2)
 
 
 def boxes(originals: Real[Tensor, "batch present channels height width"]) -> Int[Tensor, "batch present 4"]:
-    """The bounding box of each digit's ink: top, left, and, one beyond, bottom, right. All 0 without ink."""
+    """Return the bounding box of each digit's ink: top, left, bottom, right.
+
+    Bottom and right are exclusive. All are 0 without ink.
+    """
     ink = segmentation(originals)
     sides = []
     for along in (ink.any(dim=3), ink.any(dim=2)):
@@ -28,10 +31,10 @@ def boxes(originals: Real[Tensor, "batch present channels height width"]) -> Int
 
 
 def box_overlap(originals: Real[Tensor, "batch 2 channels height width"]) -> Float[Tensor, " batch"]:
-    """How far two digits overlap: the common part of their bounding boxes over the smaller box, 0 to 1.
+    """Return the overlap of two digits' bounding boxes, 0 to 1.
 
-    For error against overlap. With shifts of up to 4 px it is 0.73 on average. The paper's "about 80 %" is
-    that of the whole 28×28 frames: (1 − 80/27/28)² = 0.80.
+    The overlap is the area of the intersection divided by the area of the smaller box. With shifts of up to 4 px it is
+    0.73 on average. The paper's "about 80 %" is the overlap of the whole 28×28 frames: (1 − 80/27/28)² = 0.80.
     """
     box = boxes(originals).float()
     common = torch.minimum(box[:, 0, 2:], box[:, 1, 2:]) - torch.maximum(box[:, 0, :2], box[:, 1, :2])

@@ -1,4 +1,4 @@
-"""MATLAB files, as affNIST and SVHN come in them."""
+"""Read MATLAB files, the format of affNIST and SVHN."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from capsnet._support.errors import CapsnetError, shown
 
-#: What SciPy's reader raises on files that are cut short or changed, beside its own MatReadError.
+#: What SciPy's reader raises on truncated or changed files, besides its own MatReadError.
 DAMAGE = (OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, zlib.error)
 
 
 def read_mat(path: Path) -> Mapping[str, Any]:
-    """The variables of a MATLAB file; structures are dictionaries.
+    """Read the variables of a MATLAB file; structures become dictionaries.
 
     Raises:
-        CapsnetError: the file cannot be read, is damaged, or of MATLAB's HDF5 variety (7.3).
+        CapsnetError: the file cannot be read, is damaged, or has MATLAB's HDF5 format (7.3).
     """
     import scipy.io
     from scipy.io.matlab import MatReadError

@@ -1,4 +1,4 @@
-"""NumPy archives of prepared data."""
+"""Read and write NumPy archives of prepared data."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from capsnet._support.errors import CapsnetError, shown
 
-#: Of all arrays together, unzipped. Prepared smallNORB has 0.23 GB.
+#: Upper limit for all arrays together, uncompressed. Prepared smallNORB has 0.23 GB.
 MAX_BYTES = 2**31
-#: What zipfile and NumPy raise on files that are cut short or changed.
+#: What zipfile and NumPy raise on truncated or changed files.
 DAMAGE = (
     OSError,
     ValueError,
@@ -26,17 +26,17 @@ DAMAGE = (
     TypeError,
     SyntaxError,
     MemoryError,
-    RuntimeError,  # encrypted, or zipped in a way that is not known
+    RuntimeError,  # encrypted, or an unknown compression
     zlib.error,
     zipfile.BadZipFile,
 )
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays so that the file is there whole or not at all.
+    """Write arrays to a file atomically.
 
     Raises:
-        CapsnetError: the directory cannot be written to, or the disk is full.
+        CapsnetError: the directory is not writable, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,13 +54,13 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a file; nothing in it is executed.
+    """Read all arrays of a file. Never runs code from it.
 
     Raises:
-        CapsnetError: it is damaged, or no such file.
+        CapsnetError: the file is missing, damaged, or has another format.
     """
     try:
-        # Opened here: np.load leaves a damaged file open.
+        # Opened here, since np.load does not close a damaged file.
         with path.open("rb") as stream:
             with zipfile.ZipFile(stream) as archive:
                 if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Two overlapping digits in one image (section 6 of the paper), made as they are asked for."""
+"""Two overlapping digits per image, generated on demand (section 6 of the paper)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from capsnet.data.registry import register
 
 CANVAS = 36
 TEST_PAIRS = 10_000
-#: The frozen table of the test pairs; see `frozen_uniforms`.
+#: The table of random numbers for the test pairs; see `frozen_uniforms`.
 TEST_STREAM = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Each example together with another one of a different class; both moved about on a larger canvas.
+    """Pairs of digits of different classes, each shifted on a larger canvas.
 
-    The pixels are added and clipped at 1. Each example takes five uniform numbers: for the partner, drawn
-    from all examples of other classes alike, and for the shifts of both, down and across.
+    The pixels are added and clipped at 1. Each pair takes five uniform numbers. The first chooses the second digit, all
+    examples of other classes being equally likely. The other four are the shifts of both digits, down and across.
 
-    Make them with `Pairs.of`.
+    Build it with `Pairs.of`.
     """
 
     examples: Examples
     canvas: int
     shift: int
-    #: Example numbers ordered by class, and where each class begins in that order, and how many it has.
+    #: Indices of the examples sorted by class; where each class begins there; and the size of each class.
     order: Int[Tensor, " examples"]
     starts: Int[Tensor, " classes"]
     counts: Int[Tensor, " classes"]
@@ -44,13 +44,15 @@ class Pairs:
 
     @classmethod
     def of(cls, examples: Examples, shift: int = 4, canvas: int = CANVAS) -> Pairs:
-        """Pairs of `examples` on a square canvas, each shifted by −shift … shift pixels from the centre.
+        """Build pairs from `examples` on a square canvas.
+
+        Each digit is shifted by −shift … shift pixels from the centre.
 
         Raises:
-            ValueError: fewer than two classes, images larger than the canvas, or examples that are augmented.
+            ValueError: there are fewer than two classes, images are larger than the canvas, or examples are augmented.
         """
         if examples.draws:
-            raise ValueError("pairs are made of examples without augmentation")
+            raise ValueError("pairs need examples without augmentation")
         if max(examples.images.shape[2:]) > canvas:
             raise ValueError(f"images of {tuple(examples.images.shape[2:])} do not fit a canvas of {canvas}")
         counts = torch.bincount(examples.labels)
@@ -63,17 +65,17 @@ class Pairs:
         return len(self.examples)
 
     def to(self, device: torch.device | str) -> Pairs:
-        """The same pairs on `device`."""
+        """Return the same pairs on `device`."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in _NUMBERS}
         return replace(self, **moved)
 
     def choices(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch 5"]
     ) -> tuple[Int[Tensor, " batch"], Int[Tensor, "batch 4"]]:
-        """What the numbers decide: the partners, and the shifts in pixels (down, across, down, across)."""
+        """Return the partners, and the shifts in pixels (down, across, down, across)."""
         label = self.examples.labels.index_select(0, indices)
         own = self.counts.index_select(0, label)
-        # Skip the examples of one's own class, which lie together in the order, and wrap round.
+        # Skip the first digit's own class, whose examples are adjacent in `order`, and wrap around.
         steps = choose(uniforms[:, 0], len(self) - own)
         place = (self.starts.index_select(0, label) + own + steps) % len(self)
         shifts = choose(uniforms[:, 1:], 2 * self.shift + 1) - self.shift
@@ -82,10 +84,12 @@ class Pairs:
     def batch(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch 5"] | None = None
     ) -> Batch:
-        """Pairs whose first digits are the examples `indices`. `originals` are both digits where they lie.
+        """Return pairs whose first digits are the examples `indices`.
+
+        `originals` are both digits at their places on the canvas.
 
         Raises:
-            ValueError: there are no uniform numbers, or not five for each pair.
+            ValueError: `uniforms` does not have five numbers for each pair.
         """
         if uniforms is None or uniforms.shape != (len(indices), 5):
             raise ValueError("pairs take 5 uniform numbers each")
@@ -111,10 +115,11 @@ _NUMBERS = {"canvas", "shift", "draws"}
 
 @register("multimnist", "multimnist-shift6", "multimnist5k")
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:
-    """`multimnist` (shifts of up to 4 px, as the paper says) or `multimnist-shift6` (as its authors' code).
+    """Load `multimnist`, `multimnist-shift6` or `multimnist5k`.
 
-    Training pairs come from the training digits only; the 10,000 test pairs are made from the test digits,
-    each of them once as the first, once and for all. `multimnist5k` is made from `mnist5k` instead.
+    Shifts are up to 4 px, as in the paper, or up to 6 px, as in the authors' code. Training pairs use training digits
+    only. The 10,000 test pairs are fixed: each test digit is the first digit of one pair. `multimnist5k` is made from
+    `mnist5k` instead of MNIST.
 
     Raises:
         CapsnetError: MNIST is missing or damaged.

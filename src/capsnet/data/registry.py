@@ -1,4 +1,4 @@
-"""Every data set by name, also those of other packages (entry points `capsnet.datasets`)."""
+"""Register data sets by name, also those of other packages (`capsnet.datasets`)."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Loader(Protocol):
         """Return the data set.
 
         Args:
-            name: as the user wrote it; a loader may serve several.
-            data_dir: where to look for files first; None: nowhere in particular.
-            download: whether missing files may be fetched.
+            name: as the user wrote it; a loader may serve several names.
+            data_dir: first place to look for files, if not None.
+            download: whether missing files may be downloaded.
 
         Raises:
             CapsnetError: files are missing or damaged.
@@ -66,9 +66,9 @@ DATASETS: Registry[Loader] = Registry(
 
 
 def register(*names: str) -> Callable[[L], L]:
-    """Register a loader under the names of its data sets (a decorator). See `Loader` for its arguments.
+    """Register a loader under the names of its data sets (a decorator).
 
-    The first line of its docstring is what `capsnet data` says of it.
+    See `Loader` for its arguments. `capsnet data` prints the first line of its docstring.
 
     Raises:
         CapsnetError: a name is taken or malformed.
@@ -83,7 +83,10 @@ def register(*names: str) -> Callable[[L], L]:
 
 
 def names() -> dict[str, str]:
-    """Return the data sets that `load` knows, each with a line about it. Beside them it takes `folder:PATH`."""
+    """Return the data sets that `load` knows, each with a description in one line.
+
+    `load` also takes `folder:PATH`.
+    """
     return {name: BUILT_IN[name][1] if name in BUILT_IN else _about(name) for name in DATASETS.names()}
 
 

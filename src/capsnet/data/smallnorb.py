@@ -1,4 +1,4 @@
-"""smallNORB (LeCun, Huang, Bottou 2004): its published files, and our 48×48 preparation of them."""
+"""smallNORB (LeCun, Huang, Bottou 2004): published files, prepared at 48×48."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STEMS = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
 }
-#: Type of the elements → NumPy's name. The file is little-endian.
+#: Magic number → NumPy type of the elements. The file is little-endian.
 MAGIC = {0x1E3D4C55: "<u1", 0x1E3D4C54: "<i4"}
 PREPARED = "smallnorb48"
 SIZE = 48
-#: SHA-256 of prepared pixels known to have gone through JPEG.
+#: SHA-256 of prepared pixels that are known to have JPEG artefacts.
 FROM_JPEG = {
     "a4b2f837ad2b25ecb259f16e0fd837d6ffc30dff6bc5abfa30a5bc62469535a8",
     "5226d21a2a6a107aaf41ffc27ec03e09b440f9165de46a21d646233cce96b2e7",
@@ -31,13 +31,13 @@ FROM_JPEG = {
 
 
 def load_views(data_dir: Path | str | None = None) -> tuple[Views, Views, str]:
-    """Training and test instances at 48×48, two cameras as two channels, and where they come from.
+    """Load training views, test views (48×48) and their provenance.
 
-    Reads DIR/smallnorb48/train.npz and test.npz, or the published files in DIR/smallnorb. The latter are
-    prepared once and kept in the cache.
+    The two channels are the two cameras. Reads DIR/smallnorb48/train.npz and test.npz, or the published files in
+    DIR/smallnorb. The published files are prepared once and cached.
 
     Raises:
-        CapsnetError: neither is there, or a file is damaged.
+        CapsnetError: the files are missing or damaged.
     """
     parts = ("train.npz", "test.npz")
     prepared = locate(PREPARED, parts, data_dir)
@@ -51,7 +51,7 @@ def load_views(data_dir: Path | str | None = None) -> tuple[Views, Views, str]:
                 "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small and "
                 f"{where_to_put('smallnorb', Path(data_dir) if data_dir else None)}"
             )
-        # Viewpoints may be added to files that were prepared without: those are another preparation.
+        # Files with and without viewpoint labels have separate caches, since labels may be added later.
         labelled = all("info" in files for files in published.values())
         cache = Path(pooch.os_cache("capsnet")) / (PREPARED if labelled else f"{PREPARED}-unlabelled")
         prepared = [cache / part for part in parts]
@@ -60,15 +60,17 @@ def load_views(data_dir: Path | str | None = None) -> tuple[Views, Views, str]:
     (train, train_hash), (test, test_hash) = (read_prepared(path) for path in prepared)
     about = f"smallNORB, {len(train):,} training and {len(test):,} test stereo pairs at 48×48 (2×2 means)"
     if {train_hash, test_hash} <= FROM_JPEG:
-        about += ", whose pixels have gone through JPEG (46–50 dB)"
+        about += ", whose pixels were once JPEG-compressed (46–50 dB)"
     return train, test, f"{about}; for research only, not to be sold."
 
 
 def read_matrix(path: Path) -> NDArray[np.uint8] | NDArray[np.int32]:
-    """Read a matrix of the published format: type, number of dimensions, sizes (at least three), elements.
+    """Read a matrix in the published format.
+
+    The format: type, number of dimensions, sizes (at least three), elements.
 
     Raises:
-        CapsnetError: it is not such a file, or is damaged, truncated or too long.
+        CapsnetError: the file has another format, or is damaged, truncated or too long.
     """
     with opened(path) as stream:
         start = np.frombuffer(stream.read(8).ljust(8, b"\0"), "<i4")
@@ -79,7 +81,7 @@ def read_matrix(path: Path) -> NDArray[np.uint8] | NDArray[np.int32]:
                 "fetch it again"
             )
         if not 1 <= dimensions <= 8:
-            raise CapsnetError(f"{shown(path)}: its header claims {dimensions} dimensions; fetch it again")
+            raise CapsnetError(f"{shown(path)}: its header says {dimensions} dimensions; fetch it again")
         sizes = stream.read(4 * max(dimensions, 3))
         if len(sizes) < 4 * max(dimensions, 3):
             raise CapsnetError(f"{shown(path)}: ends within its header; fetch it again")
@@ -89,16 +91,19 @@ def read_matrix(path: Path) -> NDArray[np.uint8] | NDArray[np.int32]:
 
 
 def halve(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of 2×2 pixels, rounded half up: (…, 2·height, 2·width) → (…, height, width)."""
+    """Average 2×2 pixels, rounding half up.
+
+    (…, 2·height, 2·width) → (…, height, width).
+    """
     rows = images[..., 0::2, :].astype(np.uint16) + images[..., 1::2, :]
     return ((rows[..., 0::2] + rows[..., 1::2] + 2) // 4).astype(np.uint8)
 
 
 def prepare(published: dict[str, dict[str, Path]], target: Path) -> None:
-    """Bring the published files to 48×48 and write `target`/train.npz and test.npz.
+    """Convert the published files to 48×48 and write `target`/train.npz and test.npz.
 
     Raises:
-        CapsnetError: a file is damaged or the files do not belong together.
+        CapsnetError: a file is damaged, or the files do not fit together.
     """
     for part, files in published.items():
         arrays = {kind: read_matrix(path) for kind, path in files.items()}
@@ -130,15 +135,15 @@ def prepare(published: dict[str, dict[str, Path]], target: Path) -> None:
 
 
 def read_prepared(path: Path) -> tuple[Views, str]:
-    """Read a prepared file; also returns the SHA-256 of its pixels.
+    """Read a prepared file. Returns the views and the SHA-256 of their pixels.
 
     Raises:
-        CapsnetError: it is damaged, or not such a file.
+        CapsnetError: the file is damaged or has another format.
     """
     arrays = read_npz(path)
     images, category = arrays.get("images"), arrays.get("category")
     if images is None or category is None or images.ndim != 4 or images.dtype != np.uint8:
-        raise CapsnetError(f"{shown(path)}: has no images and category of smallNORB; prepare it again")
+        raise CapsnetError(f"{shown(path)}: does not hold smallNORB's images and category; prepare it again")
     columns = {
         name: torch.from_numpy(arrays[name].astype(np.int64))
         for name in ("category", "instance", "azimuth", "elevation", "lighting")
@@ -146,14 +151,17 @@ def read_prepared(path: Path) -> tuple[Views, str]:
     }
     if any(column.shape != (len(images),) for column in columns.values()):
         raise CapsnetError(
-            f"{shown(path)}: {len(images):,} images, but labels of another number; prepare it again"
+            f"{shown(path)}: has {len(images):,} images, but another number of labels; prepare it again"
         )
     columns.setdefault("instance", torch.full((len(images),), -1))
     return Views(torch.from_numpy(images), **columns), hashlib.sha256(images.data).hexdigest()
 
 
 def _published(data_dir: Path | str | None) -> dict[str, dict[str, Path]] | None:
-    """Part → kind → the published files, from the first directory that has them; -info may be missing."""
+    """Find the published files: part → kind → file.
+
+    They are from the first directory that has them; -info may be missing. None if no directory has them.
+    """
     for directory in directories("smallnorb", data_dir):
         found = {
             part: {

@@ -8,14 +8,14 @@ import torch
 from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Examples
 
-#: The sizes usually compared; None is all.
+#: Usual sizes; None is all examples.
 PER_CLASS = (1, 5, 10, 50, 100, None)
 
 
 def per_class(examples: Examples, count: int | None, seed: int) -> Examples:
-    """`count` examples of each class, chosen by `seed`; None leaves all.
+    """Choose `count` examples of each class at random; None keeps all.
 
-    For one seed the smaller choices are parts of the larger ones.
+    With the same seed, a smaller choice is part of a larger one.
 
     Raises:
         CapsnetError: a class has fewer examples.
@@ -23,7 +23,7 @@ def per_class(examples: Examples, count: int | None, seed: int) -> Examples:
     if count is None:
         return examples
     labels = examples.labels.cpu().numpy()
-    # RandomState's streams are frozen by policy: the same seed chooses the same examples for ever.
+    # NumPy promises that RandomState never changes: a seed always chooses the same examples.
     random = np.random.RandomState(seed)
     chosen = []
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""SVHN, house numbers cropped to single digits (Netzer et al. 2011), from its MATLAB files."""
+"""SVHN: house numbers cropped to single digits (Netzer et al. 2011)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ DOWNLOAD = Download(
 
 @register("svhn")
 def load(name: str = "svhn", data_dir: Path | str | None = None, download: bool = True) -> Dataset:
-    """SVHN: 73,257 digits to train on (as the paper; without the extra set) and 26,032 to test on.
+    """Load SVHN: 73,257 training digits and 26,032 test digits.
+
+    As in the paper, the extra set is not used.
 
     Raises:
         CapsnetError: a file is missing or damaged.
@@ -36,20 +38,22 @@ def load(name: str = "svhn", data_dir: Path | str | None = None, download: bool 
 
 
 def read_svhn(path: Path) -> Examples:
-    """One file: X (32, 32, 3, examples), and y (examples, 1) in which 10 stands for the digit 0.
+    """Read one file: X (32, 32, 3, examples) and y (examples, 1).
+
+    In y, 10 is the digit 0.
 
     Raises:
-        CapsnetError: it is not such a file.
+        CapsnetError: the file has another format.
     """
     variables = read_mat(path)
     try:
         images, labels = np.asarray(variables["X"]), np.atleast_1d(np.asarray(variables["y"]))
-        images = images.reshape(32, 32, 3, -1)  # a single example is squeezed
+        images = images.reshape(32, 32, 3, -1)  # SciPy squeezes a single example
     except (KeyError, ValueError) as error:
         raise CapsnetError(f"{shown(path)}: has no X (32, 32, 3, examples) and y; fetch it again") from error
     if images.dtype != np.uint8 or labels.shape != (images.shape[3],):
         raise CapsnetError(
-            f"{shown(path)}: X {images.dtype} {images.shape} and y {labels.shape} do not fit each other or "
+            f"{shown(path)}: X {images.dtype} {images.shape} and y {labels.shape} do not fit together, or not "
             "the format; fetch it again"
         )
     if labels.min() < 1 or labels.max() > 10:

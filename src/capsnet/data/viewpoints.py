@@ -1,4 +1,4 @@
-"""Sets of objects from known viewpoints, and the splits that test on new ones (Hinton, Sabour, Frosst 2018)."""
+"""Splits that test on new viewpoints of objects (Hinton, Sabour, Frosst 2018)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from capsnet.data.toys.rendering import rendered_views
 from capsnet.data.views import CATEGORIES, CROP, Views
 
 Axis = Literal["azimuth", "elevation"]
-#: The viewpoints to train on, in degrees; all others are new.
+#: Training viewpoints in degrees. All others are new at test time.
 FAMILIAR: Mapping[Axis, tuple[int, ...]] = {
     "azimuth": (300, 320, 340, 0, 20, 40),
     "elevation": (30, 35, 40),
@@ -24,7 +24,7 @@ FAMILIAR: Mapping[Axis, tuple[int, ...]] = {
 
 
 class Viewpoints(NamedTuple):
-    """Train on familiar viewpoints; test other instances from familiar and from new ones."""
+    """Training examples, and test examples from familiar and from new viewpoints."""
 
     train: Examples
     familiar: Examples
@@ -32,21 +32,21 @@ class Viewpoints(NamedTuple):
 
 
 def viewpoint_split(train: Views, test: Views, axis: Axis, name: str) -> Viewpoints:
-    """Split by azimuth or by elevation.
+    """Split views by azimuth or elevation into familiar and new viewpoints.
 
     Args:
         train: views of the training instances.
         test: views of the test instances.
         axis: which angle is new at test time.
-        name: the data set, for the error message.
+        name: the data set's name, for the error message.
 
     Raises:
-        CapsnetError: the views do not say from where they were taken.
+        CapsnetError: the views have no viewpoint labels.
     """
     angles = [getattr(part, axis) for part in (train, test)]
     if any(angle is None for angle in angles):
         raise CapsnetError(
-            f"{name}: these files do not say the {axis}; put the published -info.mat files beside the "
+            f"{name}: these files have no {axis}; put the published -info.mat files beside the "
             f"-dat.mat and -cat.mat, or use the rendered set objects3d-{axis}"
         )
     in_train, in_test = (torch.isin(angle, torch.tensor(FAMILIAR[axis])) for angle in angles)
@@ -56,7 +56,7 @@ def viewpoint_split(train: Views, test: Views, axis: Axis, name: str) -> Viewpoi
 
 
 def views(name: str, data_dir: Path | str | None = None) -> tuple[Views, Views, str]:
-    """Training instances, test instances and provenance of `smallnorb` or `objects3d`.
+    """Load training views, test views and provenance of `smallnorb` or `objects3d`.
 
     Raises:
         CapsnetError: the files of smallNORB are missing or damaged.
@@ -75,10 +75,11 @@ def views(name: str, data_dir: Path | str | None = None) -> tuple[Views, Views, 
     "objects3d-elevation",
 )
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:  # noqa: ARG001
-    """`smallnorb` or `objects3d`, whole, or (`-azimuth`, `-elevation`) tested on the new viewpoints only.
+    """Load `smallnorb` or `objects3d`.
 
-    For the error on familiar viewpoints too, which the new ones are compared with, see `viewpoints`. Nothing is
-    downloaded: smallNORB is to be had by hand, and the objects are rendered.
+    With `-azimuth` or `-elevation` in the name, the test set has only new viewpoints. See `viewpoints` for a test set
+    of familiar ones to compare with. Nothing is downloaded: smallNORB must be on this machine, and objects3d is
+    rendered.
 
     Raises:
         CapsnetError: the files are missing, damaged, or lack what the split needs.
@@ -95,7 +96,12 @@ def load(name: str, data_dir: Path | str | None = None, download: bool = True) -
 
 
 def viewpoints(name: str, axis: Axis, data_dir: Path | str | None = None) -> Viewpoints:
-    """The three parts of the viewpoint experiment on `smallnorb` or `objects3d`.
+    """Load the three parts of the viewpoint experiment.
+
+    Args:
+        name: `smallnorb` or `objects3d`.
+        axis: the angle that is new at test time.
+        data_dir: first place to look for files.
 
     Raises:
         CapsnetError: as `load`.

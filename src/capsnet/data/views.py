@@ -1,4 +1,4 @@
-"""Images of objects, and from where each was taken."""
+"""Images of objects with the camera's viewpoint."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CROP = 32
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Images, and what is known of how each was taken. Angles in degrees; None where the files do not say."""
+    """Images with viewpoint and lighting. Angles are in degrees; None if unknown."""
 
     images: UInt8[Tensor, "views channels height width"]
     category: Int[Tensor, " views"]
     instance: Int[Tensor, " views"]
-    """Number within the category; negative where the files do not say."""
+    """Number within the category; negative if unknown."""
     azimuth: Int[Tensor, " views"] | None = None
     elevation: Int[Tensor, " views"] | None = None
     lighting: Int[Tensor, " views"] | None = None
@@ -32,21 +32,21 @@ class Views:
         return len(self.category)
 
     def where(self, mask: Bool[Tensor, " views"]) -> Views:
-        """The views for which `mask` is true."""
+        """Return the views for which `mask` is true."""
         values: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: value[mask] for name, value in values.items() if value is not None})
 
     @property
     def toys(self) -> Int[Tensor, " views"] | None:
-        """One number for each toy, that is category and instance; None where the files do not say the instance."""
+        """Return the group id of each image's toy, or None if the instances are unknown."""
         if (self.instance < 0).any():
             return None
         return self.category + len(CATEGORIES) * self.instance
 
     def training(self) -> Examples:
-        """Random crops of 32×32, labelled with the category."""
+        """Return random crops of 32×32, labelled with the category."""
         return Examples(self.images, self.category, augment=RandomCrop(CROP))
 
     def testing(self) -> Examples:
-        """The centre 32×32, labelled with the category, grouped by toy."""
+        """Return the central 32×32 pixels, labelled with the category, grouped by toy."""
         return Examples(self.images, self.category, augment=CenterCrop(CROP), groups=self.toys)

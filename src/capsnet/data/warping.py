@@ -1,4 +1,4 @@
-"""Affine maps of images: the matrices, and bilinear sampling."""
+"""Affine maps of images: matrices and bilinear sampling."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def affine_matrices(
     scale: Float[Tensor, "batch 2"],
     translation: Float[Tensor, "batch 2"],
 ) -> Float[Tensor, "batch 2 3"]:
-    """The maps p ↦ RKS·p + t of pixel coordinates about the image's centre: scale, shear, rotate, move.
+    """Return the maps p ↦ RKS·p + t: scale, shear, rotate, then translate.
+
+    Coordinates are in pixels, from the image's centre.
 
     Args:
-        rotation: degrees, counter-clockwise as seen.
+        rotation: degrees, counter-clockwise in the displayed image.
         shear: x moves by shear · y.
         scale: factors (across, down).
         translation: pixels (across, down).
@@ -30,14 +32,17 @@ def affine_matrices(
     """
     angle = torch.deg2rad(rotation)
     cos, sin = angle.cos(), angle.sin()
-    # R = (cos, sin; −sin, cos): y points down, so the counter-clockwise turn has its sines the other way round.
-    # RK is written out, here as below: autocast computes matrix products in 16 bits.
+    # R = (cos, sin; −sin, cos): y points down, so the signs of the sines are swapped.
+    # The product RK is written out, since autocast would compute a matrix product in 16 bits.
     turned = torch.stack((cos, cos * shear + sin, -sin, cos - sin * shear), dim=1).view(-1, 2, 2)
     return torch.cat((turned * scale[:, None, :], translation[:, :, None]), dim=2)
 
 
 def inverse(matrices: Float[Tensor, "batch 2 3"]) -> Float[Tensor, "batch 2 3"]:
-    """The maps back: p ↦ A⁻¹(p − t). In closed form: a batched inverse would wait for the device."""
+    """Return the inverse maps p ↦ A⁻¹(p − t).
+
+    In closed form, since `torch.linalg.inv` would force a device sync.
+    """
     a, b, c, d = matrices[:, :, :2].flatten(1).unbind(1)
     back = torch.stack((d, -b, -c, a), dim=1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
     return torch.cat((back, -(back * matrices[:, None, :, 2]).sum(dim=2, keepdim=True)), dim=2)
@@ -48,10 +53,10 @@ def warp(
     matrices: Float[Tensor, "batch 2 3"],
     size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "batch channels out_height out_width"]:
-    """Move each image by its matrix (`affine_matrices`), bilinearly, onto a canvas of `size` (height, width).
+    """Transform each image by its matrix (`affine_matrices`), bilinearly.
 
-    What comes from outside the image is 0. The canvas is as large as the image by default, centre on centre.
-    Images keep their floating type, whatever the matrices' is.
+    The result is a canvas of `size` (height, width), by default as large as the image. The centres coincide, and pixels
+    from outside the image are 0. Images keep their floating type.
     """
     return sample(images, inverse(matrices), size or (images.shape[2], images.shape[3]))
 
@@ -61,14 +66,14 @@ def sample(
     back: Float[Tensor, "batch 2 3"],
     size: tuple[int, int],
 ) -> Float[Tensor, "batch channels out_height out_width"]:
-    """Bilinear sampling at `back` · (x, y, 1) for every pixel (x, y) of the canvas, about their centres.
+    """Sample bilinearly at `back` · (x, y, 1) for every pixel (x, y) of the canvas.
 
-    In pixel units throughout, without torch's normalised coordinates: if the entries of `back` are multiples
-    of 2⁻¹⁶ and the pixels are integers, then every number here is exact in float64, whatever the order of the
-    sums. The frozen test sets rest on that.
+    Coordinates are in pixels from the centre, not torch's normalised coordinates. If the entries of `back` are
+    multiples of 2⁻¹⁶ and the pixels are integers, all results are exact in float64 and do not depend on the order of
+    sums. The fixed test sets need this.
     """
     height, width = images.shape[2:]
-    back = at_least_float32(back)  # 16 bits cannot count the pixels of an image
+    back = at_least_float32(back)  # 16-bit floats are too coarse for pixel coordinates
     options = {"dtype": back.dtype, "device": back.device}
     y = torch.arange(size[0], **options) - (size[0] - 1) / 2  # type: ignore[call-overload]
     x = torch.arange(size[1], **options) - (size[1] - 1) / 2  # type: ignore[call-overload]
@@ -80,7 +85,7 @@ def sample(
     left, top = across.floor(), down.floor()
     right_share, lower_share = (across - left)[:, None], (down - top)[:, None]
 
-    padded = pad(images, (1, 1, 1, 1)).flatten(2)  # one black pixel all round stands for everything outside
+    padded = pad(images, (1, 1, 1, 1)).flatten(2)  # a border of black pixels represents the outside
 
     def pixels(row: Float[Tensor, "batch y x"], column: Float[Tensor, "batch y x"]) -> Tensor:
         index = (row.clamp(-1, height) + 1) * (width + 2) + column.clamp(-1, width) + 1

@@ -19,7 +19,7 @@ from capsnet.experiments.recipe import SMOKE_EXAMPLES, Scale, Stop, Variant
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models import Classifier, load_model
 from capsnet.training.config import Precision, TrainConfig
-from capsnet.training.loop import Enough, Interrupted, Progress, Silent, train
+from capsnet.training.loop import Interrupted, Progress, Silent, StopTraining, train
 from capsnet.training.run import Run
 
 
@@ -33,7 +33,7 @@ class StoppedExperiment(Interrupted):
         )
 
 
-class EqualAccuracy(Enough):
+class EqualAccuracy(StopTraining):
     """The target was reached."""
 
     def __init__(self, step: int, evaluation: Evaluation) -> None:

@@ -1,4 +1,4 @@
-"""What is done with a trained model: measure it, classify files, export it.
+"""Use a trained model: measure it, classify files, export it.
 
 evaluation.py  test error with its interval
 prediction.py  image files → predictions, streaming, in order

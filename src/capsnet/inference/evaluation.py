@@ -1,4 +1,4 @@
-"""Test error, honestly: of the model as it is, with n and an interval."""
+"""Measure the test error, with the number of examples and a confidence interval."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from capsnet.models.base import Classifier
 
 Portion = TypeVar("Portion")
 
-#: Examples at a time.
+#: Examples per batch.
 BATCH_SIZE = 500
 
 
 def wilson_interval(errors: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (95 % by default): sound for few errors, never below 0.
+    """Return Wilson's score interval for a proportion (95 % by default).
+
+    It is valid for few errors too, and never below 0.
 
     Raises:
-        ValueError: n < 1 or errors outside 0…n.
+        ValueError: n < 1, or errors is not in 0…n.
     """
     if n < 1 or not 0 <= errors <= n:
         raise ValueError(f"wilson_interval: {errors} errors of {n}")
@@ -39,40 +41,43 @@ def wilson_interval(errors: int, n: int, z: float = 1.959964) -> tuple[float, fl
 
 
 class Measured(ABC):
-    """Errors among n test examples. An example counts as right only if all its classes are found, in any order."""
+    """Errors among n test examples.
+
+    An example is right only if all its classes are found, in any order.
+    """
 
     @property
     @abstractmethod
     def n(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
 
     @property
     @abstractmethod
     def errors(self) -> int:
-        """Number of examples that are not entirely right."""
+        """Return the number of wrong examples."""
 
     @property
     @abstractmethod
     def classes_each(self) -> int:
-        """Classes that an example has."""
+        """Return the number of classes per example."""
 
     @property
     def title(self) -> str:
-        """What the error is called: of pairs, both classes must be found."""
+        """Return the name of the error: "pair error" if each example has two classes."""
         return "pair error" if self.classes_each == 2 else "test error"
 
     @property
     def error(self) -> float:
-        """Share of wrong examples, 0…1."""
+        """Return the share of wrong examples, 0…1."""
         return self.errors / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson 95 % interval of the error."""
+        """Return Wilson's 95 % interval of the error."""
         return wilson_interval(self.errors, self.n)
 
     def summary(self) -> dict[str, Any]:
-        """The figures for result.json."""
+        """Return the values for result.json."""
         low, high = self.interval
         return {
             "test_error": self.error,
@@ -89,56 +94,56 @@ class Measured(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation(Measured):
-    """Answers to a test set."""
+    """Scores and labels of a whole test set."""
 
     scores: Float[Tensor, "n classes"]
     labels: Int[Tensor, "n count"]
 
     @property
     def predictions(self) -> Int[Tensor, "n count"]:
-        """As many classes as each example has, the strongest first."""
+        """Return as many classes as each example has, the highest score first."""
         return self.scores.topk(self.labels.shape[1], dim=1).indices
 
     @property
     def wrong(self) -> Tensor:
-        """Which examples are not entirely right, bool (n,)."""
+        """Return which examples are wrong, bool (n,)."""
         return (self.predictions.sort(dim=1).values != self.labels.sort(dim=1).values).any(dim=1)
 
     @property
     def n(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return len(self.labels)
 
     @property
     def errors(self) -> int:
-        """Number of examples that are not entirely right."""
+        """Return the number of wrong examples."""
         return int(self.wrong.sum())
 
     @property
     def classes_each(self) -> int:
-        """Classes that an example has."""
+        """Return the number of classes per example."""
         return self.labels.shape[1]
 
 
 class Count(Measured):
-    """Errors that were counted, the answers forgotten."""
+    """The number of errors, without the scores."""
 
     def __init__(self, errors: int, n: int, classes_each: int = 1) -> None:
         self._errors, self._n, self._classes_each = errors, n, classes_each
 
     @property
     def n(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return self._n
 
     @property
     def errors(self) -> int:
-        """Number of examples that are not entirely right."""
+        """Return the number of wrong examples."""
         return self._errors
 
     @property
     def classes_each(self) -> int:
-        """Classes that an example has."""
+        """Return the number of classes per example."""
         return self._classes_each
 
 
@@ -148,13 +153,13 @@ def evaluate(model: Classifier, source: Source | Dataset, batch_size: int = BATC
     The model's training mode is restored afterwards.
 
     Args:
-        model: on the device that is to be used.
-        source: examples, or a data set, of which the test set is taken.
-        batch_size: images at a time.
+        model: on the device to use.
+        source: examples, or a data set; its test set is used.
+        batch_size: images per batch.
 
     Raises:
-        ValueError: there are no examples, or no batches.
-        NotFinite: a score is no number, so there is no answer to count.
+        ValueError: the source is empty, or `batch_size` is below 1.
+        NotFinite: a score is NaN or infinite.
     """
     device = next(model.parameters()).device
     if isinstance(source, Dataset):
@@ -165,29 +170,29 @@ def evaluate(model: Classifier, source: Source | Dataset, batch_size: int = BATC
     with _answering(model):
         parts = [_answer(model, batch_of(source, rows, device)) for rows in ranges]
     whole = Evaluation(torch.cat([part.scores for part in parts]), torch.cat([part.labels for part in parts]))
-    _refuse_no_numbers(_broken(whole), whole.n)
+    _refuse_nonfinite(_nonfinite(whole), whole.n)
     return whole
 
 
 def count_errors(
     model: Classifier, portions: Iterator[Portion], read: Callable[[Portion], Batch], workers: WorkerGroup
 ) -> Count | None:
-    """Count errors among any number of examples, in memory that does not grow with them.
+    """Count errors among any number of examples, in constant memory.
 
-    The model's training mode is put back afterwards.
+    The model's training mode is restored afterwards.
 
     Args:
-        model: on the device that is to be used.
-        portions: what the workers deals out, one batch each, such as a list of files. Read in process 0 only.
-        read: makes a batch of a portion.
+        model: on the device to use.
+        portions: the work, one batch each, for example lists of files. Only rank 0 reads it.
+        read: makes a batch from a portion.
         workers: processes that share the work; all of them must make this call.
 
     Returns:
-        The count; None in a process that does not lead the workers.
+        The count in rank 0; None in the other ranks.
 
     Raises:
-        CapsnetError: what `read` raises in any of the processes; the first one in the order of the portions.
-        NotFinite: a score is no number, so there is no answer to count.
+        CapsnetError: raised by `read` in any rank; the first error in the order of the portions.
+        NotFinite: a score is NaN or infinite.
     """
 
     def count(portion: Portion) -> _Counted:
@@ -196,27 +201,30 @@ def count_errors(
         except CapsnetError as error:  # reported by rank 0, in the order of the files
             return _Counted(fault=str(error))
         part = _answer(model, batch)
-        return _Counted(part.errors, part.n, _broken(part), part.classes_each)
+        return _Counted(part.errors, part.n, _nonfinite(part), part.classes_each)
 
-    errors = n = broken = 0
+    errors = n = nonfinite = 0
     classes_each = 1
     with _answering(model):
         for counted in workers.map(count, portions):
             if counted.fault:
                 raise CapsnetError(counted.fault)
-            errors, n, broken = errors + counted.errors, n + counted.n, broken + counted.broken
+            errors, n, nonfinite = errors + counted.errors, n + counted.n, nonfinite + counted.nonfinite
             classes_each = counted.classes_each
-    _refuse_no_numbers(broken, n)
+    _refuse_nonfinite(nonfinite, n)
     return Count(errors, n, classes_each) if workers.is_main else None
 
 
 def row_ranges(examples: int, batch_size: int = BATCH_SIZE) -> Iterator[range]:
-    """0 … examples - 1 in order, `batch_size` at a time."""
+    """Yield the ranges that split 0 … examples − 1 into batches."""
     return (range(start, min(start + batch_size, examples)) for start in range(0, examples, batch_size))
 
 
 def batch_of(source: Source, rows: range, device: torch.device) -> Batch:
-    """These examples of a source, which is on `device`; all that is random in the middle of its range."""
+    """Return examples of a source that is on `device`.
+
+    All uniform random numbers are 0.5, the middle of their range.
+    """
     indices = torch.arange(rows.start, rows.stop, device=device)
     uniforms = torch.full((len(indices), source.draws), 0.5, device=device) if source.draws else None
     return source.batch(indices, uniforms)
@@ -225,11 +233,11 @@ def batch_of(source: Source, rows: range, device: torch.device) -> Batch:
 class _Counted(NamedTuple):
     errors: int = 0
     n: int = 0
-    broken: int = 0
-    """Examples whose scores are no numbers."""
+    nonfinite: int = 0
+    """Examples with NaN or infinity among their scores."""
     classes_each: int = 1
     fault: str | None = None
-    """Why there is no batch."""
+    """The error of `read`."""
 
 
 @contextmanager
@@ -247,10 +255,10 @@ def _answer(model: Classifier, batch: Batch) -> Evaluation:
     return Evaluation(model.scores(batch.images).float().cpu(), batch.labels.cpu())
 
 
-def _broken(evaluation: Evaluation) -> int:
+def _nonfinite(evaluation: Evaluation) -> int:
     return int((~evaluation.scores.isfinite()).any(dim=1).sum())
 
 
-def _refuse_no_numbers(broken: int, n: int) -> None:
-    if broken:
-        raise NotFinite(f"the model's scores are not finite for {broken} of {n} test examples")
+def _refuse_nonfinite(nonfinite: int, n: int) -> None:
+    if nonfinite:
+        raise NotFinite(f"the model's scores are not finite for {nonfinite} of {n} test examples")

@@ -1,4 +1,4 @@
-"""A trained model for other runtimes."""
+"""Export a trained model to ONNX."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from capsnet._support.errors import CapsnetError
 from capsnet._support.files import refuse_place, write_bytes
 from capsnet.models.base import Classifier
 
-#: Scores of the exported model may differ from PyTorch's by this much.
+#: Largest allowed difference between the exported model's scores and PyTorch's.
 TOLERANCE = 1e-4
 
 
@@ -31,21 +31,21 @@ class _Scores(nn.Module):
 
 
 def export_onnx(model: Classifier, path: Path) -> float:
-    """Write a model as ONNX: float images (batch, channels, height, width) in [0, 1] → scores (batch, num_classes).
+    """Write a model as ONNX, if ONNX Runtime gives the same scores.
 
-    The batch size is free. The routing is exported as the plain reference, since the fast backends are no
-    ONNX operators. The file is kept only if ONNX Runtime gives the same scores.
+    The exported model takes float images (batch, channels, height, width) in [0, 1] and returns scores
+    (batch, num_classes), for any batch size. The routing is exported as the plain reference, since ONNX has no
+    operators for the fast backends.
 
     Args:
-        model: is put into evaluation mode, on the CPU.
-        path: the file.
+        model: is moved to the CPU and put into evaluation mode.
+        path: the file to write; its folder must exist.
 
     Returns:
         The largest difference between ONNX Runtime's scores and PyTorch's on random images.
 
     Raises:
-        CapsnetError: ONNX is not installed, the results differ, or the file cannot be written; its folder must
-            be there.
+        CapsnetError: ONNX is not installed, the scores differ, or the file cannot be written.
     """
     try:
         import onnx
@@ -58,7 +58,7 @@ def export_onnx(model: Classifier, path: Path) -> float:
     scores = _Scores(model).cpu().eval()
     images = torch.rand(3, *model.config.image_shape, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own making; what counts is checked below
+        warnings.simplefilter("ignore")  # the exporter's own warnings; the scores are checked below
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             scores,

@@ -1,4 +1,4 @@
-"""A resumable file of predictions; a crash loses at most one batch."""
+"""Write predictions to a resumable file; a crash loses at most one batch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from capsnet.inference.prediction import PLAIN, Prediction, PredictOptions
 
 
 class PredictionFile(AbstractContextManager["PredictionFile"]):
-    """JSON Lines, one prediction each, in the order of the files. FILE.about.json beside it names model and inputs.
+    """A JSON Lines file with one prediction per line, in the order of the input files.
 
-    Use in a with statement; one process at a time.
+    FILE.about.json beside it records model, inputs and options. Use in a with statement; one process at a time.
 
     Args:
         path: the file to write.
         model: the folder of the saved model.
         inputs: the files and folders to classify.
-        batch_size: whole batches are kept, so that predictions computed again have the same bits.
+        batch_size: resuming keeps whole batches, so that recomputed predictions have the same bits.
         options: preprocessing, and what to report.
     """
 
@@ -39,7 +39,7 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
     ) -> None:
         self.path = path
         self.kept = 0
-        """Predictions that were there already."""
+        """Number of predictions that were in the file already."""
         self._batch_size = batch_size
         self._about = {
             "model": hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest(),
@@ -56,11 +56,11 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
         lock_file = self.path.with_name(f".{self.path.name}.lock")
         self._lock = hold(lock_file, f"{shown(self.path)} is being written by another process; wait for it")
         try:
-            if not self.path.exists():  # new, or deleted to start again
+            if not self.path.exists():  # new, or deleted by the user to start again
                 write_json(about, self._about)
             if not about.exists() or read_json(about) != self._about:
                 raise CapsnetError(
-                    f"{shown(self.path)} holds something else, or predictions of another model, for other inputs or "
+                    f"{shown(self.path)} holds other data, or predictions of another model, for other inputs or "
                     "with other options; delete it, or choose another --out"
                 )
             self._file = self.path.open("r+b" if self.path.exists() else "x+b")
@@ -76,11 +76,11 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
         self._file.close()
         self._lock.release()
 
-    def take_up(self, files: Iterator[Path]) -> None:
+    def resume(self, files: Iterator[Path]) -> None:
         """Keep the whole batches in the file, and advance `files` past them.
 
         Raises:
-            CapsnetError: they are predictions for other files.
+            CapsnetError: the file holds predictions for other files.
         """
         assert self._file is not None
         whole = sum(line.endswith(b"\n") for line in self._file) // self._batch_size * self._batch_size
@@ -89,13 +89,13 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
             line, asked = self._file.readline(), next(files, None)
             if asked is None or _name(line) != shown(asked):
                 raise CapsnetError(
-                    f"{shown(self.path)} has predictions for other files than are there now; delete it to start again"
+                    f"{shown(self.path)} has predictions for other files than the inputs; delete it to start again"
                 )
         self._file.truncate(self._file.tell())
         self.kept = whole
 
     def append(self, predictions: Iterable[Prediction]) -> int:
-        """Write predictions as they come, flushed to disk after every batch. Return their number."""
+        """Write predictions, flushed to disk after every batch. Return their number."""
         assert self._file is not None
         number = 0
         lines: list[bytes] = []

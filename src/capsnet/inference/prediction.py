@@ -1,4 +1,4 @@
-"""Classify image files: streaming, in order, in constant memory."""
+"""Classify image files, streaming: in order and in constant memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from capsnet.data.listing import files_in
 from capsnet.distributed import WorkerGroup, map_locally
 from capsnet.models.base import Classifier
 
-#: Images at a time.
+#: Images per batch.
 BATCH_SIZE = 128
-#: Endings of files that are looked for in folders.
+#: Endings of image files in folders.
 IMAGE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -27,17 +27,17 @@ class Prediction:
     """The model's prediction for one file."""
 
     name: str
-    """The path; line breaks and the like are escaped."""
+    """The path; line breaks and other control characters are escaped."""
     label: str | None
     score: float | None
     """Score of that class, 0…1: the length of its capsule in a capsule network."""
     error: str | None = None
-    """Why there is no prediction."""
+    """Why the file could not be classified."""
     scores: dict[str, float] | None = None
-    """Score of every class, if asked for: an image may show several."""
+    """Score of every class, if `all_scores` is set: an image may show several classes."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values that JSON output has."""
+        """Return the values for JSON output."""
         optional = ("error", "scores")
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
@@ -57,16 +57,17 @@ PLAIN = PredictOptions()
 
 
 def looks_inverted(trained_on: str | None, model: Classifier, file: Path) -> bool:
-    """Return whether a model of MNIST's light digits on black is given an image that is mostly light.
+    """Return whether an image is mostly light, unlike the model's training images.
 
-    False if the file cannot be read, or if `trained_on`, the training data's name, is unknown.
+    Only for models trained on MNIST, whose digits are light on black. False if the file cannot be read, or if
+    `trained_on`, the training data's name, is unknown.
     """
     data = trained_on
     if data is None or "nist" not in data or data.startswith(("folder:", "fashion")):
         return False
     try:
         return bool(read_image(file, model.config.image_shape).float().mean() > 127)
-    except CapsnetError:  # told in its place, with its answer
+    except CapsnetError:  # reported later, with its prediction
         return False
 
 
@@ -79,22 +80,22 @@ def predict_files(
     keep_going: bool = False,
     workers: WorkerGroup | None = None,
 ) -> Iterator[Prediction]:
-    """Classify image files: one prediction each, in order, in constant memory.
+    """Yield one prediction per image file, in order, in constant memory.
 
-    Images are resized to the model's size as training images from folders are.
+    Images are resized to the model's size in the same way as training images from folders.
 
     Args:
-        model: on the device that is to be used.
+        model: on the device to use.
         files: see `image_files`.
-        batch_size: images at a time; in each process.
+        batch_size: images per batch, in each process.
         options: preprocessing, and what to report.
         keep_going: report a file that cannot be read instead of raising.
         workers: processes that share the work; all of them must make this call, and rank 0 gets the predictions.
             None: this process does all of it.
 
     Raises:
-        CapsnetError: a file is no image, truncated, or too large, or has scores that are not finite; the
-            predictions before it have been yielded. Not if `keep_going`.
+        CapsnetError: a file is not an image, is truncated or too large, or its scores are not finite. All predictions
+            before it were yielded. Never raised with `keep_going`.
     """
     waiting = iter(files)
     batches = iter(lambda: list(islice(waiting, batch_size)), [])
@@ -107,7 +108,7 @@ def predict_files(
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield image files: folders are listed recursively in sorted order.
+    """Yield image files; list folders recursively, in sorted order.
 
     Raises:
         CapsnetError: a folder has no images, or cannot be read.
@@ -149,9 +150,7 @@ def _classify(model: Classifier, batch: Sequence[Path], options: PredictOptions)
             continue
         row = next(rows)
         if not row.isfinite().all():
-            why = (
-                f"{shown(path)}: the model's scores are not finite; its weights are too large to compute with"
-            )
+            why = f"{shown(path)}: the model's scores are not finite; its weights are too large"
             predictions.append(Prediction(shown(path), None, None, why))
             continue
         best = int(row.argmax())

@@ -1,4 +1,4 @@
-"""Layers for your own PyTorch models: primary capsules, capsule layers and the decoder.
+"""Layers for your own PyTorch models: primary capsules, capsule layers, decoder.
 
 primary_capsules.py  image → primary capsules
 capsule_layer.py     capsules → capsules, by routing

@@ -1,4 +1,7 @@
-"""Capsules: vectors whose length says *whether* and whose direction says *how*."""
+"""The fully connected capsule layer.
+
+A capsule is a vector. Its length says whether an object is present, and its direction says how it looks.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,36 @@ __all__ = ["CapsuleLayer", "squash"]
 
 
 class CapsuleLayer(nn.Module):
-    """A fully connected capsule layer: every child votes for every parent, and routing by agreement decides.
+    """A fully connected capsule layer with routing by agreement.
 
-    Owns W (in_caps, in_dim, out_caps, out_dim), a separate matrix for every pair of child and parent.
+    Every child capsule votes for every parent capsule. The layer owns W (in_caps, in_dim, out_caps, out_dim): one
+    matrix for each pair of child and parent.
+
+    Some arguments choose a reading, where the paper's text and the authors' code differ (see docs/readings.md).
 
     Args:
         in_caps: number of children.
-        in_dim: numbers in each child.
+        in_dim: dimension of a child.
         out_caps: number of parents.
-        out_dim: numbers in each parent.
-        routing: a name in `capsnet.routing.ROUTINGS`, or an object that fulfils `capsnet.routing.Routing`.
-        bias: reading; add a learned (out_caps, out_dim) to s before squash. It starts at 0.1, as in the
-            authors' code; the paper's text has none.
+        out_dim: dimension of a parent.
+        routing: a name in `capsnet.routing.ROUTINGS`, or an object that implements `capsnet.routing.Routing`.
+        bias: reading; add a learned bias (out_caps, out_dim) to s before squash. It starts at 0.1, as in the authors'
+            code. The paper's text has no bias.
         init_std: standard deviation of W at the start.
-        iterations: option of dynamic routing, as the next three are; iterations r of Procedure 1, 3 by default.
-        leaky: reading; one extra zero logit in the softmax over parents, so that a child may go to none of them.
-        gradient: reading; "all" (the gradient flows through every iteration, the default) or "last" (couplings
-            constant).
-        backend: "auto" (the default), or a name in `capsnet.routing.BACKENDS`.
-        device: of W and the bias.
-        dtype: of W and the bias, and so of the result.
+        iterations: option of dynamic routing, as are the next three. Iterations r of Procedure 1; default 3.
+        leaky: reading; add a zero logit to the softmax over parents, so that a child may choose no parent.
+        gradient: reading; "all" (default): the gradient flows through every iteration. "last": the couplings are
+            constants.
+        backend: "auto" (default), or a name in `capsnet.routing.BACKENDS`.
+        device: device of W and the bias.
+        dtype: type of W, the bias and the result.
 
     Shape:
         (batch, in_caps, in_dim) → (batch, out_caps, out_dim)
 
     Raises:
-        ValueError: a size or iterations < 1, an unknown routing, gradient or backend, or an option that the
-            routing does not have.
+        ValueError: a size or iterations is below 1; routing, gradient or backend is unknown; or the routing does not
+            have an option.
     """
 
     def __init__(
@@ -83,15 +89,18 @@ class CapsuleLayer(nn.Module):
             nn.init.constant_(self.bias, 0.1)
 
     def forward(self, u: Float[Tensor, "batch in_caps in_dim"]) -> Float[Tensor, "batch out_caps out_dim"]:
-        """Route the children u to the parents. The result is in W's dtype, under autocast too."""
+        """Route the children u to the parents.
+
+        The result has W's dtype, under autocast too.
+        """
         return self.routing.route(u, self.weight, self.bias).to(self.weight.dtype)
 
     def trace(self, u: Float[Tensor, "batch in_caps in_dim"], iterations: int | None = None) -> RoutingTrace:
-        """Logits, couplings and outputs of every routing iteration."""
+        """Return logits, couplings and outputs of every routing iteration."""
         return self.routing.trace(u, self.weight, self.bias, iterations)
 
     def extra_repr(self) -> str:
-        """Sizes and readings, for print(model)."""
+        """Return sizes and options, for print(model)."""
         in_caps, in_dim, out_caps, out_dim = self.weight.shape
         own = "" if isinstance(self.routing, nn.Module) else f", routing={self.routing!r}"
         return f"{in_caps}×{in_dim} → {out_caps}×{out_dim}, bias={self.bias is not None}{own}"

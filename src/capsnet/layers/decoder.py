@@ -1,4 +1,4 @@
-"""Class capsules → image: what the sixteen numbers mean, made visible (section 4.1)."""
+"""Decode class capsules to images (section 4.1)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from capsnet.functional import at_least_float32
 def mask(
     capsules: Float[Tensor, "batch num_classes dim"], labels: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch num_classes dim"]:
-    """Set every capsule but the labelled one to zero.
+    """Set all capsules to zero, except the one of the label.
 
-    The shape stays: the decoder receives num_classes · dim numbers (160 for digits), so that it knows *which*
-    capsule it draws. An out-of-range label masks everything to zero. Checking the range here would force a
-    device sync, so `CapsNet.decode` does it.
+    The shape does not change: the decoder receives num_classes · dim numbers (160 for digits), so that it knows which
+    class it draws. An out-of-range label masks everything to zero. Checking the range here would force a device sync,
+    so `CapsNet.decode` does it.
     """
     chosen = torch.arange(capsules.shape[1], device=capsules.device) == labels[:, None]
     return capsules * chosen[:, :, None]
 
 
 class Decoder(nn.Module):
-    """Three fully connected layers from masked capsules to pixels in (0, 1).
+    """Fully connected layers from masked capsules to pixels in (0, 1).
 
     Args:
         num_classes, dim: the class capsules.

@@ -1,4 +1,4 @@
-"""Image → primary capsules: the lowest level of the hierarchy, "inverse graphics" begins here (section 4)."""
+"""Convert images to primary capsules, the lowest level of capsules (section 4)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from capsnet.functional import at_least_float32, squash
 
 
 class PrimaryCapsules(nn.Module):
-    """Conv1 with ReLU, then a convolution whose channels are read as `types` capsules of `dim` numbers per place.
+    """Conv1 with ReLU, then a convolution whose channels are grouped into capsules.
 
-    Channel t·dim + d of the second convolution is number d of capsule type t; capsules are ordered by type
-    first and then by row and column, as in the authors' code. A capsule's numbers all come from one place in
-    the image: reading the channels without this transpose would make it out of neighbouring pixels.
+    At each place there are `types` capsules of dimension `dim`. Channel t·dim + d of the second convolution is
+    component d of capsule type t. Capsules are ordered by type, then row, then column, as in the authors' code. All
+    components of a capsule come from one place in the image. Without the transpose in `group`, a capsule would mix
+    neighbouring pixels.
 
     Args:
         in_channels: channels of the image.
         stem_channels: channels of Conv1.
         types: capsule types at each place.
-        dim: numbers in each capsule.
+        dim: dimension of a capsule.
         stem_kernel, stem_stride: geometry of Conv1.
         kernel, stride: geometry of the capsules' convolution.
-        scale: reading; the second convolution's weights are multiplied by it (1/32 in the authors' code).
+        scale: reading; factor of the second convolution's weights (1/32 in the authors' code).
 
     Shape:
         images (batch, in_channels, height, width) → (batch, types · rows · columns, dim), each of length < 1
@@ -54,7 +55,10 @@ class PrimaryCapsules(nn.Module):
         return squash(self.group(self.conv2(relu(self.conv1(images), self.scale))))
 
     def group(self, maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch in_caps dim"]:
-        """Read feature maps as capsules: (batch, types·dim, rows, columns) → (batch, types·rows·columns, dim)."""
+        """Group the channels of feature maps into capsules.
+
+        (batch, types·dim, rows, columns) → (batch, types·rows·columns, dim)
+        """
         batch, _, rows, columns = maps.shape
         capsules = maps.reshape(batch, self.types, self.dim, rows * columns)
         return at_least_float32(capsules.transpose(2, 3).flatten(1, 2))

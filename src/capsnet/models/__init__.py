@@ -1,9 +1,9 @@
 """Models by name: CapsNet, and the controls it is measured against.
 
-base.py       what every model can do; config.py, what every configuration holds
+base.py       the base class of all models; config.py, the base of all configurations
 capsnet.py    the paper's network, readable from top to bottom
 cnn.py        the controls
-protocols.py  what reports, the explorer and experiments ask of a model
+protocols.py  the interfaces that reports, the explorer and experiments use
 registry.py   architectures by name; `register` adds one, also from outside the package
 saved.py      folders with config.json and model.safetensors
 cost.py       parameters and multiply-adds
@@ -51,21 +51,21 @@ def load_model(
 
     Args:
         name: as for `CapsNet.from_pretrained`, or an opened `SavedModel`.
-        device: where to put it.
+        device: the model's device.
         hub: revision, token, cache_dir, local_files_only, for a model on the Hugging Face Hub.
 
     Raises:
-        CapsnetError: no such model, a broken file, or an unknown architecture.
+        CapsnetError: the model does not exist, a file is damaged, or the architecture is unknown.
     """
     saved = name if isinstance(name, SavedModel) else SavedModel.open(name, **hub)
     return _architecture(saved).from_saved(saved).to(device)
 
 
 def build_model(name: str | Path | SavedModel, seed: int) -> Classifier:
-    """Return an untrained model as config.json describes it, its weights drawn from `seed`.
+    """Return an untrained model as config.json describes it, initialised with `seed`.
 
     Raises:
-        CapsnetError: config.json describes no model of a registered architecture.
+        CapsnetError: config.json does not describe a model of a registered architecture.
     """
     saved = name if isinstance(name, SavedModel) else SavedModel.open(name)
     config: ClassifierConfig = saved.config(_architecture(saved).config_class)

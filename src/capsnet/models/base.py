@@ -1,4 +1,4 @@
-"""What every model here can do: prepare its input, classify images, name its loss, be saved and loaded."""
+"""The base class of all models: input, classification, loss, saving and loading."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
     """Base of CapsNet and of the controls.
 
-    `model(images)` is what the architecture is made for: class capsules, or logits. Code that serves every
-    architecture uses `scores`, `predict` and `loss`, and asks for more by `capsnet.models.protocols`.
+    `model(images)` returns class capsules or logits, depending on the architecture. Code for all architectures uses
+    `scores`, `predict` and `loss`, and tests for other abilities with `capsnet.models.protocols`.
 
     A saved model is a folder with `config.json` and `model.safetensors`; a finished run is one too.
     """
@@ -37,7 +37,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
     architecture: ClassVar[str]
     #: The configuration that describes a model of this architecture completely.
     config_class: ClassVar[type[Any]] = ClassifierConfig
-    #: First parts of weights' names in older files → today's.
+    #: Old prefixes of weights' names → current prefixes.
     renamed_weights: ClassVar[Mapping[str, str]] = {}
     config: Any
 
@@ -49,15 +49,15 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
     def scores(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch num_classes"]:
-        """Return how strongly each class is there, in [0, 1]; the largest is the prediction."""
+        """Return a score in [0, 1] for each class; the largest is the prediction."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the training objective under the key "loss", and its parts under their own names."""
+        """Return the training loss under the key "loss", and its parts by name."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, each on one line; their numbers if the configuration has no names."""
+        """Return the names of the classes, or their numbers if they have no names."""
         names = self.config.class_names
         if names is None:
             return tuple(str(number) for number in range(self.config.num_classes))
@@ -80,7 +80,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
         if not 1 <= top_k <= scores.shape[1]:
             raise ValueError(f"predict: top_k is {top_k}; it must be from 1 to {scores.shape[1]}")
         if not torch.compiler.is_compiling():
-            # argmax would call NaN the largest, and answer with its class; ReLU makes 0 of −∞.
+            # argmax treats NaN as the largest value, and ReLU turns −∞ into 0.
             finite = scores.isfinite().all(dim=1) & images.isfinite().flatten(1).all(dim=1)
             if broken := int((~finite).sum()):
                 raise NotFinite(
@@ -91,7 +91,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
     def prepare(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Check images in [0, 1] and bring them into the form that the first layer was trained on.
+        """Check images in [0, 1] and standardise them if the model was trained so.
 
         Raises:
             ValueError: as `check_images`.
@@ -99,14 +99,14 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
         self.check_images(images)
         if not self.config.standardize:
             return images
-        empty = not torch.compiler.is_compiling() and not len(images)  # PyTorch would warn of no images
+        empty = not torch.compiler.is_compiling() and not len(images)  # PyTorch warns of an empty batch
         return images if empty else standardized(images)
 
     def check_images(self, images: object) -> None:
-        """Refuse anything but a batch of images of this model's size and floating type.
+        """Raise unless this is a batch of images of the model's size and float type.
 
         Raises:
-            ValueError: what they are, and what they should be.
+            ValueError: the message says what the images are, and what they must be.
         """
         expected = tuple(self.config.image_shape)
         if not isinstance(images, Tensor):
@@ -128,11 +128,11 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
             )
 
     def parameter_count(self) -> int:
-        """Return the number of trained numbers."""
+        """Return the number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def describe(self) -> dict[str, Any]:
-        """Return what config.json holds: enough to build this model again and to prepare its input."""
+        """Return the contents of config.json, from which this model can be built again."""
         return {"architecture": self.architecture, "model": asdict(self.config)}
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -157,10 +157,10 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
                 that comes with this package ("capsnet-mnist"), or "owner/name" on the Hugging Face Hub.
             revision, token, cache_dir, local_files_only: for the Hub, as for
                 `huggingface_hub.snapshot_download`.
-            device: where to put it.
+            device: the model's device.
 
         Raises:
-            CapsnetError: no such model, a broken file, or a model of another architecture.
+            CapsnetError: the model does not exist, a file is damaged, or it has another architecture.
         """
         hub = {
             "revision": revision,
@@ -178,13 +178,13 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
 
     @classmethod
     def from_saved(cls, saved: SavedModel) -> Self:
-        """Build the model of an opened folder and fill in its weights.
+        """Build the model of an opened folder and load its weights.
 
         Raises:
-            CapsnetError: a wrong configuration, a broken file, or weights that do not fit.
+            CapsnetError: the configuration is wrong, a file is damaged, or the weights do not fit.
         """
         config = saved.config(cls.config_class)
-        # Before memory for the model is asked for: a config.json can promise eight gigabytes.
+        # Checked before the model is allocated, since an untrusted config.json can describe eight gigabytes.
         held, wanted = count_weights(saved.weights), config.parameter_count()
         if held < wanted:
             raise CapsnetError(
@@ -196,7 +196,7 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
 
 
 def _rename(model: nn.Module, tensors: dict[str, Any], prefix: str, *_: object) -> None:
-    """Load weights under the names that older versions gave them; a hook of `load_state_dict`."""
+    """Rename weights of older versions; a hook of `load_state_dict`."""
     assert isinstance(model, Classifier)
     for name in list(tensors):
         current = prefix + renamed(name.removeprefix(prefix), model.renamed_weights)

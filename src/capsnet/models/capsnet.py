@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
 @configuration
 class CapsNetConfig(ClassifierConfig):
-    """Everything that defines a CapsNet and its objective. The defaults are the published network for digits.
+    """Configuration of a CapsNet and its loss.
+
+    The defaults are the published network for digits.
 
     Raises:
-        CapsnetError: a wrong type or value; an image too small for the two convolutions; a network too large.
+        CapsnetError: a value is wrong, the images are too small for the two convolutions, or the network is too large.
     """
 
     stem_channels: Size = 256
@@ -49,15 +51,15 @@ class CapsNetConfig(ClassifierConfig):
     decoder: Widths | None = (512, 1024)
     """Hidden widths of the decoder; None trains without reconstruction."""
 
-    # Readings: where the text leaves a choice, or the authors' code differs from it.
+    # Readings: the paper's text leaves a choice, or the authors' code differs from the text.
     routing_bias: bool = False
     """Add a learned bias to s before squash."""
     routing_leaky: bool = False
     """An extra zero logit in the softmax over parents ("none of the above", used for CIFAR-10)."""
     routing_gradient: Gradient = "all"
-    """Gradient through all routing iterations, or the last only."""
+    """Gradient through all routing iterations, or only through the last."""
     official_init: bool = False
-    """Initialise weights and biases as the authors' code does, with the primary convolution divided by 32."""
+    """Initialise as the authors' code does, and divide the weights of the primary convolution by 32."""
     margin_weight: Weight = 1.0
     reconstruction_weight: Weight = RECONSTRUCTION_WEIGHT
 
@@ -77,18 +79,18 @@ class CapsNetConfig(ClassifierConfig):
 
     @classmethod
     def official(cls, **changes: Any) -> Self:
-        """Return the authors' code's reading where it differs from the paper's text (see docs/readings.md)."""
+        """Return the reading of the authors' code (see docs/readings.md)."""
         preset = {
             "routing_bias": True,
             "official_init": True,
-            # Half the equation's, and a mean over the ten classes; reconstruction stays as it is.
+            # Half of the paper's margin loss, and a mean over ten classes. The reconstruction weight is the same.
             "margin_weight": 1 / 20,
         }
         return cls(**{**preset, **changes})
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the primary capsules' grid."""
+        """Return rows and columns of the primary capsules' grid."""
         _, height, width = self.image_shape
         rows, columns = (
             ((size - self.stem_kernel) // self.stem_stride + 1 - self.primary_kernel) // self.primary_stride
@@ -99,13 +101,13 @@ class CapsNetConfig(ClassifierConfig):
 
     @property
     def in_caps(self) -> int:
-        """Number of primary capsules."""
+        """Return the number of primary capsules."""
         return self.primary_types * prod(self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class CapsNetTrace:
-    """Everything on the way from images to class capsules."""
+    """All intermediate results from images to class capsules."""
 
     maps: Float[Tensor, "batch stem_channels rows columns"]
     """Conv1 after its ReLU."""
@@ -117,13 +119,15 @@ class CapsNetTrace:
 
     @property
     def lengths(self) -> Float[Tensor, "batch num_classes"]:
-        """‖v‖: the probability that each class is there."""
+        """Return ‖v‖, the probability that each class is present."""
         return lengths_of(self.capsules)
 
 
 @register("capsnet")
 class CapsNet(Classifier):
-    """CapsNet (section 4, figures 1 and 2): image → Conv1 → primary capsules → routing → class capsules.
+    """CapsNet (section 4, figures 1 and 2).
+
+    Image → Conv1 → primary capsules → routing → class capsules.
 
     Args:
         config: sizes and readings; the published network by default.
@@ -177,7 +181,7 @@ class CapsNet(Classifier):
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch num_classes class_dim"]:
-        """Return the class capsules v; their lengths say which classes are there."""
+        """Return the class capsules v; their lengths say which classes are present."""
         capsules: Tensor = self.class_capsules(self.primary(self.prepare(images)))
         return capsules
 
@@ -191,7 +195,7 @@ class CapsNet(Classifier):
     def scores(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch num_classes"]:
-        """Lengths of the class capsules."""
+        """Return the lengths of the class capsules."""
         return lengths_of(self(images))
 
     def decode(
@@ -199,15 +203,15 @@ class CapsNet(Classifier):
         capsules: Float[Tensor, "batch num_classes class_dim"],
         labels: Int[Tensor, " batch"] | int | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
-        """Reconstruct images from one class capsule each; all others are masked to zero.
+        """Reconstruct each image from one class capsule; the others are set to zero.
 
         Args:
             capsules: class capsules.
             labels: which capsule to decode: one class per example, one for all, or None for the longest.
 
         Raises:
-            ValueError: the model has no decoder; labels that are out of range (not checked when compiled), not
-                integers, or not one for each example.
+            ValueError: the model has no decoder, or the labels are out of range (not checked when compiled), are not
+                integers, or are not one for each example.
         """
         if self.decoder is None:
             raise ValueError("decode: this model has no decoder (CapsNetConfig.decoder is None)")
@@ -229,7 +233,10 @@ class CapsNet(Classifier):
         return images
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Margin loss, plus the reconstruction error of each digit that is there, decoded alone (section 4.1)."""
+        """Compute the margin loss plus the reconstruction loss (section 4.1).
+
+        Each present digit is reconstructed alone.
+        """
         capsules = self(batch.images)
         lengths = lengths_of(capsules)
         margin = margin_loss(lengths, batch.targets(self.config.num_classes))
@@ -237,9 +244,9 @@ class CapsNet(Classifier):
         parts = {"margin": margin}
         if self.decoder is not None:
             digits = batch.labels.shape[1]
-            # Not `decode`, which waits for the device to look at the classes.
+            # Not `decode`, which forces a device sync to check the labels.
             decoded = self.decoder(capsules.repeat_interleave(digits, dim=0), batch.labels.flatten())
-            # A mean over all B·K decoded images times K: the sum over an example's digits, averaged over the batch.
+            # The mean over all B·K decoded images, times K, is the sum over an example's digits, averaged over B.
             reconstruction = digits * reconstruction_loss(decoded, batch.originals.flatten(0, 1))
             loss = loss + self.config.reconstruction_weight * reconstruction
             parts["reconstruction"] = reconstruction
@@ -249,11 +256,11 @@ class CapsNet(Classifier):
     def trace(
         self, images: Float[Tensor, "batch channels height width"], iterations: int | None = None
     ) -> CapsNetTrace:
-        """Run the network and keep everything on the way.
+        """Run the network and return all intermediate results.
 
         Args:
             images: a batch.
-            iterations: routing iterations, if other than the model's own.
+            iterations: routing iterations; None: the model's number.
         """
         images = self.prepare(images)
         maps = self.primary.conv1(images).relu()
@@ -275,13 +282,13 @@ def _check_labels(labels: Tensor, num_classes: int) -> None:
 
 
 def lengths_of(capsules: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-    """‖v‖ of each capsule."""
+    """Return ‖v‖ of each capsule."""
     lengths: Tensor = torch.linalg.vector_norm(capsules, dim=-1)
     return lengths
 
 
 def start_as_official(model: CapsNet) -> None:
-    """Starting values of the authors' code: truncated normals, and biases of 0.1 throughout."""
+    """Initialise as the authors' code: truncated normal weights, biases of 0.1."""
     deviations: dict[nn.Module, float] = {model.primary.conv1: 0.05, model.primary.conv2: 0.1}
     if model.decoder is not None:
         deviations |= {layer: 0.1 for layer in model.decoder.layers if isinstance(layer, nn.Linear)}

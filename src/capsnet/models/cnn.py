@@ -1,4 +1,4 @@
-"""The controls: plain convolutional networks, through the same training loop as CapsNet."""
+"""The controls: plain convolutional networks, trained by the same loop as CapsNet."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Stage:
     """A convolution, ReLU, and perhaps 2×2 pooling.
 
     Raises:
-        CapsnetError: a wrong type or value; an even kernel or a stride where the size is to stay the same.
+        CapsnetError: a value is wrong, or `same` is set with an even kernel or a stride.
     """
 
     channels: Size
     kernel: Size
     stride: Size = 1
     same: bool = False
-    """Pad so that the size stays as it is ("SAME"); else not at all ("VALID")."""
+    """Pad so that the size does not change ("SAME"); else do not pad ("VALID")."""
     pool: Pool | None = None
 
     def __post_init__(self) -> None:
@@ -50,21 +50,23 @@ class Stage:
 
     @property
     def padding(self) -> int:
-        """Rows and columns of zeros on each side."""
+        """Return the rows and columns of zeros on each side."""
         return self.kernel // 2 if self.same else 0
 
     def size(self, size: int) -> int:
-        """Rows (or columns) that come out when `size` go in."""
+        """Return the output's rows (or columns) for `size` rows (or columns) of input."""
         size = (size + 2 * self.padding - self.kernel) // self.stride + 1
         return size // 2 if self.pool else size
 
 
 @configuration
 class CNNConfig(ClassifierConfig):
-    """Everything that defines a control. The defaults are the paper's baseline for digits (35.4M parameters).
+    """Configuration of a control.
+
+    The defaults are the paper's baseline for digits (35.4M parameters).
 
     Raises:
-        CapsnetError: a wrong type or value; an image too small for the stages; a network too large.
+        CapsnetError: a value is wrong, the images are too small for the stages, or the network is too large.
     """
 
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=MAX_ITEMS)] = (
@@ -73,13 +75,13 @@ class CNNConfig(ClassifierConfig):
         Stage(128, 5, same=True),
     )
     average_places: bool = False
-    """Average each channel of the last stage over all places, instead of keeping the places apart."""
+    """Average each channel of the last stage over all places (global average pooling)."""
     hidden: Widths = (328, 192)
     """Widths of the fully connected layers before the last."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the last hidden layer's numbers that training leaves out. 0: none."""
+    """Dropout probability after the last hidden layer. 0: no dropout."""
     output: Output = "softmax"
-    """"softmax": one class per image. "sigmoid": each class by itself, for several at once."""
+    """"softmax": one class per image. "sigmoid": classes are independent, for images with several classes."""
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1:
@@ -91,7 +93,10 @@ class CNNConfig(ClassifierConfig):
 
     @classmethod
     def fields_for(cls, dataset: Dataset) -> dict[str, Any]:
-        """Return the fields that a data set determines: sigmoids where an image shows several classes."""
+        """Return the fields that a data set determines.
+
+        The output is "sigmoid" if an image shows several classes.
+        """
         output: Output = "softmax" if dataset.classes_present == 1 else "sigmoid"
         return {**super().fields_for(dataset), "output": output}
 
@@ -101,7 +106,7 @@ class CNNConfig(ClassifierConfig):
 
     @classmethod
     def overlapping_baseline(cls, **changes: Any) -> Self:
-        """The paper's control for two overlapping digits (24.56M parameters)."""
+        """Return the paper's control for two overlapping digits (24.56M parameters)."""
         preset: dict[str, Any] = {
             "image_shape": (1, 36, 36),
             "stages": (Stage(512, 9, same=True, pool="max"), Stage(256, 5, same=True, pool="max")),
@@ -112,9 +117,10 @@ class CNNConfig(ClassifierConfig):
 
     @classmethod
     def max_pooling(cls, like: CapsNetConfig, output: Output = "softmax") -> Self:
-        """A usual CNN of a CapsNet's size: its channels and kernels, but max pooling and a hidden layer.
+        """Return a standard CNN with as many parameters as a CapsNet.
 
-        The hidden layer is as wide as brings the parameters nearest to the CapsNet's, decoder included.
+        It has the CapsNet's channels and kernels, but max pooling and a hidden layer. The width of the hidden layer is
+        chosen so that the number of parameters is nearest to the CapsNet's, decoder included.
         """
         stages = (
             Stage(like.stem_channels, like.stem_kernel, like.stem_stride, pool="max"),
@@ -133,7 +139,7 @@ class CNNConfig(ClassifierConfig):
 
     @classmethod
     def average_pooling(cls, like: CapsNetConfig, output: Output = "softmax") -> Self:
-        """A CapsNet's two convolutions, averaged over all places, and one linear layer.
+        """Return a CapsNet's two convolutions with average pooling and one linear layer.
 
         Large kernels and average pooling are known to close much of the affNIST gap (Gu, Tresp, Han 2021).
         """
@@ -149,10 +155,10 @@ class CNNConfig(ClassifierConfig):
 
     @classmethod
     def without_routing(cls, like: CapsNetConfig, output: Output = "softmax") -> Self:
-        """A CapsNet's own two convolutions with fully connected layers in place of capsules and routing.
+        """Return a CapsNet's two convolutions with a fully connected head.
 
-        The hidden layer has one unit for each number of the class capsules, so that it has exactly as many
-        weights as the matrices W_ij.
+        The head replaces capsules and routing. Its hidden layer has one unit for each number of the class capsules, so
+        it has exactly as many weights as the matrices W_ij.
         """
         return cls(
             image_shape=like.image_shape,
@@ -165,7 +171,7 @@ class CNNConfig(ClassifierConfig):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns that the last stage puts out."""
+        """Return rows and columns of the last stage's output."""
         rows, columns = self.image_shape[1:]
         for stage in self.stages:
             rows, columns = stage.size(rows), stage.size(columns)
@@ -173,7 +179,7 @@ class CNNConfig(ClassifierConfig):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Sizes of the fully connected layers, from the stages' output to the classes."""
+        """Return the sizes of the fully connected layers, from stages to classes."""
         places = 1 if self.average_places else prod(self.grid)
         return (self.stages[-1].channels * places, *self.hidden, self.num_classes)
 
@@ -216,12 +222,12 @@ class CNN(Classifier):
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch num_classes"]:
-        """Logits, in float32 or better."""
+        """Return the logits, in float32 or float64."""
         logits: Tensor = self.last(self.dropout(self.features(images)))
         return at_least_float32(logits)
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch n"]:
-        """The last hidden layer: what the last linear layer sees."""
+        """Return the input of the last linear layer."""
         maps = self.feature_maps(images)[-1]
         values: Tensor = maps.mean(dim=(2, 3)) if self.config.average_places else maps.flatten(1)
         for layer in self.hidden:
@@ -229,7 +235,7 @@ class CNN(Classifier):
         return values
 
     def feature_maps(self, images: Float[Tensor, "batch channels height width"]) -> list[Tensor]:
-        """What each stage puts out, (batch, channels, rows, columns) each."""
+        """Return the output of each stage, (batch, channels, rows, columns)."""
         maps = [self.prepare(images)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
@@ -238,16 +244,18 @@ class CNN(Classifier):
     def scores(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch num_classes"]:
-        """Softmax or sigmoids of the logits."""
+        """Return the softmax or the sigmoids of the logits."""
         logits = self(images)
         scores: Tensor = logits.softmax(dim=1) if self.config.output == "softmax" else logits.sigmoid()
         return scores
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross entropy; with sigmoids the sum of the classes' binary cross entropies. Mean over the batch; 0 for none.
+        """Compute the cross entropy, averaged over the batch; 0 for an empty batch.
+
+        With sigmoids, it is the sum of the binary cross entropies of all classes.
 
         Raises:
-            ValueError: several classes are present in each image, and the output is a softmax.
+            ValueError: each image has several classes, and the output is a softmax.
         """
         logits = self(batch.images)
         if self.config.output == "softmax" and batch.labels.shape[1] != 1:

@@ -1,4 +1,4 @@
-"""What the configuration of every model holds, and how large a model may be."""
+"""The base of all models' configurations, and the upper limit of a model's size."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from capsnet._support.validation import MAX_PARAMETERS, ImageShape, configuratio
 if TYPE_CHECKING:
     from capsnet.data.dataset import Dataset
 
-#: Numbers in the largest tensor on the way of one image: 1 GiB in float32.
+#: Upper limit of the largest tensor for one image, in numbers: 1 GiB in float32.
 MAX_NUMBERS = 2**28
 
 
 @configuration
 class ClassifierConfig:
-    """Input and classes of a model. The configuration of an architecture inherits from this.
+    """Input and classes of a model; the base of every architecture's configuration.
 
     Raises:
-        CapsnetError: not one name for each class; a network too large to build; a wrong type or value.
+        CapsnetError: the number of names differs from the number of classes, the network is too large, or a value is
+            wrong.
     """
 
     image_shape: ImageShape = (1, 28, 28)
@@ -36,14 +37,14 @@ class ClassifierConfig:
     class_names: tuple[str, ...] | None = None
     """Names of the classes, in order; None: their numbers."""
     standardize: bool = False
-    """The model brings each image to mean 0 and standard deviation 1 first. Its input is in [0, 1] all the same."""
+    """The model first scales each image to mean 0 and standard deviation 1. Its input must still be in [0, 1]."""
 
     @classmethod
     def for_dataset(cls, dataset: Dataset, **changes: Any) -> Self:
-        """Return the configuration for a data set: its image shape, classes and preparation.
+        """Return the configuration for a data set: its image shape, classes, scaling.
 
         Args:
-            dataset: is trained on.
+            dataset: the training data.
             changes: other fields.
         """
         return cls(**{**cls.fields_for(dataset), **changes})
@@ -63,11 +64,11 @@ class ClassifierConfig:
         raise NotImplementedError
 
     def parameter_count(self) -> int:
-        """Return the number of trained numbers, counted without memory for them."""
+        """Return the number of trained parameters, without allocating them."""
         return _sizes(self)[0]
 
     def __post_init__(self) -> None:
-        """Refuse names that do not fit the classes, and a network too large to build."""
+        """Raise if the names do not fit the classes, or the network is too large."""
         owner = type(self).__name__
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise CapsnetError(
@@ -89,7 +90,10 @@ class ClassifierConfig:
 
 @cache
 def _sizes(config: ClassifierConfig) -> tuple[int, int]:
-    """Parameters, and numbers in the largest tensor on the way of one image; from tensors without memory."""
+    """Return the number of parameters and the largest tensor's size for one image.
+
+    Uses meta tensors, which need no memory.
+    """
     name = type(config).__name__
     seen = _LargestTensor()  # type: ignore[no-untyped-call]
     with torch.device("meta"):
@@ -99,7 +103,7 @@ def _sizes(config: ClassifierConfig) -> tuple[int, int]:
                 model.scores(torch.empty(1, *config.image_shape))
         except NotImplementedError as error:
             raise CapsnetError(f"{name} has no build(); write one that returns the model") from error
-        except RuntimeError as error:  # such as more bytes than a 64-bit number can count
+        except RuntimeError as error:  # for example, more bytes than a 64-bit number can count
             raise CapsnetError(f"{name}: this network cannot be built: {_first_line(error)}") from error
     return model.parameter_count(), seen.numbers
 
@@ -109,7 +113,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Note the size of the largest new tensor."""
+    """Record the size of the largest new tensor."""
 
     numbers = 0
 

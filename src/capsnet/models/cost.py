@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-adds, counted by the same code for every architecture."""
+"""Count the parameters and multiply-adds of any model with the same code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Cost:
     """Size and arithmetic of a model."""
 
     parameters: int
-    """All trained numbers, a decoder's included."""
+    """All trained parameters, including the decoder's."""
     multiply_adds: int
-    """To classify one image, by the plain paths: convolutions and matrix products, routing included. A decoder
-    takes no part in that."""
+    """To classify one image with the plain paths: convolutions, matrix products and routing. The decoder is not
+    needed for that."""
 
 
 def cost_of(model: Classifier) -> Cost:
-    """Count a model's cost by showing it one black image.
+    """Count a model's cost by classifying one black image.
 
     >>> from capsnet.models import CapsNet
     >>> cost_of(CapsNet())

@@ -1,6 +1,7 @@
-"""What reports, the explorer, `compare` and experiments ask of a model. A model has as many of these as suit it.
+"""The interfaces of models for reports, the explorer, `compare` and experiments.
 
-`isinstance(model, HasPoses)` tells; no code outside `models/` asks for a class.
+A model implements those that fit it. Test with `isinstance(model, HasPoses)`; code outside `models/` never tests for a
+model's class.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class HasPoses(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Return the names of the classes."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[Any]:
@@ -41,7 +42,7 @@ class HasPoses(Protocol):
 
 @runtime_checkable
 class Decodes(HasPoses, Protocol):
-    """Poses can be turned back into images, if there is a decoder; see `decodes`."""
+    """Poses can be decoded to images, if there is a decoder; see `decodes`."""
 
     decoder: Any
 
@@ -52,7 +53,7 @@ class Decodes(HasPoses, Protocol):
 
 @runtime_checkable
 class Traceable(Decodes, Protocol):
-    """Every step from the image to the class capsules can be shown: primary capsules, votes, couplings."""
+    """Every step from image to class capsules can be shown: primary capsules, votes, …"""
 
     architecture: ClassVar[str]
     primary: PrimaryCapsules
@@ -63,7 +64,7 @@ class Traceable(Decodes, Protocol):
         ...
 
     def prepare(self, images: Images) -> Images:
-        """Check images in [0, 1] and bring them into the form that the first layer was trained on."""
+        """Check images in [0, 1] and standardise them if the model was trained so."""
         ...
 
     def parameter_count(self) -> int:
@@ -71,18 +72,21 @@ class Traceable(Decodes, Protocol):
         ...
 
     def trace(self, images: Images, iterations: int | None = None) -> CapsNetTrace:
-        """Run the network and keep everything on the way."""
+        """Run the network and return all intermediate results."""
         ...
 
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """A network without capsules: what its last linear layer sees stands in for poses in comparisons."""
+    """A network without capsules.
+
+    In comparisons, the input of its last linear layer takes the place of poses.
+    """
 
     architecture: ClassVar[str]
 
     def scores(self, images: Images) -> Float[Tensor, "batch num_classes"]:
-        """Return how strongly each class is there, in [0, 1]."""
+        """Return a score in [0, 1] for each class."""
         ...
 
     def parameter_count(self) -> int:

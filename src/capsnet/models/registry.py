@@ -1,4 +1,4 @@
-"""Every architecture by name, also those of other packages (entry points `capsnet.models`)."""
+"""Register architectures by name, also those of other packages (`capsnet.models`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def register(name: str) -> Callable[[M], M]:
     Its `config_class` inherits from `ClassifierConfig`, is a `configuration`, and has `build()`.
 
     Raises:
-        CapsnetError: the name is taken or malformed, or the class lacks something.
+        CapsnetError: the name is taken or malformed, or the class lacks a required attribute.
     """
 
     def add(model: M) -> M:

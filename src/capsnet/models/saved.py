@@ -1,4 +1,4 @@
-"""Saved models: where they lie, and what their config.json says."""
+"""Find saved models and read their config.json."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="ClassifierConfig")
 
-#: Models that come with the package, by the name that `from_pretrained` takes.
+#: Folder of the models that are part of the package.
 SHIPPED = Path(__file__).parents[1] / "pretrained"
-#: Fields of a model's configuration that were saved under another name once → their name today.
+#: Old names of configuration fields → current names.
 RENAMED = {
     "classes": "num_classes",
     "iterations": "routing_iterations",
@@ -30,7 +30,10 @@ RENAMED = {
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A folder with config.json and model.safetensors, read once. A finished run is one too."""
+    """A folder with config.json and model.safetensors, for example a finished run.
+
+    config.json is read once.
+    """
 
     folder: Path
     architecture: str
@@ -38,7 +41,7 @@ class SavedModel:
     values: Mapping[str, Any]
     """The model's configuration as JSON values, not yet checked."""
     training: Mapping[str, Any]
-    """How it was trained; empty if config.json does not say."""
+    """The training options; empty if config.json has none."""
 
     @classmethod
     def open(cls, name: str | Path, **hub: Any) -> Self:
@@ -50,7 +53,7 @@ class SavedModel:
                 local_files_only.
 
         Raises:
-            CapsnetError: no such model, or a config.json that does not describe one.
+            CapsnetError: the model does not exist, or its config.json does not describe a model.
         """
         folder = find_pretrained(name, **hub)
         found = read_json(folder / "config.json")
@@ -72,17 +75,17 @@ class SavedModel:
 
     @property
     def path(self) -> Path:
-        """config.json."""
+        """Return the path of config.json."""
         return self.folder / "config.json"
 
     @property
     def weights(self) -> Path:
-        """model.safetensors."""
+        """Return the path of model.safetensors."""
         return self.folder / "model.safetensors"
 
     @property
     def data(self) -> str | None:
-        """Name of the data set it was trained on, if config.json says so."""
+        """Return the name of the training data set; None if config.json does not say."""
         name = self.training.get("data")
         return name if isinstance(name, str) else None
 
@@ -96,9 +99,9 @@ class SavedModel:
 
 
 def current_names(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the model's part of a config.json under today's names.
+    """Return the model's part of a config.json, with the current names of fields.
 
-    Before, some fields had other names, and the classes' names and `standardize` stood beside the model.
+    In older files some fields have other names, and class names and `standardize` are outside the model's part.
     """
     values = dict(description["model"])
     if "num_classes" in values:
@@ -113,16 +116,20 @@ def current_names(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_pretrained(name: str | Path, **hub: Any) -> Path:
-    """Return the folder of a saved model: a path, a shipped model's name, or a download from the Hub.
+    """Return the folder of a saved model, and download it if needed.
+
+    Args:
+        name: a folder, the name of a model in the package, or "owner/name" on the Hugging Face Hub.
+        hub: for a download; see `SavedModel.open`.
 
     Raises:
-        CapsnetError: there is no such model.
+        CapsnetError: the model does not exist.
     """
     path = Path(name)
     try:
         if path.is_dir():
             return path
-    except OSError as error:  # the name is longer than names may be
+    except OSError as error:  # the name is too long
         raise CapsnetError(f"no model at {shown(path)[:100]}…: {error.strerror}") from error
     shipped = SHIPPED / str(name)
     if len(path.parts) == 1 and shipped.is_dir():
@@ -140,7 +147,7 @@ def find_pretrained(name: str | Path, **hub: Any) -> Path:
                 f"({type(error).__name__}); check the name and the network"
             ) from error
     if path.is_file():
-        raise CapsnetError(f"{shown(path)} is a file; name the folder that it lies in: {shown(path.parent)}")
+        raise CapsnetError(f"{shown(path)} is a file; name its folder instead: {shown(path.parent)}")
     known = sorted(folder.name for folder in SHIPPED.glob("*/"))
     raise CapsnetError(
         f"no model at {shown(path)}: there is no such folder; models that come with capsnet: "

@@ -1,8 +1,8 @@
-"""Which examples, with which chance, in which step: known before the first.
+"""The batch schedule: examples and random numbers of every step, fixed in advance.
 
-All chance is drawn ahead, per epoch, from (seed, epoch): the order of the examples and the numbers their
-augmentation takes. So a step depends only on the state and its own number, however the batch is split over
-processes; a resumed run repeats what the uninterrupted one would have done, and any batch can be had again.
+The order of the examples and the random numbers of their augmentation are drawn once per epoch, from (seed, epoch).
+So a step depends only on the model's state and the step's number, and not on the number of processes. A resumed run
+repeats exactly what the uninterrupted run would have done, and every batch can be reconstructed later.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from capsnet.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How many steps, and which examples with which chance in each."""
+class BatchSchedule:
+    """The number of steps, and the examples and random numbers of each step."""
 
     seed: int
     examples: int
@@ -31,32 +31,35 @@ class Plan:
 
     @classmethod
     def of(cls, config: TrainConfig, source: Source) -> Self:
-        """The plan of a training: whole batches only; a data set smaller than a batch is one batch."""
+        """Build the schedule of a training.
+
+        All batches have the same size. A data set smaller than a batch is one batch.
+        """
         batch_size = min(config.batch_size, len(source))
         steps = config.steps or config.epochs * (len(source) // batch_size)
         return cls(config.seed, len(source), source.draws, batch_size, steps)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch."""
+        """Return the number of whole batches in an epoch."""
         return self.examples // self.batch_size
 
     def epoch_of(self, step: int) -> int:
-        """The epoch, from 0, of the step with this number, from 0."""
+        """Return the epoch of a step; both count from 0."""
         return step // self.steps_per_epoch
 
     def epoch_seed(self, epoch: int) -> int:
-        """What all chance of one epoch is drawn from."""
+        """Return the random seed of an epoch."""
         return self.seed * 1_000_003 + epoch
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Order of the examples (examples,) and their uniform numbers (examples, draws) in one epoch."""
+        """Draw an epoch's order (examples,) and uniform numbers (examples, draws)."""
         generator = torch.Generator().manual_seed(self.epoch_seed(epoch))
         order = torch.randperm(self.examples, generator=generator)
         return order, torch.rand(self.examples, self.draws, generator=generator)
 
     def batches(self, first_step: int, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(step, indices, uniforms) of every step from `first_step` on."""
+        """Yield (step, indices, uniforms) of every step from `first_step` on."""
         epoch, order, uniforms = -1, torch.empty(0), torch.empty(0)
         for step in range(first_step, self.steps):
             if self.epoch_of(step) != epoch:
@@ -67,18 +70,18 @@ class Plan:
             yield step, order[rows], uniforms[rows]
 
     def batch(self, source: Source, step: int) -> Batch:
-        """What the training saw in the step with this number, counted from 1 as in the run's files.
+        """Return the batch of a step.
 
         Args:
             source: the training examples, `augmented`.
-            step: 1 … steps.
+            step: 1 … steps; counted from 1, as in the run's files.
         """
         _, indices, uniforms = next(self.batches(step - 1, torch.device("cpu")))
         return source.batch(indices, uniforms)
 
 
 def augmented(source: Source, config: TrainConfig) -> Source:
-    """The paper's shifts for plain images; a source that augments in its own way is left as it is."""
+    """Add the paper's random shifts, if the source has no augmentation of its own."""
     if isinstance(source, Examples) and source.augment is None and config.shift:
         return replace(source, augment=Shift(config.shift))
     return source

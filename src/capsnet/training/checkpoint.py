@@ -1,7 +1,7 @@
-"""A run's resumable state: one file with one checksum, and the one before it.
+"""Checkpoints of a run: each is one file with a checksum. The last two are kept.
 
-state.safetensors          the last completed save
-state-before.safetensors   the save before that, for the day the disk damages the last one
+state.safetensors          the newest checkpoint
+state-before.safetensors   the one before it, in case the newest is damaged on disk
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ BEFORE = "state-before.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class State:
-    """All that the next step depends on."""
+class Checkpoint:
+    """Everything that the next step depends on."""
 
     tensors: dict[str, Tensor]
     position: dict[str, Any]
-    """`step`: steps done; `seconds`: of training until then."""
+    """`step`: number of finished steps. `seconds`: training time until then."""
     notice: str = ""
-    """Why this is not the last save, if it is not."""
+    """Why this is not the newest checkpoint; empty if it is."""
 
 
-def save_state(
+def save_checkpoint(
     folder: Path, tensors: Mapping[str, Tensor], position: Mapping[str, Any], keep_newest: bool = True
 ) -> None:
-    """Save as one file; what was the newest state stays as the one before.
+    """Write a new checkpoint and keep the previous one.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         tensors: weights, moments, random states.
-        position: where the training is; becomes JSON.
-        keep_newest: False if the newest is damaged: it must not push out the good one before it.
+        position: the position in the training, as JSON values.
+        keep_newest: False if the newest checkpoint is damaged, so that it does not replace the good one before it.
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(position)
@@ -52,11 +52,14 @@ def save_state(
     save_weights(whole, folder / NEWEST, about, keep_old=folder / BEFORE if keep_newest else None)
 
 
-def load_state(folder: Path) -> State | None:
-    """The last completed save, or the one before if that is damaged; None if there was none yet.
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the newest checkpoint, or the one before if the newest is damaged.
+
+    Returns:
+        The checkpoint; None if there is none yet.
 
     Raises:
-        CapsnetError: no save can be read.
+        CapsnetError: there are checkpoints, but none can be read.
     """
     damage = ""
     for name in (NEWEST, BEFORE):
@@ -66,22 +69,22 @@ def load_state(folder: Path) -> State | None:
             except CapsnetError as error:
                 damage = damage or str(error)
                 continue
-            return State(state.tensors, state.position, damage)
+            return Checkpoint(state.tensors, state.position, damage)
     if damage:
         raise CapsnetError(
-            f"{folder} cannot be continued: {damage}, and no sound save is left; start it again with another --out"
+            f"{folder} cannot be resumed: {damage}, and no good checkpoint is left; start again with another --out"
         )
     return None
 
 
-def remove_states(folder: Path) -> None:
-    """Of a run that has ended."""
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a finished run."""
     for name in (NEWEST, BEFORE):
         (folder / name).unlink(missing_ok=True)
 
 
 def checksum(tensors: Mapping[str, Tensor], position: str) -> str:
-    """SHA-256 over the position and each tensor's name, type, shape and bytes."""
+    """Return the SHA-256 of the position and each tensor's name, type, shape, bytes."""
     digest = hashlib.sha256(position.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -89,19 +92,19 @@ def checksum(tensors: Mapping[str, Tensor], position: str) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> State:
+def _read(path: Path) -> Checkpoint:
     tensors, about = read_weights(path)
     text = about.get("position", "")
     if about.get("checksum") != checksum(tensors, text):
         raise CapsnetError(f"{path} is damaged (its checksum differs)")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise CapsnetError(f"{path} is damaged (numbers in it are NaN or infinite)")
+        raise CapsnetError(f"{path} is damaged (it holds NaN or infinity)")
     try:
         position = parse_json(text)
         if not (type(position["step"]) is int and position["step"] >= 0 and position["seconds"] >= 0):
             raise ValueError
-        return State(
+        return Checkpoint(
             tensors, {**position, "step": int(position["step"]), "seconds": float(position["seconds"])}
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CapsnetError(f"{path} is damaged (no position in it)") from error
+        raise CapsnetError(f"{path} is damaged (it has no position)") from error

@@ -1,4 +1,4 @@
-"""How a model is trained, as a value: what config.json records and a resumed run reads back."""
+"""Training options, as recorded in config.json and read back to resume a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OnNonfinite = Literal["stop", "skip"]
 
 @configuration
 class TrainConfig:
-    """Training options. With the data and the model's own configuration they determine a run.
+    """Training options. With the data and the model's configuration they define a run.
 
     Raises:
         CapsnetError: a wrong type, or a value out of bounds.
@@ -25,7 +25,7 @@ class TrainConfig:
 
     data: str = "mnist5k"
     image_size: Annotated[int, Field(ge=2, le=8000)] | None = None
-    """Height and width that a folder's images are resized to; None: the first image's."""
+    """Height and width that a folder's images are resized to; None: the size of the first image."""
     epochs: Annotated[int, Field(ge=1, le=10**9)] = 10
     steps: Annotated[int, Field(ge=1, le=10**12)] | None = None
     """Stop after this many steps instead of after `epochs`."""
@@ -33,20 +33,20 @@ class TrainConfig:
     """Examples per step, over all processes."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
     schedule: Schedule = "one-cycle"
-    """"paper": × 0.96 every 2,000 steps, never below 1e-6. "one-cycle": up to the rate and down to zero."""
+    """"paper": × 0.96 every 2,000 steps, never below 1e-6. "one-cycle": up to the rate, then down to almost 0."""
     shift: Annotated[int, Field(ge=0, le=1000)] = 2
-    """Random shifts of up to this many pixels each way."""
+    """Shift images at random by up to this many pixels in each direction."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     evaluate_every: Annotated[int, Field(ge=0, le=10**9)] = 1
-    """Epochs between test-set evaluations on the way (for the curve only; nothing is chosen by it). 0: none."""
+    """Epochs between evaluations on the test set during training (only for the learning curve). 0: none."""
     save_seconds: Annotated[float, Field(ge=0, le=10**9)] = 60.0
-    """Time between checkpoints, which are written when metrics are. 0: each time."""
+    """Seconds between checkpoints. A checkpoint is only written together with metrics. 0: with all of them."""
     on_nonfinite: OnNonfinite = "stop"
-    """Policy for steps with a non-finite loss or gradient: "stop" ends the training, "skip" leaves that step out.
-    The weights are never updated by such a step."""
+    """Policy for steps with a non-finite loss or gradient: "stop" ends the training, "skip" skips the step.
+    Such a step never updates the weights."""
     deterministic: bool = False
-    """Refuse operations that may give other bits in every run; slower on a GPU. A CPU is always deterministic."""
+    """Use only deterministic operations; slower on a GPU. A CPU is always deterministic."""
 
     def __post_init__(self) -> None:
         try:
@@ -56,10 +56,10 @@ class TrainConfig:
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Learning rate of step 0 ≤ step < steps.
+    """Return the learning rate of a step, 0 ≤ step < steps.
 
-    "paper" is the authors' code: 0.001 · 0.96^(step/2000), at least 1e-6. "one-cycle" (Smith 2018) rises
-    over the first 30 % from 1/25 of the peak and falls to 1/10,000 of that, both along a cosine.
+    "paper" is the authors' code: 0.001 · 0.96^(step/2000), at least 1e-6. "one-cycle" (Smith 2018) rises in the first
+    30 % of the steps from 1/25 of the peak to the peak. Then it falls to 1/10,000 of the start. Both follow a cosine.
     """
     peak = config.learning_rate
     if config.schedule == "constant":
@@ -75,4 +75,4 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 
 
 def _cosine(begin: float, end: float, position: float) -> float:
-    return end + (begin - end) * ((1 + cos(pi * min(1.0, position))) / 2)  # halved first: no overflow
+    return end + (begin - end) * ((1 + cos(pi * min(1.0, position))) / 2)  # halved first, against overflow

@@ -1,4 +1,7 @@
-"""The same bits from the same seed on a GPU too, where the fastest form of an operation may add in any order."""
+"""Bitwise reproducible training on GPUs.
+
+The fastest form of a GPU operation may add numbers in any order, so its results differ in the last bits.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,25 @@ from torch.backends import cudnn
 from capsnet._support.errors import CapsnetError
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-#: Values with which cuBLAS promises the same bits.
+#: Settings with which cuBLAS is deterministic.
 FIXED_WORKSPACES = (":4096:8", ":16:8")
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Refuse every operation that has no deterministic form, for as long as the block is open.
+    """Use deterministic operations in a block, and raise where there is none.
 
-    On a CPU this changes no number: what capsnet does there is deterministic anyway. On CUDA it takes the deterministic
-    forms of PyTorch, cuDNN and cuBLAS; capsnet's own routing in Triton adds in a fixed order always. cuBLAS reads its
-    setting when it is first used: a program that has multiplied matrices on the GPU before must have set
-    CUBLAS_WORKSPACE_CONFIG=:4096:8 itself.
+    On a CPU this changes nothing: capsnet is always deterministic there. On CUDA it selects the deterministic forms of
+    PyTorch, cuDNN and cuBLAS. capsnet's own Triton kernels always add in a fixed order. cuBLAS reads its setting at its
+    first use. A program that multiplied matrices on the GPU before must have set CUBLAS_WORKSPACE_CONFIG=:4096:8
+    itself.
 
     Args:
-        wanted: False: the block does nothing.
+        wanted: if False, the block has no effect.
 
     Raises:
-        CapsnetError: an operation in the block has no deterministic form on its device, or the environment asks
-            cuBLAS for one that has none.
+        CapsnetError: an operation in the block has no deterministic form on its device, or the environment has a
+            setting of cuBLAS that is not deterministic.
     """
     if not wanted:
         yield
@@ -53,7 +56,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
             os.environ[WORKSPACE] = FIXED_WORKSPACES[0]
         torch.use_deterministic_algorithms(True)
         _set_cudnn(deterministic=True, benchmark=False)
-        _fill_memory(False)  # for finding reads of memory that nobody wrote; it costs time and none are left
+        _fill_memory(False)  # would only help to find reads of unwritten memory, and is slow
         try:
             yield
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Training from Python: `capsnet.train(model, dataset, epochs=3)`."""
+"""Train from Python: `capsnet.train(model, dataset, epochs=3)`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def train(
 ) -> Evaluation:
     """Train a model on a data set and measure it on the test set.
 
-    The model is trained in place and left in evaluation mode. The last step's model counts; nothing is chosen by the
-    test set.
+    The model is trained in place and left in evaluation mode. The model of the last step is measured; the test set
+    never chooses a model.
 
     Args:
         model: untrained, or to be trained further.
         dataset: `capsnet.load_dataset(name)` or `Dataset.from_arrays(images, labels)`.
-        out: a new folder for the run: weights, metrics, result; as `capsnet train --out`. None: nothing is kept.
+        out: a new folder for the run (weights, metrics, result), as `capsnet train --out`. None: no files are kept.
         device: "auto", "cpu", "cuda" or "mps".
-        progress: is called with metrics during the training.
+        progress: is called with metrics during training.
         options: fields of `TrainConfig`: epochs, steps, batch_size, learning_rate, schedule, shift, seed, …
 
     Returns:
         The error on the test set, with its interval.
 
     Raises:
-        CapsnetError: options that make no sense; a model that does not fit the data set; a folder in use.
+        CapsnetError: an option is wrong, the model does not fit the data set, or the folder is in use.
         NotFinite: a loss or a gradient is NaN or infinite.
 
     >>> model = capsnet.CapsNet()  # doctest: +SKIP

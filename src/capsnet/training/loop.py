@@ -1,4 +1,4 @@
-"""One training loop, for every model, data set, device and number of processes."""
+"""The training loop, for every model, data set, device and number of processes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from capsnet.data.dataset import Dataset, Source
 from capsnet.distributed import connected
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
-from capsnet.training.batches import Plan, augmented
+from capsnet.training.batches import BatchSchedule, augmented
 from capsnet.training.config import TrainConfig, learning_rate
 from capsnet.training.determinism import deterministic
-from capsnet.training.nonfinite import BrokenSteps
+from capsnet.training.nonfinite import NonfinitePolicy
 from capsnet.training.run import Run
 from capsnet.training.step import Stepper
 
@@ -27,47 +27,47 @@ LOG_EVERY = 10
 
 
 class Interrupted(Exception):
-    """The process was asked to end, by the signal `number`; the state is saved."""
+    """The training was interrupted by the signal `number`. A checkpoint was written."""
 
     def __init__(self, number: int, run: Run) -> None:
-        super().__init__(f"interrupted; continue with: capsnet train --resume {run.folder}")
+        super().__init__(f"interrupted; resume with: capsnet train --resume {run.folder}")
         self.number = number
 
 
-class Enough(Exception):
-    """Raised by a `Progress` in `logged` to end a training that has come far enough; it passes through `train`.
+class StopTraining(Exception):
+    """Raise this in `Progress.logged` to stop a training early.
 
-    The run is not finished then: that is for whoever raised it.
+    It passes through `train`, and the run is not finished then. The raiser catches it and calls `run.finish`.
     """
 
     seconds: float = 0.0
-    """Of training, without saves and evaluations, over all sessions of the run; `train` notes it here."""
+    """Training time of the whole run, without checkpoints and evaluations. Set by `train`."""
 
 
 class Progress(Protocol):
-    """Who watches a training. The command line draws bars from it."""
+    """Receives the progress of a training. The command line shows a progress bar."""
 
     def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
-        """A line of metrics: loss and its parts, images_per_second."""
+        """Receive a line of metrics: loss and its parts, images_per_second."""
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
-        """The test set was looked at."""
+        """Receive an evaluation on the test set."""
 
     def noticed(self, message: str) -> None:
-        """Something that whoever trains should know: steps left out, a damaged save."""
+        """Receive a warning for the user: skipped steps, a damaged checkpoint."""
 
 
 class Silent:
-    """Nobody watches."""
+    """A `Progress` that shows nothing."""
 
     def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def noticed(self, message: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def train(
@@ -80,31 +80,33 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Train a model and leave a finished run behind. The model that counts is the last step's.
+    """Train a model in a run folder and finish the run.
+
+    The model of the last step is evaluated and saved; the test set never chooses a model.
 
     Args:
-        model: freshly built, PyTorch seeded with config.seed first; when resuming too, since the run may have
-            ended before its first save (`capsnet.models.build_model`).
-        dataset: training examples; its test set is only looked at, never chosen by.
-        config: how to train.
+        model: a new model, built after seeding PyTorch with config.seed (`capsnet.models.build_model`). This also
+            applies to resuming, since the run may have stopped before its first checkpoint.
+        dataset: training and test examples.
+        config: training options.
         run: an open run folder.
-        device: "auto" takes what Accelerate finds; or "cpu", "cuda", "mps".
-        resume: continue from the run's last completed save, if there is one.
-        progress: who watches.
+        device: "auto" (the device that Accelerate finds), "cpu", "cuda" or "mps".
+        resume: continue from the newest checkpoint, if there is one.
+        progress: is called during training.
 
     Returns:
-        The last step's model on the whole test set.
+        The evaluation of the last step's model on the whole test set.
 
     Raises:
-        NotFinite: by the policy `config.on_nonfinite`; the last good state is kept.
-        CannotWrite: the disk is full, or the folder is not writable; the last good state is kept.
-        CapsnetError: the saved states are damaged, or of another model; `config.deterministic`, and an operation
+        NotFinite: by the policy `config.on_nonfinite`. The last good checkpoint is kept.
+        CannotWrite: the disk is full, or the folder is not writable. The last good checkpoint is kept.
+        CapsnetError: the checkpoints are damaged or of another model; or `config.deterministic` is set and an operation
             has no deterministic form on the device.
-        ConnectionLost: another process of the same training has ended; the last good state is kept.
-        Enough: by `progress`.
-        Interrupted: SIGTERM or Ctrl-C, in one of the processes or all; the state is saved.
+        ConnectionLost: another process of the same training has ended. The last good checkpoint is kept.
+        StopTraining: raised by `progress`.
+        Interrupted: SIGTERM or Ctrl-C, in one process or in all. A checkpoint was written.
     """
-    advice = f"continue with: capsnet train --resume {shown(run.folder)}"
+    advice = f"resume with: capsnet train --resume {shown(run.folder)}"
     with deterministic(config.deterministic), connected(advice):
         return _train(model, dataset, config, run, device, resume, progress or Silent())
 
@@ -119,49 +121,49 @@ def _train(
     progress: Progress,
 ) -> Evaluation:
     source = augmented(dataset.train, config)
-    plan = Plan.of(config, source)
-    stepper = Stepper(model, source, config, plan.batch_size, device)
-    judge = BrokenSteps(config, plan, run if stepper.is_main else None)
+    schedule = BatchSchedule.of(config, source)
+    stepper = Stepper(model, source, config, schedule.batch_size, device)
+    policy = NonfinitePolicy(config, schedule, run if stepper.is_main else None)
     test = dataset.test.to(stepper.device)
     position = _restore(stepper, run, progress) if resume else {"step": 0, "seconds": 0.0}
-    judge.take_up(run, int(position["step"]))
+    policy.resume(run, int(position["step"]))
     watch = _Stopwatch(position["seconds"])
     saved_at, saved_step, logged_step = time.monotonic(), int(position["step"]), int(position["step"])
     try:
         with _requests_to_stop() as requests:
-            for step, indices, uniforms in plan.batches(saved_step, stepper.device):
-                rate = learning_rate(config, step, plan.steps)
+            for step, indices, uniforms in schedule.batches(saved_step, stepper.device):
+                rate = learning_rate(config, step, schedule.steps)
                 stepper.step(indices, uniforms, rate)
                 done = step + 1
                 must_stop = _asked_to_stop(stepper, requests, done)
-                must_look = must_stop or (config.on_nonfinite == "stop" and stepper.is_known_broken())
-                at_log = done % LOG_EVERY == 0 or done == plan.steps or must_look
+                must_log = must_stop or (config.on_nonfinite == "stop" and stepper.is_known_nonfinite())
+                at_log = done % LOG_EVERY == 0 or done == schedule.steps or must_log
                 if at_log:
-                    losses, broken = stepper.look()  # waits for the device, so the lap below is a true time
-                    speed = (done - logged_step) * plan.batch_size / watch.lap()
-                    if left_out := judge.judge(logged_step, done, broken):
-                        progress.noticed(left_out)
+                    losses, nonfinite = stepper.results()  # a device sync, so the lap below is the true time
+                    speed = (done - logged_step) * schedule.batch_size / watch.lap()
+                    if skipped := policy.apply(logged_step, done, nonfinite):
+                        progress.noticed(skipped)
                     logged_step = done
                     values = {**losses, "learning_rate": rate, "images_per_second": speed}
                     if losses and stepper.is_main:
                         run.append_metrics({"step": done, **values})
-                        with watch.paused():  # whoever watches may look at the test set
-                            progress.logged(done, plan.steps, values)
+                        with watch.paused():  # `progress` may evaluate on the test set
+                            progress.logged(done, schedule.steps, values)
                 with watch.paused():
-                    if _at_evaluation(config, plan, done):
+                    if _at_evaluation(config, schedule, done):
                         _look_at_test(model, test, run, done, stepper.is_main, progress)
-                    due = time.monotonic() - saved_at >= config.save_seconds and done < plan.steps
+                    due = time.monotonic() - saved_at >= config.save_seconds and done < schedule.steps
                     if must_stop or (at_log and due):
                         if stepper.is_main:
-                            run.save_state(stepper.state(), {"step": done, "seconds": watch.seconds})
+                            run.save_checkpoint(stepper.state(), {"step": done, "seconds": watch.seconds})
                         saved_at, saved_step = time.monotonic(), done
                 if must_stop:
                     raise Interrupted(must_stop, run)
         stepper.check_weights()
-        evaluation = _look_at_test(model, test, run, plan.steps, stepper.is_main, progress)
+        evaluation = _look_at_test(model, test, run, schedule.steps, stepper.is_main, progress)
     except NotFinite as error:
-        kept = f"the state of step {saved_step} is kept" if saved_step else "nothing was saved before"
-        past = f", or go past it with --resume {run.folder} --on-nonfinite skip"
+        kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "there is no checkpoint yet"
+        past = f", or skip such steps with --resume {run.folder} --on-nonfinite skip"
         raise NotFinite(
             f"{run.folder}: {error}; {kept}; train again with a smaller --learning-rate"
             f"{past if config.on_nonfinite == 'stop' else ''}"
@@ -175,9 +177,9 @@ def _train(
             "architecture": model.architecture,
             "parameters": model.parameter_count(),
             "seed": config.seed,
-            "steps": plan.steps,
+            "steps": schedule.steps,
             "steps_left_out": len(run.nonfinite()),
-            "epochs": plan.steps / plan.steps_per_epoch,
+            "epochs": schedule.steps / schedule.steps_per_epoch,
             "seconds": watch.seconds,
             "device": stepper.device.type,
             "processes": stepper.processes,
@@ -188,18 +190,18 @@ def _train(
 
 
 def _restore(stepper: Stepper, run: Run, progress: Progress) -> dict[str, float]:
-    saved = run.load_state()
+    saved = run.load_checkpoint()
     if saved is not None:
         stepper.load_state(saved.tensors)
         if saved.notice:
             progress.noticed(
-                f"{saved.notice}; going on from the save before it, step {saved.position['step']}"
+                f"{saved.notice}; resuming from the checkpoint before it, step {saved.position['step']}"
             )
     position = saved.position if saved is not None else {"step": 0, "seconds": 0.0}
-    first, last = -stepper.agreed(-int(position["step"])), stepper.agreed(int(position["step"]))
-    if first != last:  # as disks do that are shared by name only, or late
+    first, last = -stepper.maximum(-int(position["step"])), stepper.maximum(int(position["step"]))
+    if first != last:  # for example an unshared or lagging network disk
         raise CapsnetError(
-            f"{shown(run.folder)}: the processes found different saves, of steps {first} to {last}; "
+            f"{shown(run.folder)}: the processes found different checkpoints, of steps {first} to {last}; "
             "put it on a disk that all machines share"
         )
     if stepper.is_main:
@@ -208,18 +210,19 @@ def _restore(stepper: Stepper, run: Run, progress: Progress) -> dict[str, float]
 
 
 def _asked_to_stop(stepper: Stepper, requests: list[int], done: int) -> int:
-    """The signal that one of the processes got, or 0: all of them stop after the same step.
+    """Return the signal that any process received, or 0.
 
-    Those of a GPU do not wait for it in every step, but at each line of metrics.
+    All processes get the same answer, so they stop after the same step. Several GPUs are only asked when metrics are
+    logged, since this forces a device sync.
     """
     if stepper.device.type == "cpu" or stepper.processes == 1 or done % LOG_EVERY == 0:
-        return stepper.agreed(requests[0] if requests else 0)
+        return stepper.maximum(requests[0] if requests else 0)
     return 0
 
 
-def _at_evaluation(config: TrainConfig, plan: Plan, done: int) -> bool:
-    every = config.evaluate_every * plan.steps_per_epoch
-    return bool(every) and done % every == 0 and done < plan.steps
+def _at_evaluation(config: TrainConfig, schedule: BatchSchedule, done: int) -> bool:
+    every = config.evaluate_every * schedule.steps_per_epoch
+    return bool(every) and done % every == 0 and done < schedule.steps
 
 
 def _look_at_test(
@@ -233,7 +236,10 @@ def _look_at_test(
 
 
 class _Stopwatch:
-    """Seconds of training, without saves and evaluations; by a clock that nobody can set."""
+    """Training time in seconds, without checkpoints and evaluations.
+
+    Uses a monotonic clock, so changes of the system time have no effect.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -241,7 +247,7 @@ class _Stopwatch:
         self._since = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the last lap, more than 0."""
+        """Return the seconds since the last lap, more than 0."""
         self._count()
         lap, self._lap = self._lap, 0.0
         return max(lap, 1e-9)
@@ -251,8 +257,8 @@ class _Stopwatch:
         self._count()
         try:
             yield
-        except Enough as enough:
-            enough.seconds = self.seconds
+        except StopTraining as stop:
+            stop.seconds = self.seconds
             raise
         self._since = time.perf_counter()
 
@@ -265,7 +271,7 @@ class _Stopwatch:
 
 @contextmanager
 def _requests_to_stop() -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C are noted instead of obeyed, so that the step ends and the state is saved."""
+    """Record SIGTERM and Ctrl-C, so that the step ends and a checkpoint is written."""
     requests: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
@@ -273,7 +279,7 @@ def _requests_to_stop() -> Iterator[list[int]]:
 
     try:
         before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: signals are somebody else's
+    except ValueError:  # only the main thread can handle signals
         yield requests
         return
     try:

@@ -1,13 +1,13 @@
-"""A run is a folder: what was asked, where it ran, how it went, the model, and how to go on.
+"""The folder of a run: configuration, metrics, checkpoints, model and result.
 
-config.json         the model and how it is trained
+config.json         the model's configuration and the training options
 environment.json    versions, machine, threads
-metrics.jsonl       one line per few steps, one per evaluation
-nonfinite.jsonl     one line per step whose loss or gradients were no numbers, if there were any
-state*.safetensors  how to go on, until it ends: see capsnet.training.checkpoint
-model.safetensors   the last step's weights
+metrics.jsonl       one line every few steps, and one per evaluation
+nonfinite.jsonl     one line per step with a NaN or infinite loss or gradient, if there are any
+state*.safetensors  checkpoints, removed at the end of the training; see capsnet.training.checkpoint
+model.safetensors   the weights of the last step
 result.json         test error with its interval
-report/             the page and its figures
+report/             the report page and its figures
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from capsnet._support.validation import parse_config
 from capsnet._support.weights import save_weights
 from capsnet.models.base import Classifier
 from capsnet.models.saved import SavedModel
-from capsnet.training.checkpoint import State, load_state, remove_states, save_state
+from capsnet.training.checkpoint import Checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
 from capsnet.training.config import TrainConfig
 
-#: Characters in a line of metrics; capsnet writes some two hundred.
+#: Upper limit of characters in a line of metrics; capsnet writes about two hundred.
 MAX_LINE = 2**16
 
 
 class Run(AbstractContextManager["Run"]):
-    """A run folder, held by one process at a time.
+    """A run folder, locked by one process at a time.
 
     Use `create` or `reopen`, in a with statement.
     """
@@ -66,12 +66,12 @@ class Run(AbstractContextManager["Run"]):
         """Start a run in a new or empty folder.
 
         Args:
-            folder: made if it is not there.
-            model: what is trained.
-            config: how.
+            folder: created if it does not exist.
+            model: the model to train.
+            config: training options.
 
         Raises:
-            CapsnetError: the folder holds something already, or cannot be written.
+            CapsnetError: the folder is not empty, or cannot be written.
         """
         if folder.exists() and not folder.is_dir():
             raise CapsnetError(f"{folder} is a file; choose another --out")
@@ -79,20 +79,22 @@ class Run(AbstractContextManager["Run"]):
         if not run._is_held_or_new():
             run._refuse_to_start()
         run._hold()
-        if not run._is_new():  # another process was faster
+        if not run._is_new():  # another process created a run here meanwhile
             run._lock.release()
             run._refuse_to_start()
         about = {**model.describe(), "training": asdict(config)}
         write_json(folder / "environment.json", environment())
-        write_json(folder / "config.json", about)  # last: from here on it is a run, and can be resumed
+        write_json(
+            folder / "config.json", about
+        )  # last, since this file makes the folder a run that can be resumed
         return run
 
     @classmethod
     def reopen(cls, folder: Path) -> Self:
-        """Take up an existing run.
+        """Open an existing run.
 
         Raises:
-            CapsnetError: there is none.
+            CapsnetError: the folder holds no run.
         """
         if not (folder / "config.json").is_file():
             raise CapsnetError(
@@ -118,7 +120,7 @@ class Run(AbstractContextManager["Run"]):
         self._lock = hold(self.folder / ".lock", busy)
 
     def _is_new(self) -> bool:
-        """Whether the folder holds nothing, or what a training left that died before it had begun."""
+        """Return whether the folder is empty, or has only files of a start that crashed."""
         if not self.folder.is_dir():
             return True
         ours = {".lock", "environment.json"}
@@ -133,22 +135,22 @@ class Run(AbstractContextManager["Run"]):
         raise CapsnetError(f"{shown(self.folder)} is not empty; choose another --out{advice}")
 
     def _tidy(self) -> None:
-        """Remove what a killed process left half-written, and the states if it died just after the end."""
-        with suppress(OSError):  # none of it does harm
+        """Remove temporary files of a killed process, and a finished run's checkpoints."""
+        with suppress(OSError):  # such files do no harm
             for entry in list(self.folder.iterdir()):
                 if is_leftover(entry):
                     entry.unlink()
             if (self.folder / "result.json").exists():
-                remove_states(self.folder)
+                remove_checkpoints(self.folder)
 
-    # What was asked
+    # Configuration
 
     def saved(self) -> SavedModel:
-        """Return what config.json says of the model and its training."""
+        """Return the contents of config.json."""
         return SavedModel.open(self.folder)
 
     def training(self) -> TrainConfig:
-        """Return how the run is trained."""
+        """Return the training options."""
         saved = self.saved()
         if not saved.training:
             raise CapsnetError(
@@ -157,20 +159,20 @@ class Run(AbstractContextManager["Run"]):
         return parse_config(TrainConfig, dict(saved.training), saved.path)
 
     def change_training(self, config: TrainConfig) -> None:
-        """Record that the rest of the run is trained with other options."""
+        """Record other training options for the rest of the run."""
         path = self.folder / "config.json"
         write_json(path, {**read_json(path), "training": asdict(config)})
 
-    # How it went
+    # Metrics
 
     @property
     def metrics_path(self) -> Path:
-        """metrics.jsonl."""
+        """Return the path of metrics.jsonl."""
         return self.folder / "metrics.jsonl"
 
     @property
     def nonfinite_path(self) -> Path:
-        """nonfinite.jsonl."""
+        """Return the path of nonfinite.jsonl."""
         return self.folder / "nonfinite.jsonl"
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
@@ -186,63 +188,68 @@ class Run(AbstractContextManager["Run"]):
         _append_line(self.nonfinite_path, values)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl. A last line cut short by a crash is left out."""
+        """Return all lines of metrics.jsonl, without a last line truncated by a crash."""
         return _lines(self.metrics_path)
 
     def nonfinite(self) -> list[dict[str, Any]]:
-        """All lines of nonfinite.jsonl; none if every step was sound."""
+        """Return all lines of nonfinite.jsonl; empty if every step was finite."""
         return _lines(self.nonfinite_path)
 
     def forget_lines_after(self, step: int) -> None:
-        """Drop the lines that a resumed training will write again."""
+        """Remove the lines that a resumed training will write again."""
         for path in (self.metrics_path, self.nonfinite_path):
             if path.exists():
                 kept = [json.dumps(line) + "\n" for line in _lines(path) if line["step"] <= step]
                 write_text(path, "".join(kept))
 
-    # How to go on
+    # Checkpoints and the result
 
-    def save_state(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
-        """Save all that the next step depends on; the two last saves are kept.
+    def save_checkpoint(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
+        """Write a new checkpoint and keep the previous one.
 
         Raises:
-            CannotWrite: the disk is full, or the folder is not writable; the saves before are still there.
+            CannotWrite: the disk is full, or the folder is not writable. Earlier checkpoints are unchanged.
         """
         for path in (self.metrics_path, self.nonfinite_path):
-            if path.exists():  # a resumed run writes no line again that comes before its state
+            if (
+                path.exists()
+            ):  # lines before the checkpoint must be on disk: a resumed run does not write them again
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        save_state(self.folder, tensors, position, keep_newest=not self._newest_is_damaged)
+        save_checkpoint(self.folder, tensors, position, keep_newest=not self._newest_is_damaged)
         self._newest_is_damaged = False
 
-    def load_state(self) -> State | None:
-        """The last completed save, or the one before if that is damaged; None if there was none yet.
+    def load_checkpoint(self) -> Checkpoint | None:
+        """Read the newest checkpoint, or the one before if the newest is damaged.
+
+        Returns:
+            The checkpoint; None if there is none yet.
 
         Raises:
-            CapsnetError: no save can be read.
+            CapsnetError: there are checkpoints, but none can be read.
         """
-        state = load_state(self.folder)
+        state = load_checkpoint(self.folder)
         self._newest_is_damaged = state is not None and bool(state.notice)
         return state
 
     def finish(self, model: Classifier, result: Mapping[str, Any]) -> None:
-        """Write the model, then the result; after that the state is no longer needed.
+        """Write the model and the result, then remove the checkpoints.
 
         Raises:
-            CannotWrite: the disk is full, or the folder is not writable; the state is still there.
+            CannotWrite: the disk is full, or the folder is not writable. The checkpoints are still there.
         """
         save_weights(model.state_dict(), self.folder / "model.safetensors")
         write_json(self.folder / "result.json", result)
-        remove_states(self.folder)
+        remove_checkpoints(self.folder)
 
     def result(self) -> dict[str, Any] | None:
-        """result.json, or None while the run has not ended."""
+        """Return the contents of result.json; None if the run is not finished."""
         path = self.folder / "result.json"
         if not path.exists():
             return None
         result = read_json(path)
         if not isinstance(result, dict) or not isinstance(result.get("test_error", 0.0), int | float):
-            raise CapsnetError(f"{path} is not a result; train again")
+            raise CapsnetError(f"{path} does not hold a result; train again")
         return result
 
 
@@ -255,13 +262,13 @@ def _append_line(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Lines that say their step, whatever else is there."""
+    """Return the valid lines: JSON objects with a step."""
     if not path.exists():
         return []
     found = []
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise CapsnetError(f"{path} is no file; move it away")
+        if not path.is_file():  # reading a pipe would block
+            raise CapsnetError(f"{path} is not a file; move it away")
         with path.open(encoding="utf-8", errors="replace") as file:
             while line := file.readline(MAX_LINE):
                 try:
@@ -271,5 +278,5 @@ def _lines(path: Path) -> list[dict[str, Any]]:
                 if isinstance(values, dict) and type(step := values.get("step")) is int and step >= 0:
                     found.append(values)
     except OSError as error:
-        raise CapsnetError(f"cannot read {path}: {error.strerror}; check its rights") from error
+        raise CapsnetError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     return found

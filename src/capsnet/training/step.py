@@ -1,4 +1,4 @@
-"""One optimizer step, as fast as the device allows: eager on CPUs and many processes, a CUDA graph on one GPU."""
+"""One optimizer step: a CUDA graph on one GPU, eager on CPUs or several processes."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from capsnet.distributed import pick_device
 from capsnet.models.base import Classifier
 from capsnet.training.config import TrainConfig
 
-#: Steps run eagerly before a CUDA graph is captured: kernels are compiled and buffers allocated in them.
+#: Eager steps before a CUDA graph is captured. They compile kernels and allocate buffers.
 WARM_UP_STEPS = 3
 
 
-class BrokenStep(NamedTuple):
-    """A step that was left out: its update was not made, weights and moments are as they were before."""
+class NonfiniteStep(NamedTuple):
+    """A skipped step: it did not change weights and moments."""
 
     number: int
-    """From 0, of the steps that were looked at together."""
+    """Index among the steps of one call of `Stepper.results`."""
     what: Literal["loss", "gradients"]
     """What was NaN or infinite."""
 
 
-class Looked(NamedTuple):
-    """What came of the last steps."""
+class StepResults(NamedTuple):
+    """Losses of the last steps."""
 
     losses: dict[str, float]
-    """Means of the loss and its parts over the sound steps and all processes; empty if there was none."""
-    broken: list[BrokenStep]
+    """Means of the loss and its parts over the finite steps and all processes; empty without such a step."""
+    nonfinite: list[NonfiniteStep]
 
 
 class Objective(nn.Module):
-    """The model's loss as a module, so that Accelerate can wrap it for many processes."""
+    """The model's loss as a module, which Accelerate can wrap for several processes."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor, labels: Tensor, originals: Tensor) -> dict[str, Tensor]:
-        """Loss and its parts for a batch."""
+        """Return the loss of a batch and its parts."""
         return self.model.loss(Batch(images, labels, originals))
 
 
 class Stepper:
-    """Model, optimizer and device, moved forward one global batch at a time.
+    """Train a model on a device, one global batch at a time.
 
     Args:
         model: is moved to the device.
-        source: training examples; are moved to the device, see `source`.
-        config: batch size, rate, precision.
+        source: training examples. A copy is moved to the device: the attribute `source`.
+        config: batch size, learning rate, precision.
         device: "auto", "cpu", "cuda" or "mps".
-        batch_size: examples in a step, over all processes.
+        batch_size: examples per step, over all processes.
 
     Raises:
-        CapsnetError: no such device; a batch that cannot be split evenly over the processes; several
-            processes that were launched but do not know of each other.
+        CapsnetError: the device does not exist, a batch cannot be split evenly over the processes, or several launched
+            processes are not connected.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Stepper:
         if batch_size % self.processes:
             raise CapsnetError(
                 f"a batch of {batch_size} cannot be split evenly over {self.processes} processes; "
-                "choose a --batch-size or a number of processes that can"
+                "choose another --batch-size or number of processes"
             )
         self.model = model
         self.source = source.to(self.device)
@@ -96,9 +96,9 @@ class Stepper:
     def step(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"], rate: float
     ) -> None:
-        """Train on one global batch; each process takes its share of it.
+        """Train on one global batch. Each process takes its share of the batch.
 
-        A step whose loss or gradients are not finite changes nothing; `look` tells.
+        A step with a non-finite loss or gradient changes nothing; `results` reports it.
         """
         share = slice(self.accelerator.process_index, None, self.processes)
         self._set_rate(rate)
@@ -111,50 +111,53 @@ class Stepper:
             row = self._graph.replay(indices, uniforms)
         self._rows.append(row.clone())
 
-    def is_known_broken(self) -> bool:
-        """Whether the last step was broken, as far as can be said without waiting for the device."""
+    def is_known_nonfinite(self) -> bool:
+        """Return whether the last step was non-finite. Always False on a GPU: no sync."""
         return self.device.type == "cpu" and bool(self._rows[-1][-2:].any())
 
-    def agreed(self, number: int) -> int:
-        """The greatest of all processes' numbers; every process must ask in the same step. Waits for the device."""
+    def maximum(self, number: int) -> int:
+        """Return the maximum of a number over all processes. Synchronises with the device.
+
+        Every process must call this in the same step.
+        """
         if self.processes == 1:
             return number
         greatest = torch.tensor(number, device=self.device)
         torch.distributed.all_reduce(greatest, torch.distributed.ReduceOp.MAX)
         return int(greatest)
 
-    def look(self) -> Looked:
-        """What came of the steps since the last call. Waits for the device."""
+    def results(self) -> StepResults:
+        """Return the losses since the last call. Synchronises with the device."""
         rows = torch.stack(self._rows)
         self._rows = []
         flags = rows[:, -2:].bool()
-        broken = [
-            BrokenStep(number, "loss" if loss else "gradients")
+        nonfinite = [
+            NonfiniteStep(number, "loss" if loss else "gradients")
             for number, (loss, gradients) in enumerate(flags.tolist())
             if loss or gradients
         ]
-        if len(broken) == len(rows):
-            return Looked({}, broken)
-        sound = rows[~flags.any(dim=1), :-2]
-        # divided before they are added: a sum may overflow where the mean does not
-        shares = (sound / (len(sound) * self.processes)).sum(dim=0)
+        if len(nonfinite) == len(rows):
+            return StepResults({}, nonfinite)
+        finite = rows[~flags.any(dim=1), :-2]
+        # divided before they are added, since a sum may overflow where the mean does not
+        shares = (finite / (len(finite) * self.processes)).sum(dim=0)
         means = self.accelerator.reduce(shares, reduction="sum")
-        return Looked(dict(zip(self._names, means.tolist(), strict=True)), broken)
+        return StepResults(dict(zip(self._names, means.tolist(), strict=True)), nonfinite)
 
     def check_weights(self) -> None:
-        """Refuse weights that are no numbers, as an update of absurd size makes them.
+        """Raise if a weight is not finite, for example after a diverging update.
 
         Raises:
-            NotFinite: there are some.
+            NotFinite: a weight is NaN or infinite.
         """
         if not all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
             raise NotFinite("the weights are not finite")
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that the next step depends on: weights, Adam's moments, PyTorch's random state.
+        """Return all tensors of a checkpoint: weights, Adam's moments, random state.
 
         Raises:
-            NotFinite: a weight or a moment is no number any more; such a state is not worth keeping.
+            NotFinite: a weight or a moment is NaN or infinite; such a state is not saved.
         """
         self.check_weights()
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -168,10 +171,10 @@ class Stepper:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take up a saved `state`.
+        """Restore a saved `state`.
 
         Raises:
-            CapsnetError: it belongs to another model.
+            CapsnetError: the state does not fit this model.
         """
         moments: dict[int, dict[str, Tensor]] = {}
         weights = {}
@@ -192,10 +195,10 @@ class Stepper:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
             reason = shown(str(error).partition("\n")[0])[:200]
-            raise CapsnetError(f"the saved state does not fit the run's config.json: {reason}") from error
+            raise CapsnetError(f"the checkpoint does not fit the run's config.json: {reason}") from error
 
     def _check_moments(self, moments: dict[int, dict[str, Tensor]]) -> None:
-        """Adam itself takes whatever it is given, and fails in the next step or computes nonsense."""
+        """Raise if the moments do not fit; Adam does not check this itself."""
         weights = list(self.model.parameters())
         for index, of_one in moments.items():
             shapes = {name: tuple(moment.shape) for name, moment in of_one.items()}
@@ -204,26 +207,29 @@ class Stepper:
                 raise ValueError(f"the optimizer's moments of parameter {index} are not Adam's")
 
     def _eager_step(self, indices: Tensor, uniforms: Tensor) -> Tensor:
-        """The loss, its parts, and two flags: whether the loss and whether the gradients are not finite."""
+        """Return the loss, its parts, and two flags: loss and gradients not finite."""
         batch = self.source.batch(indices, uniforms)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._objective(batch.images, batch.labels, batch.originals)
         self.accelerator.backward(losses["loss"])
         parts = torch.stack([part.detach() for part in losses.values()])
         self._names = list(losses)
-        # A norm that overflows is refused too: Adam would keep an infinite second moment for good.
+        # A norm that overflows counts as non-finite: Adam would keep an infinite second moment forever.
         norm = nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
-        broken = torch.stack([~parts.isfinite().all(), ~norm.isfinite()]).float()
-        if self.processes > 1:  # one process's NaN stops the step of all
-            broken = self.accelerator.reduce(broken, reduction="sum").clamp(max=1)
-        self._update(broken.amax())
-        return torch.cat([parts, broken])
+        flags = torch.stack([~parts.isfinite().all(), ~norm.isfinite()]).float()
+        if self.processes > 1:  # NaN in one process skips the step in all
+            flags = self.accelerator.reduce(flags, reduction="sum").clamp(max=1)
+        self._update(flags.amax())
+        return torch.cat([parts, flags])
 
-    def _update(self, is_broken: Tensor) -> None:
-        """The optimizer's step, unless `is_broken` (0 or 1). Fused Adam decides on the device, without a wait."""
+    def _update(self, is_nonfinite: Tensor) -> None:
+        """Do the optimizer's step, unless `is_nonfinite` (0 or 1).
+
+        Fused Adam decides this on the device, without a sync.
+        """
         if self._fused:
-            self.optimizer.found_inf = is_broken  # type: ignore[attr-defined]
-        elif is_broken:
+            self.optimizer.found_inf = is_nonfinite  # type: ignore[attr-defined]
+        elif is_nonfinite:
             return
         self.optimizer.step()
 
@@ -236,7 +242,7 @@ class Stepper:
 
 
 class _Graph:
-    """A step captured once and replayed: a GPU step is some two hundred small launches otherwise."""
+    """A step captured once and replayed; it replaces about 200 small kernel launches."""
 
     def __init__(self, step: Any, indices: Tensor, uniforms: Tensor) -> None:
         self._indices, self._uniforms = indices.clone(), uniforms.clone()
@@ -252,7 +258,7 @@ class _Graph:
 
 
 def _check_launch(processes: int) -> None:
-    """Each of several processes that train alone would take itself for the one that writes the run."""
+    """Raise if launched processes are not connected; each would write the run."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if processes != launched:
         raise CapsnetError(
@@ -265,6 +271,6 @@ def _accelerator(precision: str, device: str) -> Any:
     from accelerate.state import AcceleratorState
 
     cpu = pick_device(device).type == "cpu"
-    # A process may train several models, each with its own settings; Accelerate's state is a singleton.
+    # Accelerate's state is a singleton, but a process may train several models with different settings.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision], cpu=cpu)

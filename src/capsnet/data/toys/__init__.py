@@ -1,1 +1,5 @@
-"""Rendered toys under smallNORB's viewpoints. `shapes.py` builds them, `rendering.py` takes the pictures."""
+"""Rendered toys under smallNORB's viewpoints.
+
+shapes.py     builds the toys
+rendering.py  renders images of them
+"""

@@ -1,7 +1,7 @@
-"""Rendered toys under smallNORB's viewpoints: a stand-in where smallNORB's viewpoint labels are not to be had.
+"""Render toys under smallNORB's viewpoints, to use without smallNORB's labels.
 
-Every toy is a union of a few solids (`shapes`), seen by a small ray marcher. Nothing of smallNORB is in it but the
-plan: 5 categories × 10 instances × 18 azimuths × 9 elevations × 6 lightings.
+Every toy is a union of a few solids (`shapes`), rendered by a small ray marcher. Only the layout is smallNORB's:
+5 categories × 10 instances × 18 azimuths × 9 elevations × 6 lightings.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from capsnet.data.views import TEST_INSTANCES, TRAIN_INSTANCES, Views
 AZIMUTHS = tuple(range(0, 360, 20))
 ELEVATIONS = tuple(range(30, 75, 5))
 SIZE = 48
-#: Rays per pixel along each side; their mean is the pixel.
+#: Rays per pixel along each axis. A pixel is their mean.
 SUPERSAMPLING = 2
-#: Changes with the pictures, so that an older cache is not taken for them.
+#: Increase when the images change, so that an older cache is not used.
 VERSION = 1
 
-#: (towards the light, strength) …, ambient light and brightness of the background, for each of six lightings. The
-#: lamps stand still in the room: x points at the camera, y to its right, z up. The toy turns.
+#: For each of six lightings: lamps (direction to the lamp, strength), ambient light, and background brightness. The
+#: lamps do not move: x points to the camera, y to its right, z up. Only the toy turns.
 LIGHTINGS: tuple[tuple[tuple[tuple[tuple[float, float, float], float], ...], float, float], ...] = (
     ((((0.2, 0.0, 1.0), 0.7),), 0.15, 0.75),
     ((((0.5, -1.0, 0.7), 0.8),), 0.15, 0.70),
@@ -39,7 +39,7 @@ LIGHTINGS: tuple[tuple[tuple[tuple[tuple[float, float, float], float], ...], flo
     ((((1.0, -0.6, 0.6), 0.4), ((-0.5, 0.6, 1.0), 0.6)), 0.20, 0.80),
 )
 DISTANCE = 4.0
-#: Half of the field of view, as a tangent: the ball of radius 1 just fills the picture.
+#: Tangent of half the field of view: the ball of radius 1 just fills the image.
 FIELD = 0.25
 NEAR_ENOUGH = 0.003
 MAX_STEPS = 48
@@ -52,10 +52,10 @@ def render(
     lightings: Sequence[int] = tuple(range(len(LIGHTINGS))),
     size: int = SIZE,
 ) -> UInt8[Tensor, "azimuths elevations lightings size size"]:
-    """Pictures of a shape from every azimuth and elevation (degrees), in every lighting."""
+    """Render a shape from every azimuth and elevation (degrees), in every lighting."""
     heights = torch.deg2rad(torch.tensor(elevations, dtype=torch.float32))
     pictures = []
-    for azimuth in azimuths:  # one at a time: the rays of all at once do not fit the processor's cache
+    for azimuth in azimuths:  # one at a time, so that the rays fit into the processor's cache
         views = torch.stack((torch.full_like(heights, math.radians(azimuth)), heights), dim=1)
         pictures.append(_render(shape, views, lightings, size))
     return (torch.stack(pictures) * 255).round().to(torch.uint8)
@@ -67,7 +67,7 @@ def _render(
     fine = size * SUPERSAMPLING
     hit, points = _march(shape, *_rays(*_cameras(views), fine))
     normals = _normals(shape, points)
-    # The lamps as the turned toy sees them, for each hit.
+    # The room's axes in the coordinates of the turned toy, for each hit.
     room = _room(views)[hit.nonzero()[:, 0] // fine**2]
     pictures = []
     for lighting in lightings:
@@ -83,7 +83,7 @@ def _render(
 
 
 def _room(views: Float[Tensor, "views 2"]) -> Float[Tensor, "views 3 3"]:
-    """Rows: the room's axes (towards the camera, right, up) in the toy's coordinates."""
+    """Return the room's axes (to the camera, right, up) in the toy's frame, as rows."""
     azimuth = views[:, 0]
     zero, one = torch.zeros_like(azimuth), torch.ones_like(azimuth)
     cos, sin = azimuth.cos(), azimuth.sin()
@@ -92,7 +92,7 @@ def _room(views: Float[Tensor, "views 2"]) -> Float[Tensor, "views 3 3"]:
 
 
 def _cameras(views: Float[Tensor, "views 2"]) -> tuple[Float[Tensor, "views 3"], Float[Tensor, "views 3 3"]]:
-    """Where each camera stands, and the rows right, down, forward of its picture."""
+    """Return each camera's position, and the axes right, down, forward of its image."""
     elevation = views[:, 1:]
     towards, right, up = _room(views).unbind(1)
     out = elevation.cos() * towards + elevation.sin() * up
@@ -113,7 +113,10 @@ def _rays(
 def _march(
     shape: Shape, origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
 ) -> tuple[Tensor, Float[Tensor, "hits 3"]]:
-    """Which rays hit, and where: each goes forward by its distance to the shape until that is next to nothing."""
+    """Return which rays hit the shape, and the points where they do.
+
+    Sphere tracing: each ray advances by its distance to the shape, until that is almost 0.
+    """
     middle = -(origins * directions).sum(dim=1)
     inside = 1 - (origins.square().sum(dim=1) - middle.square())  # of the ball of radius 1, along the ray
     alive = (inside > 0).nonzero()[:, 0]
@@ -138,7 +141,7 @@ def _march(
 
 
 def _normals(shape: Shape, points: Float[Tensor, "hits 3"]) -> Float[Tensor, "hits 3"]:
-    """The direction in which the distance grows."""
+    """Return the surface normals: the normalised gradient of the distance."""
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         (slope,) = torch.autograd.grad(shape.distance(points).sum(), points)
@@ -146,7 +149,10 @@ def _normals(shape: Shape, points: Float[Tensor, "hits 3"]) -> Float[Tensor, "hi
 
 
 def render_instances(instances: Sequence[int], elevations: Sequence[int] = ELEVATIONS) -> Views:
-    """All views of the toys `instances` of each category; shows its progress on a terminal."""
+    """Render all views of the toys `instances` of each category.
+
+    Shows a progress bar on a terminal.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -155,7 +161,11 @@ def render_instances(instances: Sequence[int], elevations: Sequence[int] = ELEVA
     pictures = [
         render(toy(category, instance), elevations=elevations).flatten(0, 2)
         for category, instance in track(
-            toys, "rendering toys, once", console=console, disable=not sys.stderr.isatty(), transient=True
+            toys,
+            "rendering toys (only once)",
+            console=console,
+            disable=not sys.stderr.isatty(),
+            transient=True,
         )
     ]
     azimuth, elevation, lighting = torch.cartesian_prod(
@@ -174,7 +184,10 @@ def render_instances(instances: Sequence[int], elevations: Sequence[int] = ELEVA
 
 
 def rendered_views() -> tuple[Views, Views, str]:
-    """Training and test instances (24,300 pictures each) and their provenance; rendered once, then cached."""
+    """Return training views, test views (24,300 images each) and their provenance.
+
+    They are rendered once, then cached.
+    """
     import pooch
 
     cache = Path(pooch.os_cache("capsnet")) / f"objects3d-{VERSION}"
@@ -187,7 +200,7 @@ def rendered_views() -> tuple[Views, Views, str]:
         arrays = read_npz(path)
         parts.append(Views(**{key: torch.from_numpy(value) for key, value in arrays.items()}))
     about = (
-        f"Toys of our own, rendered: {len(parts[0]):,} training and {len(parts[1]):,} test pictures of other "
-        "instances, 48×48, under smallNORB's viewpoints and lightings in number. It is NOT smallNORB."
+        f"Our own rendered toys: {len(parts[0]):,} training images and {len(parts[1]):,} test images of other "
+        "instances, 48×48, with smallNORB's viewpoints and as many lightings. It is NOT smallNORB."
     )
     return parts[0], parts[1], about

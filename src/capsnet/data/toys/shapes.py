@@ -1,4 +1,7 @@
-"""Toys made of a dozen solids each, in smallNORB's five categories; every instance has its own proportions."""
+"""Build toys of about a dozen solids each, in smallNORB's five categories.
+
+Every instance has its own proportions.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,32 @@ from torch import Tensor
 
 from capsnet.data.fixed_random import frozen_uniforms
 
-#: The table of `frozen_uniforms` that the proportions come from, and how many numbers a toy takes.
+#: The table of `frozen_uniforms` for the proportions, and the count of numbers per toy.
 STREAM = 5
 NUMBERS = 12
 
 
 class Solid(NamedTuple):
-    """A box with round edges, turned and stretched: without extent a ball, with one a capsule, with two a plate."""
+    """A box with round edges, turned and stretched.
+
+    A box without extent is a ball, with one extent a capsule, with two a plate.
+    """
 
     centre: tuple[float, float, float]
     #: Half of the box's extent along each axis, before rounding.
     half: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    #: How far the rounding reaches beyond the box.
+    #: Radius of the rounding, added outside the box.
     radius: float = 0.1
     #: Degrees about the vertical axis (applied last) and about the y axis (first; positive lowers the front).
     turn: float = 0.0
     pitch: float = 0.0
-    #: Stretches box and rounding along the solid's own axes.
+    #: Factors for box and rounding along the solid's own axes.
     stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """Solids as tensors, moved and scaled together so that all of them fit the ball of radius 1."""
+    """Solids as tensors, centred and scaled to fit the ball of radius 1."""
 
     centres: Float[Tensor, "solids 3"]
     #: Rows are the solid's own axes.
@@ -45,7 +51,10 @@ class Shape:
     stretches: Float[Tensor, "solids 3"]
 
     def distance(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
-        """A lower bound of the distance to the surface, exact where nothing is stretched; 0 on it, less inside."""
+        """Return a lower bound of the distance to the surface.
+
+        It is exact without stretch, 0 on the surface, and negative inside.
+        """
         solids = len(self.centres)
         turned = points @ self.axes.reshape(-1, 3).T - (self.axes @ self.centres[:, :, None]).reshape(-1)
         folded = (turned.view(-1, solids, 3) / self.stretches).abs() - self.halves
@@ -55,7 +64,7 @@ class Shape:
 
 
 def toy(category: int, instance: int) -> Shape:
-    """The shape of a toy.
+    """Build the shape of a toy.
 
     Args:
         category: 0 to 4, in the order of `capsnet.data.viewpoints.CATEGORIES`.
@@ -66,7 +75,7 @@ def toy(category: int, instance: int) -> Shape:
 
 
 def assemble(solids: Sequence[Solid]) -> Shape:
-    """Solids → tensors, centred, and scaled to the ball of radius 1."""
+    """Convert solids to tensors, centred and scaled to the ball of radius 1."""
     centres = torch.tensor([solid.centre for solid in solids])
     halves = torch.tensor([solid.half for solid in solids])
     radii = torch.tensor([solid.radius for solid in solids])
@@ -88,7 +97,7 @@ def _axes(turn: float, pitch: float) -> Float[Tensor, "3 3"]:
 
 
 def _animal(u: Sequence[float]) -> list[Solid]:
-    """Four legs, x forward: from sheep to giraffe."""
+    """Build an animal with four legs, facing x: from sheep to giraffe."""
     length, girth, leg = 0.45 + 0.35 * u[0], 0.2 + 0.16 * u[1], 0.25 + 0.4 * u[2]
     thin, neck, lean = 0.05 + 0.05 * u[3], 0.1 + 0.45 * u[4], 20 + 60 * u[5]
     head, snout, tail = 0.12 + 0.08 * u[6], 0.6 * u[7], 0.1 + 0.25 * u[8]
@@ -111,7 +120,7 @@ def _animal(u: Sequence[float]) -> list[Solid]:
 
 
 def _human(u: Sequence[float]) -> list[Solid]:
-    """Two legs, two arms, facing x; standing or striding, arms down or out."""
+    """Build a human facing x, standing or walking, with arms down or raised."""
     leg, hip, torso = 0.55 + 0.2 * u[0], 0.1 + 0.06 * u[1], 0.3 + 0.12 * u[2]
     wide, thick, head = 0.16 + 0.1 * u[3], 0.07 + 0.05 * u[4], 0.13 + 0.05 * u[5]
     stride, raised, arm = 30 * u[6], 80 * u[7], 0.5 + 0.15 * u[8]
@@ -135,7 +144,7 @@ def _human(u: Sequence[float]) -> list[Solid]:
 
 
 def _airplane(u: Sequence[float]) -> list[Solid]:
-    """Fuselage along x, swept wings, tail, engines: from glider to airliner."""
+    """Build an airplane along x: from glider to airliner."""
     length, body, span = 0.7 + 0.3 * u[0], 0.08 + 0.08 * u[1], 0.45 + 0.5 * u[2]
     sweep, chord, place = 40 * u[3], 0.1 + 0.12 * u[4], 0.3 * u[5] - 0.1
     tail, fin, high = 0.18 + 0.2 * u[6], 0.12 + 0.18 * u[7], body * (1.6 * u[8] - 0.8)
@@ -159,7 +168,7 @@ def _wheels(xs: Sequence[float], side: float, radius: float) -> list[Solid]:
 
 
 def _truck(u: Sequence[float]) -> list[Solid]:
-    """A cab and a load, open, boxed or round, on six wheels."""
+    """Build a truck: a cab and a load (open, box or tank) on six wheels."""
     length, wide, load = 0.5 + 0.35 * u[0], 0.22 + 0.08 * u[1], 0.12 + 0.22 * u[2]
     cab, tall, wheel = 0.12 + 0.1 * u[3], 0.16 + 0.14 * u[4], 0.1 + 0.06 * u[5]
     floor = 2 * wheel * 0.8
@@ -182,7 +191,7 @@ def _truck(u: Sequence[float]) -> list[Solid]:
 
 
 def _car(u: Sequence[float]) -> list[Solid]:
-    """A low body and a cabin on four wheels: from coupé to van."""
+    """Build a car: a low body and a cabin on four wheels, from coupé to van."""
     length, wide, low = 0.5 + 0.25 * u[0], 0.2 + 0.08 * u[1], 0.07 + 0.06 * u[2]
     wheel, roof, cabin = 0.09 + 0.05 * u[3], 0.08 + 0.12 * u[4], 0.18 + 0.25 * u[5]
     place, curve = 0.25 * (u[6] - 0.6), 0.04 + 0.06 * u[7]
