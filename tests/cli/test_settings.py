@@ -167,8 +167,11 @@ def test_the_data_set_and_the_steps_can_be_set_too(capsnet: Command, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "model.primary_dim"], ("write PART.FIELD=VALUE", "--set model.primary_dim=16")),
-        (["--set", "primary_dim=16"], ("--set primary_dim=16: write PART.FIELD=VALUE",)),
+        (
+            ["--set", "model.primary_dim"],
+            ("or train.FIELD=VALUE, as in --set model.primary_dim=16",),
+        ),
+        (["--set", "primary_dim=16"], ("--set primary_dim=16: write model.FIELD=VALUE",)),
         (["--set", "modle.primary_dim=16"], ("model or train, not 'modle'; did you mean 'model'?",)),
         (["--set", "model.primry_dim=16"], ("no field 'primry_dim'; did you mean 'primary_dim'?",)),
         (["--set", "train.zzz=16"], ("no field 'zzz'; it has data, image_size",)),

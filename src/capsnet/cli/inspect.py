@@ -35,7 +35,7 @@ CLASSES_SHOWN, ITERATIONS_SHOWN = 10, 6
 def info(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A run folder, a saved model, or a Hub name.")
+        str | None, typer.Argument(metavar="MODEL", help="A run folder, a saved model, or a Hub name.")
     ] = None,
     architecture: Annotated[
         str | None, typer.Option("--model", help="In place of MODEL: an architecture. Default: capsnet.")
@@ -103,7 +103,7 @@ def info(
 def perturb(
     model: ModelArgument,
     image: Annotated[
-        Path | None, typer.Argument(metavar="[IMAGE]", help="An image file. Default: the first test example.")
+        Path | None, typer.Argument(metavar="IMAGE", help="An image file. Default: the first test example.")
     ] = None,
     target: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Where to write it.")] = Path(
         "perturb.png"
