@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from capsnet import CapsnetError
 from capsnet._support.validation import parse_setting
@@ -161,6 +162,18 @@ def test_the_data_set_and_the_steps_can_be_set_too(capsnet: Command, tmp_path: P
     done = capsnet("train", "--model", "cnn", "--out", tmp_path / "run", "--no-report", *settings[:4], *cnn)
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 1
+
+
+def test_smaller_kernels_take_smaller_images(capsnet: Command, tmp_path: Path) -> None:
+    for number in range(16):
+        path = tmp_path / "tiny" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (10, 10), number).save(path)
+    arguments = ("--data", f"folder:{tmp_path / 'tiny'}", "--steps", 1, "--out", tmp_path / "run", *TINY)
+    assert_one_line(capsnet("train", *arguments), "10×10 image is too small", "the kernels smaller")
+    kernels = ("--set", "model.stem_kernel=3", "--set", "model.primary_kernel=3")
+    done = capsnet("train", *arguments, *kernels)
+    assert done.code == 0, done.err
 
 
 @pytest.mark.misuse
