@@ -75,9 +75,12 @@ def test_a_model_and_a_data_set_from_outside_go_through_every_command(
     run = tmp_path / "run"
     assert "noise" in capsnet("data").out
     done = capsnet(
-        "train", "--model", "linear", "--data", "noise", "--epochs", "3", "--out", run, "--device", "cpu"
+        *("train", "--model", "linear", "--data", "noise", "--epochs", "3", "--out", run, "--device", "cpu"),
+        *("--set", "model.dropout=0.25"),
     )
     assert done.code == 0, done.err
+    assert json.loads((run / "config.json").read_text())["model"]["dropout"] == 0.25
+    assert json.loads(capsnet("info", run, "--json").out)["parameters"] == 784 * 2 + 2
     assert json.loads((run / "config.json").read_text())["model"]["class_names"] == ["dark", "light"]
     assert "0.00%" in capsnet("evaluate", run, "--device", "cpu").out
     assert (run / "report" / "index.html").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from capsnet import CapsnetError
 from capsnet._support.validation import parse_setting
@@ -163,12 +164,27 @@ def test_the_data_set_and_the_steps_can_be_set_too(capsnet: Command, tmp_path: P
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 1
 
 
+def test_smaller_kernels_take_smaller_images(capsnet: Command, tmp_path: Path) -> None:
+    for number in range(16):
+        path = tmp_path / "tiny" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (10, 10), number).save(path)
+    arguments = ("--data", f"folder:{tmp_path / 'tiny'}", "--steps", 1, "--out", tmp_path / "run", *TINY)
+    assert_one_line(capsnet("train", *arguments), "10×10 image is too small", "the kernels smaller")
+    kernels = ("--set", "model.stem_kernel=3", "--set", "model.primary_kernel=3")
+    done = capsnet("train", *arguments, *kernels)
+    assert done.code == 0, done.err
+
+
 @pytest.mark.misuse
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "model.primary_dim"], ("write PART.FIELD=VALUE", "--set model.primary_dim=16")),
-        (["--set", "primary_dim=16"], ("--set primary_dim=16: write PART.FIELD=VALUE",)),
+        (
+            ["--set", "model.primary_dim"],
+            ("or train.FIELD=VALUE, as in --set model.primary_dim=16",),
+        ),
+        (["--set", "primary_dim=16"], ("--set primary_dim=16: write model.FIELD=VALUE",)),
         (["--set", "modle.primary_dim=16"], ("model or train, not 'modle'; did you mean 'model'?",)),
         (["--set", "model.primry_dim=16"], ("no field 'primry_dim'; did you mean 'primary_dim'?",)),
         (["--set", "train.zzz=16"], ("no field 'zzz'; it has data, image_size",)),

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from capsnet._support.errors import CapsnetError
-from capsnet.data import Batch, Examples, load, names
+from capsnet.data import Batch, Examples, load, load_local, names
 from capsnet.data.augmentation import Brightness, RandomPlacement, Shift
 from capsnet.data.digits import FILES, split_mnist5k
 from capsnet.data.idx import read_idx
@@ -240,3 +240,10 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     (tmp_path / FILES[2]).write_bytes(gzip.compress(idx(np.zeros((20, 14, 14)))))
     with pytest.raises(CapsnetError, match=r"images of \(14, 14\), but the training images are \(28, 28\)"):
         load("mnist", data_dir=tmp_path)
+
+
+def test_bundled_digits_replace_data_that_are_not_on_this_machine() -> None:
+    found = load_local("no-such-data", (1, 28, 28), 10)
+    assert found is not None
+    assert found.name == "mnist5k"
+    assert load_local(None, (3, 32, 32), 10) is None

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform, get_type_hints
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -148,11 +148,9 @@ def _word(text: str, strict: bool = False) -> Any:
 
 @cache
 def _field_adapters(config_class: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(config_class, include_extras=True)
-    return {
-        name: TypeAdapter(hints[name], config=ConfigDict(strict=True))
-        for name in config_class.__dataclass_fields__
-    }
+    found: dict[str, Any] = config_class.__pydantic_fields__  # whose annotations pydantic has resolved
+    kinds = {name: Annotated[field.annotation, Field(), *field.metadata] for name, field in found.items()}
+    return {name: TypeAdapter(kind, config=ConfigDict(strict=True)) for name, kind in kinds.items()}  # type: ignore[arg-type]
 
 
 @cache

@@ -84,13 +84,13 @@ LARGEST_SIDE = 128
 SMALLEST_SIDE = 17
 
 
-def check_side(dataset: Dataset, image_size: int | None) -> None:
+def check_side(dataset: Dataset, image_size: int | None, smallest: int = SMALLEST_SIDE) -> None:
     """Raise if images are too small, or large without --image-size.
 
     The number of parameters grows with the image area, up to a billion for photographs.
     """
     side = max(dataset.image_shape[1:])
-    if min(dataset.image_shape[1:]) < SMALLEST_SIDE:
+    if min(dataset.image_shape[1:]) < smallest:
         _, height, width = dataset.image_shape
         raise CapsnetError(
             f"{dataset.name}: images of {height}×{width} are too small for two 9×9 convolutions; enlarge them, for "

@@ -14,9 +14,8 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="PART.FIELD=VALUE",
-        help="Set any field of the configuration: model.primary_dim=16, train.batch_size=64, model.decoder=512,1024, "
-        "train.steps=none. Repeat it for several fields.",
+        metavar="FIELD=VALUE",
+        help="Set any field of the configuration, as model.FIELD=VALUE or train.FIELD=VALUE. Can be repeated.",
     ),
 ]
 #: Parts of a run's configuration: the architecture's own, and TrainConfig.
@@ -63,8 +62,8 @@ def parse_settings(
         part, dot, name = where.strip().partition(".")
         if not equals or not dot:
             raise CapsnetError(
-                f"--set {shown(item)[:100]}: write PART.FIELD=VALUE, as in --set model.primary_dim=16 or "
-                "--set train.batch_size=64"
+                f"--set {shown(item)[:100]}: write model.FIELD=VALUE or train.FIELD=VALUE, as in "
+                "--set model.primary_dim=16"
             )
         if part not in PARTS:
             raise CapsnetError(

@@ -17,6 +17,7 @@ from capsnet.cli.app import app
 from capsnet.cli.console import TrainingBar, err, out
 from capsnet.cli.loading import (
     MODEL_FIELDS,
+    SMALLEST_SIDE,
     absolute,
     check_fit,
     check_names,
@@ -157,7 +158,13 @@ def train(
                 config = TrainConfig(**{**options, "data": absolute(options["data"])})
                 dataset = load_data(config.data, data_dir, config.image_size)
                 given = {name for name in options if is_given(context, name) or name in chosen.texts["train"]}
-                config = _suited(config, dataset, {name for name in given if options[name] is not None})
+                config = _suited(
+                    config,
+                    dataset,
+                    {name for name in given if options[name] is not None},
+                    # The configuration of another network knows by itself which images are too small.
+                    smallest=1 if changes or is_given(context, "architecture") else SMALLEST_SIDE,
+                )
                 fields: dict[str, Any] = {
                     "iterations": iterations,
                     "stem_channels": stem_channels,
@@ -197,14 +204,14 @@ def _own_options(context: typer.Context) -> dict[str, str]:
     return own | {option: f"model.{field}" for option, field in MODEL_FIELDS.items()}
 
 
-def _suited(config: TrainConfig, dataset: Dataset, given: set[str]) -> TrainConfig:
+def _suited(config: TrainConfig, dataset: Dataset, given: set[str], smallest: int) -> TrainConfig:
     """Fill in defaults that depend on the data set; reject options that do not fit.
 
     Small data sets get more than `EPOCHS` epochs, at least `LEAST_STEPS` steps: an epoch of 40 images is one step.
     """
     from capsnet.training.batches import BatchSchedule, augmented
 
-    check_side(dataset, config.image_size)
+    check_side(dataset, config.image_size, smallest)
     check_shift(config.shift, dataset)
     if {"epochs", "steps"} <= given:
         raise CapsnetError("--epochs and --steps both say how long to train; give one of them")

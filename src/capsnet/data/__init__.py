@@ -29,6 +29,7 @@ __all__ = [
     "Source",
     "load",
     "load_dataset",
+    "load_local",
     "names",
     "register",
     "short_name",
@@ -81,6 +82,27 @@ def load(
     if image_size is not None:
         raise CapsnetError(f"--image-size is for folder:PATH only; the images of {name} have a fixed size")
     return loader(name, data_dir, download)
+
+
+def load_local(name: str | None, image_shape: tuple[int, int, int], num_classes: int) -> Dataset | None:
+    """Load a data set that is on this machine and fits a model; else mnist5k if it fits; else None.
+
+    Args:
+        name: of the data set that the model was trained on, if it is known.
+        image_shape: (channels, height, width) of the model's images.
+        num_classes: number of the model's classes.
+    """
+    for candidate in dict.fromkeys((name, "mnist5k")):
+        if candidate is None:
+            continue
+        size = image_shape[1] if candidate.startswith("folder:") else None
+        try:
+            dataset = load(candidate, download=False, image_size=size)
+        except CapsnetError:
+            continue
+        if (tuple(dataset.image_shape), len(dataset.class_names)) == (image_shape, num_classes):
+            return dataset
+    return None
 
 
 #: `load` under the name of `capsnet.load_dataset`.

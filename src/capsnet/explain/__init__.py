@@ -22,7 +22,7 @@ from capsnet.explain.equivariance import (
 )
 from capsnet.explain.morphometrics import MEASURES, correlations, measure
 from capsnet.explain.perturb import OFFSETS, DimensionEffects, dimension_effects, dimension_sheet
-from capsnet.explain.routing import coupling_entropy, dead_share, logit_changes
+from capsnet.explain.routing import coupling_entropy, dead_share, logit_changes, routing_summary
 from capsnet.explain.segment import Segmentation, segment, segmentation_quality
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "logit_changes",
     "measure",
     "rotation",
+    "routing_summary",
     "scaling",
     "segment",
     "segmentation_quality",

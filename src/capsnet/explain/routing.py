@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -48,3 +50,42 @@ def logit_changes(trace: RoutingTrace) -> Float[Tensor, "steps batch"]:
     The result has iterations − 1 rows.
     """
     return trace.logits.diff(dim=0).abs().mean(dim=(2, 3))
+
+
+def routing_summary(
+    trace: RoutingTrace, class_names: Sequence[str], example: int = 0
+) -> list[dict[str, Any]]:
+    """Return what one example's routing did in each iteration, as values that JSON can hold.
+
+    Args:
+        trace: of class capsules.
+        class_names: one for each parent.
+        example: its place in the batch.
+
+    Returns:
+        For each iteration the entropy of the couplings (see `coupling_entropy`), the mean change of the logits since
+        the iteration before (None in the first), and for each class the capsule's length and its mean and largest
+        coupling.
+    """
+    entropy = coupling_entropy(trace)[:, example].tolist()
+    changes = [None, *logit_changes(trace)[:, example].tolist()]
+    lengths = trace.outputs[:, example].norm(dim=-1).tolist()
+    couplings = trace.couplings[:, example]
+    means, largest = couplings.mean(dim=1).tolist(), couplings.amax(dim=1).tolist()
+    return [
+        {
+            "iteration": step + 1,
+            "coupling_entropy": entropy[step],
+            "logit_change": changes[step],
+            "classes": [
+                {
+                    "class": name,
+                    "length": lengths[step][number],
+                    "mean_coupling": means[step][number],
+                    "largest_coupling": largest[step][number],
+                }
+                for number, name in enumerate(class_names)
+            ],
+        }
+        for step in range(len(lengths))
+    ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
 from capsnet._support.files import read_json
-from capsnet.data import Dataset, load
+from capsnet.data import Dataset, load_local
 from capsnet.explorer.geometry import main_directions
 from capsnet.models import SavedModel, load_model
 from capsnet.models.protocols import HasFeatures, Traceable
@@ -90,7 +90,7 @@ def open_session(run: str) -> Session:
             f"{run} is a {model.architecture}, which has no routing to trace; the explorer shows only capsule "
             "networks: choose another RUN"
         )
-    dataset = _dataset(saved.data, model)
+    dataset = load_local(saved.data, model.config.image_shape, model.config.num_classes)
     pictures, labels = _pictures(dataset, model)
     control, control_result = _control(model)
     return Session(
@@ -111,27 +111,6 @@ def read_result(folder: Path) -> dict[str, Any]:
     path = folder / "result.json"
     result = read_json(path) if path.exists() else {}
     return result if isinstance(result, dict) else {}
-
-
-def _dataset(name: str | None, model: Traceable) -> Dataset | None:
-    """Return the model's training data if they are on this machine, else the bundled digits."""
-    fits = model.config.image_shape == (1, 28, 28) and model.config.num_classes == 10
-    side = model.config.image_shape[1]
-    for candidate in [name, "mnist5k"] if fits else [name]:
-        if not isinstance(candidate, str):
-            continue
-        try:
-            dataset = load(
-                candidate, download=False, image_size=side if candidate.startswith("folder:") else None
-            )
-        except CapsnetError:
-            continue
-        if (
-            tuple(dataset.image_shape) == model.config.image_shape
-            and len(dataset.class_names) == model.config.num_classes
-        ):
-            return dataset
-    return None
 
 
 def _pictures(dataset: Dataset | None, model: Traceable) -> tuple[Tensor, list[list[int]]]:

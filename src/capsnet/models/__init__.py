@@ -6,7 +6,7 @@ cnn.py        the controls
 protocols.py  the interfaces that reports, the explorer and experiments use
 registry.py   architectures by name; `register` adds one, also from outside the package
 saved.py      folders with config.json and model.safetensors
-cost.py       parameters and multiply-adds
+cost.py       parameters, multiply-adds and memory
 
 May import `layers`, `data` and everything below them. Begin with `capsnet.py`.
 """

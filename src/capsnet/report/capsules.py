@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from capsnet.explain.perturb import OFFSETS, dimension_effects, dimension_sheet
 from capsnet.explain.routing import coupling_entropy, dead_share, logit_changes
 from capsnet.models.capsnet import CapsNetTrace
-from capsnet.models.protocols import Traceable
+from capsnet.models.protocols import Traceable, decodes
 from capsnet.report.material import Material
 from capsnet.report.style import (
     BLUE,
@@ -62,29 +63,48 @@ def _sheet(material: Material, model: Traceable, number: int) -> Picture:
     if len(chosen) > 1 and material.is_light_on_dark:
         numbers = torch.full((len(chosen),), number)
         meanings = dimension_effects(model, capsules, numbers, MEANING_OFFSETS).meanings()[:DIMENSIONS]
+    length = float(capsules[0, number].norm())
+    drawn = draw_sheet(sheet, f"{material.names[number]}: a capsule of length {length:.2f}", meanings)
+    found = sorted({meaning[0] for meaning in meanings if meaning})
+    return Picture(
+        f"dimensions-{number}",
+        drawn,
+        f"Reconstructions of class {material.dataset.class_names[number]} with each of {len(sheet)} dimensions changed "
+        f"from {OFFSETS[0]} to {OFFSETS[-1]}" + (f"; they change {', '.join(found)}." if found else "."),
+    )
+
+
+def draw_sheet(
+    sheet: Float[Tensor, "dim offsets channels height width"],
+    title: str,
+    meanings: Sequence[tuple[str, float] | None] = (),
+) -> bytes:
+    """Draw what `dimension_sheet` returns for `OFFSETS`, as a PNG.
+
+    Args:
+        sheet: one row of images for each dimension.
+        title: above it.
+        meanings: of the dimensions, from `DimensionEffects.meanings`.
+    """
     canvas, rows, columns = mosaic(sheet)
-    broad = 4.3
-    figure = new_figure(broad, (broad - 1.5) * canvas.shape[0] / canvas.shape[1] + 0.75)
+    broad = 4.3 if meanings else 3.6
+    figure = new_figure(
+        broad, (broad - (1.5 if meanings else 0.8)) * canvas.shape[0] / canvas.shape[1] + 0.75
+    )
     axes = figure.add_subplot()
     show(axes, canvas)
-    length = float(capsules[0, number].norm())
-    bare(axes, f"{material.names[number]}: a capsule of length {length:.2f}")
+    bare(axes, title)
     axes.set_xticks([columns[0], columns[len(columns) // 2], columns[-1]])
     axes.set_xticklabels([f"{OFFSETS[0]:+g}", "0", f"{OFFSETS[-1]:+g}"], **text_font())
     axes.set_yticks(rows, [str(row + 1) for row in range(len(rows))], **text_font())
     axes.set_ylabel("dimension", **text_font())
     axes.tick_params(length=0)
-    other: Any = axes.secondary_yaxis("right")
-    other.set_yticks(rows, [_meaning(meaning) for meaning in meanings], **text_font())
-    other.tick_params(length=0)
-    other.spines["right"].set_visible(False)
-    found = sorted({meaning[0] for meaning in meanings if meaning})
-    return Picture(
-        f"dimensions-{number}",
-        png(figure),
-        f"Reconstructions of class {material.dataset.class_names[number]} with each of {len(rows)} dimensions changed "
-        f"from {OFFSETS[0]} to {OFFSETS[-1]}" + (f"; they change {', '.join(found)}." if found else "."),
-    )
+    if meanings:
+        other: Any = axes.secondary_yaxis("right")
+        other.set_yticks(rows, [_meaning(meaning) for meaning in meanings], **text_font())
+        other.tick_params(length=0)
+        other.spines["right"].set_visible(False)
+    return png(figure)
 
 
 #: Words for a measure that grows, and for one that shrinks, from left to right.
@@ -108,49 +128,75 @@ def couplings_picture(material: Material, model: Traceable, index: int, name: st
     """Draw the couplings to the two longest class capsules, and their spread, per iteration."""
     batch = material.batch([index])
     trace = model.trace(batch.images)
+    first, second = _two_longest(trace)
+    title = f"input: {material.named(material.evaluation.labels[index])}"
+    said = material.named(material.evaluation.predictions[index])
+    return Picture(
+        name,
+        draw_couplings(model, trace, material.pictures(batch)[0], material.names, title),
+        f"Couplings of the primary capsules to classes {material.names[first]} and {material.names[second]} over "
+        f"{len(trace.routing.couplings)} routing iterations; the answer is {said}.",
+        wide=True,
+    )
+
+
+def draw_couplings(
+    model: Traceable,
+    trace: CapsNetTrace,
+    picture: Float[Tensor, "channels height width"],
+    names: Sequence[str],
+    title: str,
+) -> bytes:
+    """Draw the couplings of the first example of a trace to its two longest capsules, as a PNG.
+
+    Args:
+        model: of the trace.
+        trace: what the network did with the image.
+        picture: the image.
+        names: of the classes, as `drawable` returns them.
+        title: above the image.
+    """
     lengths = trace.lengths[0].nan_to_num(0.0).cpu()
-    first, second = lengths.topk(2).indices.tolist()
+    first, second = _two_longest(trace)
     steps = _iterations(len(trace.routing.couplings))
     maps = coupling_maps(model, trace)[steps].cpu().numpy()
     even = 1 / len(lengths)
     # The scale is symmetric about the initial coupling (the middle colour), and wide enough to hide rounding.
     widest = max(float(np.nanmax(np.abs(maps[..., [first, second]] - even), initial=0.0)), even / 100)
     scale = {"vmin": even - widest, "vmax": even + widest}
-    _, high, wide = material.dataset.image_shape
+    _, high, wide = picture.shape
     aspect = max(high / wide, maps.shape[1] / maps.shape[2])
     maps_height = 2 * (min(7.2 / (len(steps) + 1), 2.2) * aspect + 0.22)
     figure = new_figure(8.6, maps_height + SPREAD_HEIGHT)
     halves: Any = figure.subfigures(2, 1, height_ratios=[maps_height, SPREAD_HEIGHT])
     upper, lower = halves
     grid = upper.subplots(2, len(steps) + 1, squeeze=False)
-    show(grid[0, 0], pixels(material.pictures(batch)[0]))
-    bare(grid[0, 0], f"input: {material.named(material.evaluation.labels[index])}")
+    show(grid[0, 0], pixels(picture))
+    bare(grid[0, 0], title)
     bare(grid[1, 0])
-    if material.decoding is not None:
+    if decodes(model):
         show(grid[1, 0], pixels(model.decode(trace.capsules, first)[0]))
-        bare(grid[1, 0], f"drawn by {material.names[first]}")
+        bare(grid[1, 0], f"drawn by {names[first]}")
     heat: Any = None
     for row, number in enumerate((first, second)):
         for column, step in enumerate(steps, start=1):
             axes = grid[row, column]
             heat = axes.imshow(maps[column - 1, ..., number], cmap=DIVERGING, **scale)
             bare(axes, f"iteration {step + 1}" if row == 0 else "")
-        share = f"to {material.names[number]}\n(length {float(lengths[number]):.2f})"
+        share = f"to {names[number]}\n(length {float(lengths[number]):.2f})"
         grid[row, 1].set_ylabel(share, **text_font())
     bar = upper.colorbar(heat, ax=grid[:, 1:].ravel().tolist(), shrink=0.8, pad=0.02)
     bar.ax.tick_params(colors=MUTED, labelsize=SMALL, labelfontfamily=FONT)
     bar.outline.set_visible(False)
     bar.ax.set_ylim(bottom=max(0.0, even - widest))
     bar.set_label("mean coupling", **text_font())
-    _spread(material, lower.subplots(), trace, lengths, steps)
-    said = material.named(material.evaluation.predictions[index])
-    return Picture(
-        name,
-        png(figure),
-        f"Couplings of the primary capsules to classes {material.names[first]} and {material.names[second]} over "
-        f"{len(trace.routing.couplings)} routing iterations; the answer is {said}.",
-        wide=True,
-    )
+    _spread(names, lower.subplots(), trace, lengths, steps)
+    return png(figure)
+
+
+def _two_longest(trace: CapsNetTrace) -> list[int]:
+    longest: list[int] = trace.lengths[0].nan_to_num(0.0).topk(2).indices.tolist()
+    return longest
 
 
 def _iterations(count: int) -> list[int]:
@@ -164,7 +210,9 @@ def coupling_maps(model: Traceable, trace: CapsNetTrace) -> Float[Tensor, "itera
     return couplings.unflatten(1, (-1, rows, columns)).mean(dim=1)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _spread(material: Material, axes: Any, trace: CapsNetTrace, lengths: Tensor, steps: list[int]) -> None:
+def _spread(
+    class_names: Sequence[str], axes: Any, trace: CapsNetTrace, lengths: Tensor, steps: list[int]
+) -> None:
     shown = lengths.topk(min(10, len(lengths))).indices.sort().values.tolist()
     couplings = trace.routing.couplings[:, 0].cpu().numpy()
     palette = (FAINT, ORANGE, BLUE, GREEN) if len(steps) > 1 else (BLUE,)
@@ -187,7 +235,7 @@ def _spread(material: Material, axes: Any, trace: CapsNetTrace, lengths: Tensor,
         color=INK,
         fontfamily=FONT,
     )
-    names = [material.names[number] for number in shown]
+    names = [class_names[number] for number in shown]
     slope = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
     axes.set_xticks(range(len(shown)), names, **text_font(), **slope)
     axes.legend(
