@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from capsnet.routing import (
     Capsules,
     Windows,
+    add_coordinates,
     attend,
     inverted_attention,
     route_concurrently,
@@ -157,10 +158,11 @@ def authors_layer(state: dict[str, Tensor], name: str, stage: str, given: Capsul
     shared = weight.shape[-1] == 1
     kernel = poses.shape[-1] if shared else weight.shape[-1]
     windows = Windows(*poses.shape[-2:], kernel, stride)
-    w = weight.permute(4, 5, 0, *AXES, 1).transpose(-1, -2).expand(kernel, kernel, *(-1,) * 4).flatten(0, 2)
+    w = weight.permute(4, 5, 0, 2, 3, 1).transpose(-1, -2).expand(kernel, kernel, *(-1,) * 4).flatten(0, 2)
     u = windows.gather(poses.permute(0, 1, 4, 5, 2, 3))
     if shared:
-        u, w = with_coordinates(u, w, kernel)
+        # That code takes the parent's coordinate, (n + 1) / 10 N of N positions, where the paper has the child's.
+        u, w = add_coordinates(u, w, u.new_full((len(w), 2), 0.1))
     a = windows.gather(activations)
     betas = (state[f"{stage}.{kind}"].flatten() for kind in ("beta_u", "beta_a"))
     m, scores = variational_bayes(u, w, a, *betas, 3, fold=windows.fold)
@@ -169,13 +171,6 @@ def authors_layer(state: dict[str, Tensor], name: str, stage: str, given: Capsul
     if shared:
         return Capsules(m, scores)
     return Capsules(windows.spread(m).permute(0, 1, 4, 5, 2, 3), windows.spread(scores))
-
-
-AXES = (2, 3)
-
-
-def with_coordinates(u, w, kernel):
-    return u, w
 
 
 def test_variational_bayes_has_the_authors_stages() -> None:

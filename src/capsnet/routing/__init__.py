@@ -27,7 +27,7 @@ from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_paren
 from capsnet.routing.registry import ROUTINGS, Capsules, Routing, find_routing, register
 from capsnet.routing.self_attention import SelfAttention, self_attention
 from capsnet.routing.variational_bayes import VariationalBayes, variational_bayes
-from capsnet.routing.windows import Windows
+from capsnet.routing.windows import Windows, add_coordinates
 
 __all__ = [
     "BACKENDS",
@@ -43,6 +43,7 @@ __all__ = [
     "SelfAttention",
     "VariationalBayes",
     "Windows",
+    "add_coordinates",
     "agree",
     "attend",
     "check_options",

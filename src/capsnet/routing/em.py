@@ -28,8 +28,8 @@ from capsnet.routing.registry import Capsules, check_iterations, refuse_bias, re
 
 #: Folds each window's log-sum over all windows of a child; see `capsnet.routing.windows`.
 Fold = Callable[[Tensor], Tensor]
-#: Below these a parent has no children, and its votes no variance: values and gradients stay finite.
-LEAST_COUNT, LEAST_VARIANCE = 1e-8, 1e-6
+#: A parent with fewer children has none: values and gradients stay finite. Variances have 10 ε of the dtype at least.
+LEAST_COUNT = 1e-8
 
 
 def em(
@@ -76,7 +76,7 @@ def em(
         assert second is not None
         total = count.clamp_min(LEAST_COUNT)[..., None]
         mean = first / total
-        variance = (second / total - mean.square()).clamp_min(LEAST_VARIANCE)
+        variance = (second / total - mean.square()).clamp_min(10 * torch.finfo(mean.dtype).eps)
         cost = (beta_u[:, None] + variance.log() / 2) * count[..., None]
         score = inverse_temperature * (1 - 0.95**t) * (beta_a - cost.sum(-1))
         record(steps, wide, w, shaped_like(u, mean), query, **given)

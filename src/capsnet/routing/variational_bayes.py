@@ -111,6 +111,7 @@ class VariationalBayes(nn.Module):
         count = self.iterations if iterations is None else iterations
         options: Any = {"fold": fold, "backend": self.backend, "steps": steps}
         poses, scores = variational_bayes(u, weight, activations, self.beta_u, self.beta_a, count, **options)
+        poses, scores = poses.to(weight.dtype), scores.to(weight.dtype)
         poses = self.pose_norm(poses.flatten(2)).view_as(poses)
         return Capsules(poses, self.activation_norm(scores).sigmoid())
 

@@ -71,3 +71,21 @@ class Windows:
     def _positions(self, device: torch.device) -> Tensor:
         grid = torch.arange(self.height * self.width, device=device).view(self.height, self.width)
         return grid.unfold(0, self.kernel, self.stride).unfold(1, self.kernel, self.stride).reshape(-1)
+
+
+def add_coordinates(
+    u: Float[Tensor, "batch in_caps rows in_dim"],
+    weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
+    coordinates: Float[Tensor, "in_caps 2"],
+) -> tuple[Float[Tensor, "batch in_caps rows wider"], Float[Tensor, "in_caps wider out_caps out_dim"]]:
+    """Add each child's coordinates to the first two entries of its votes' last column (matrix capsules, section 4.4).
+
+    Returns:
+        u with a column more, which holds the coordinates, and W with a row more, which leads it to the last column: any
+        routing of these two adds the coordinates.
+    """
+    column = u.new_zeros(*u.shape[:3], 1)
+    column[:, :, :2, 0] = coordinates.to(u.dtype)
+    row = weight.new_zeros(len(weight), 1, *weight.shape[2:])
+    row[..., -1] = 1
+    return torch.cat([u, column], -1), torch.cat([weight, row], 1)
