@@ -84,6 +84,8 @@ def agree(
         wide: Any = _in_one_dtype(tensors)
         if _is_plain(wide, backend):
             return Moments(*reference(*wide, leaky=leaky))
+        if all(x is None for x in (query, precision, offset, normaliser)):
+            return _uniform(wide[0], wide[1], wide[5], leaky)
         return Moments(*agree_chunked.moments(reference, wide, leaky))
 
 
@@ -221,6 +223,17 @@ def couplings_of(
     if normaliser is not None:
         return (logits - normaliser[..., None]).exp()
     return softmax_over_parents(logits, leaky)
+
+
+def _uniform(u: Tensor, weight: Tensor, activations: Tensor | None, leaky: bool) -> Moments:
+    """Return the moments where all logits are 0: a matrix product."""
+    share = 1 / (weight.shape[2] + leaky)
+    total = u.new_full((len(u),), u.shape[1])
+    if activations is not None:
+        total = activations.sum(1)
+        u = activations.reshape(*activations.shape, *[1] * (u.ndim - 2)) * u
+    count = total[:, None].expand(-1, weight.shape[2])
+    return Moments(share * count, share * sum_of_votes(u, weight), None)
 
 
 def _is_plain(tensors: tuple[Tensor | None, ...], backend: str) -> bool:
