@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from capsnet.benchmark import Case, NoParity, Result, describe, measure
-from capsnet.benchmark.cases import PAPER, build_routing, largest_difference
+from capsnet.benchmark.cases import (
+    ON_AGREE,
+    PAPER,
+    build_agree,
+    build_routing,
+    build_routing_by_name,
+    largest_difference,
+)
 from capsnet.benchmark.measure import interleaved
 from capsnet.cli.bench_table import print_table, write_csv
 
@@ -50,6 +57,12 @@ def test_routing_is_measured_against_the_reference() -> None:
     assert result.ratio == result.reference / result.fast
     low, high = result.fast_spread
     assert low <= result.fast <= high
+
+
+@pytest.mark.parametrize("name", ["agree", *ON_AGREE])
+def test_agree_and_its_routings_are_measured_against_the_reference(name: str) -> None:
+    build = build_agree if name == "agree" else partial(build_routing_by_name, name)
+    assert measure(Case(name, partial(build, TINY), tolerance=1e-4), CPU, 0.05).parity < 1e-4
 
 
 def test_peak_memory_counts_what_is_freed_again() -> None:

@@ -117,7 +117,7 @@ def test_chunked_equals_the_reference(
 ) -> None:
     room = 8 * sizes[3] * sizes[4] * (rows or 1)
     monkeypatch.setattr(
-        backends, "CPU_VOTES", room * (2 if sizes[1] < 10 else 50)
+        backends, "CPU_VOTES", room * (4 if sizes[1] < 10 else 100)
     )  # samples and children in parts
     for present in product((False, True), repeat=5):
         names = tuple(name for name, there in zip(OPTIONAL, present, strict=True) if there)
@@ -134,7 +134,7 @@ def test_chunked_equals_the_reference(
 def test_the_chunked_normaliser_equals_the_reference(
     monkeypatch: pytest.MonkeyPatch, leaky: bool, rows: int | None
 ) -> None:
-    monkeypatch.setattr(backends, "CPU_VOTES", 50 * 8 * 20 * (rows or 1))
+    monkeypatch.setattr(backends, "CPU_VOTES", 100 * 8 * 20 * (rows or 1))
     for present in product((False, True), repeat=3):
         names = tuple(name for name, there in zip(OPTIONAL, present, strict=False) if there)
         tensors = problem(SIZES[0], names, rows)
@@ -155,7 +155,7 @@ def test_the_normaliser_gives_the_couplings_of_the_softmax() -> None:
 def test_gradients_match_finite_differences(
     monkeypatch: pytest.MonkeyPatch, normaliser: bool, rows: int | None
 ) -> None:
-    monkeypatch.setattr(backends, "CPU_VOTES", 2 * 3 * 2 * 8 * 2)
+    monkeypatch.setattr(backends, "CPU_VOTES", 2 * 3 * 2 * 8 * 4)
     tensors = problem((2, 4, 2, 2, 2), OPTIONAL[: 4 + normaliser], rows)
     leaves = tuple(x.requires_grad_() for x in tensors.values())
 

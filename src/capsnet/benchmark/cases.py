@@ -19,7 +19,7 @@ from capsnet._support.errors import CapsnetError
 from capsnet.benchmark.measure import Result, interleaved, peak_extra_memory, quartiles
 from capsnet.data.dataset import Batch
 from capsnet.models import CapsNet
-from capsnet.routing import route
+from capsnet.routing import Capsules, agree, find_routing, route
 
 #: Relative differences allowed between fast and plain: outputs, gradients, in float32.
 OUTPUT_TOLERANCE = 1e-5
@@ -88,6 +88,63 @@ def build_routing(
     return run
 
 
+def build_agree(sizes: Sizes, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """One pass of `agree` with all that EM gives it, forward and backward."""
+    u, weight = _children(sizes, device)
+    generator = torch.Generator().manual_seed(1)
+    shape = (sizes.batch, sizes.out_caps, sizes.out_dim)
+    query, precision = (torch.randn(shape, generator=generator) for _ in range(2))
+    offset = torch.randn(shape[:2], generator=generator)
+    activations = torch.rand(sizes.batch, sizes.in_caps, generator=generator)
+    others = (query, precision.square(), offset, activations)
+    inputs = (u, weight, *(x.to(device).requires_grad_() for x in others))
+
+    def run() -> tuple[Tensor, ...]:
+        u, weight, query, precision, offset, activations = inputs
+        outputs = agree(
+            u,
+            weight,
+            query,
+            precision=precision,
+            offset=offset,
+            activations=activations,
+            backend="reference" if plain else "auto",
+        )
+        moments = [x for x in outputs if x is not None]
+        return *(x.detach() for x in moments), *torch.autograd.grad(
+            moments, inputs, [x.detach() for x in moments]
+        )
+
+    return run
+
+
+def build_routing_by_name(
+    name: str, sizes: Sizes, device: torch.device, plain: bool
+) -> Callable[[], tuple[Tensor, ...]]:
+    """A routing of the registry with its own parameters and options, forward and backward."""
+    u, weight = _children(sizes, device)
+    routing: Any = find_routing(name, backend="reference" if plain else "auto")
+    routing.build(weight)
+
+    def run() -> tuple[Tensor, ...]:
+        found = routing.route(u, weight)
+        parents = tuple(found) if isinstance(found, Capsules) else (found,)
+        # The gradient of a sum would vanish behind a norm.
+        seen = [x.detach() + torch.linspace(-1, 1, x.numel(), device=device).view_as(x) for x in parents]
+        return *(x.detach() for x in parents), *torch.autograd.grad(parents, (u, weight), seen)
+
+    return run
+
+
+def _children(sizes: Sizes, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Children of the lengths that squash gives, and W; both want gradients."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(sizes.batch, sizes.in_caps, sizes.in_dim, generator=generator) * 0.2
+    shape = (sizes.in_caps, sizes.in_dim, sizes.out_caps, sizes.out_dim)
+    weight = torch.empty(shape).normal_(std=0.1, generator=generator)
+    return u.to(device).requires_grad_(), weight.to(device).requires_grad_()
+
+
 def build_step(device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
     """A whole training step of the published network at batch 128: forward, backward, Adam."""
     torch.manual_seed(0)
@@ -124,6 +181,9 @@ PAPER = Sizes()
 LARGE = Sizes(batch=32, in_caps=32_768, out_caps=100)
 TINY = partial(build_routing, Sizes(batch=2, in_caps=4), True)
 
+#: The routings that are made from `agree`.
+ON_AGREE = ("self-attention", "em", "inverted-attention", "variational-bayes")
+
 #: The table of the documentation.
 CASES = (
     Case("routing forward", partial(build_routing, PAPER, False)),
@@ -133,6 +193,24 @@ CASES = (
     Case("inference, batch 1", partial(build_inference, 1), tolerance=GRADIENT_TOLERANCE),
     Case(
         "routing memory, forward + backward", partial(build_routing, PAPER, True), memory=True, warm_up=TINY
+    ),
+    Case("agree forward + backward", partial(build_agree, PAPER), tolerance=GRADIENT_TOLERANCE),
+    Case(
+        "agree memory, forward + backward",
+        partial(build_agree, PAPER),
+        memory=True,
+        warm_up=partial(build_agree, Sizes(batch=2, in_caps=4)),
+    ),
+    *(
+        Case(
+            f"{name} {kind}forward + backward",
+            partial(build_routing_by_name, name, PAPER),
+            memory=bool(kind),
+            tolerance=GRADIENT_TOLERANCE,
+            warm_up=partial(build_routing_by_name, name, Sizes(batch=2, in_caps=4)),
+        )
+        for name in ON_AGREE
+        for kind in ("", "memory, ")
     ),
 )
 

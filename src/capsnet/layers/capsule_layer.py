@@ -5,12 +5,15 @@ A capsule is a vector. Its length says whether an object is present, and its dir
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from capsnet._support.errors import CapsnetError
 from capsnet.functional import squash
-from capsnet.routing import Gradient, Routing, RoutingTrace, find_routing
+from capsnet.routing import Capsules, Gradient, Routing, RoutingTrace, find_routing
 
 __all__ = ["CapsuleLayer", "squash"]
 
@@ -88,16 +91,47 @@ class CapsuleLayer(nn.Module):
         if self.bias is not None:
             nn.init.constant_(self.bias, 0.1)
 
-    def forward(self, u: Float[Tensor, "batch in_caps in_dim"]) -> Float[Tensor, "batch out_caps out_dim"]:
-        """Route the children u to the parents.
+    def forward(
+        self,
+        u: Float[Tensor, "batch in_caps *rows in_dim"],
+        activations: Float[Tensor, "batch in_caps"] | None = None,
+    ) -> Float[Tensor, "batch out_caps *rows out_dim"] | Capsules:
+        """Route the children to the parents.
 
         The result has W's dtype, under autocast too.
-        """
-        return self.routing.route(u, self.weight, self.bias).to(self.weight.dtype)
 
-    def trace(self, u: Float[Tensor, "batch in_caps in_dim"], iterations: int | None = None) -> RoutingTrace:
-        """Return logits, couplings and outputs of every routing iteration."""
-        return self.routing.trace(u, self.weight, self.bias, iterations)
+        Args:
+            u: the children's poses: vectors, or matrices for the routings that take them (dynamic routing does not).
+            activations: the children's, for routings with activations; 1 if None.
+
+        Returns:
+            The parents' poses; `Capsules`, poses and activations, from a routing with activations.
+
+        Raises:
+            CapsnetError: activations for a routing that has none.
+        """
+        parents: Tensor | Capsules = self.routing.route(u, self.weight, self.bias, **self._extra(activations))
+        if isinstance(parents, Capsules):
+            return Capsules(*(x.to(self.weight.dtype) for x in parents))
+        return parents.to(self.weight.dtype)
+
+    def trace(
+        self,
+        u: Float[Tensor, "batch in_caps *rows in_dim"],
+        iterations: int | None = None,
+        activations: Float[Tensor, "batch in_caps"] | None = None,
+    ) -> RoutingTrace:
+        """Return logits, couplings and outputs of every routing iteration. Arguments as for `forward`."""
+        return self.routing.trace(u, self.weight, self.bias, iterations, **self._extra(activations))
+
+    def _extra(self, activations: Tensor | None) -> dict[str, Any]:
+        if getattr(self.routing, "activates", False):
+            return {"activations": activations}
+        if activations is not None:
+            raise CapsnetError(
+                f"routing {type(self.routing).__name__} has no activations; give the poses alone"
+            )
+        return {}
 
     def extra_repr(self) -> str:
         """Return sizes and options, for print(model)."""

@@ -3,6 +3,8 @@
 reference.py  the paper's Procedure 1, line by line; every fast path is compared with it
 dynamic.py    dynamic routing: `route`, `trace_routing`, and the choice between reference and fast path
 agree.py      one pass over the children, from which every other routing is made; agree_chunked.py its fast form
+self_attention.py, em.py, inverted_attention.py, variational_bayes.py   one routing each, named like its paper
+windows.py    convolutional capsules: windows as a batch
 registry.py   routings by name, also from other packages
 backends.py   what a fast backend must provide; they never store the votes
 operators.py  a fast backend as a differentiable operation
@@ -14,23 +16,46 @@ May import `functional` and `_support`. Begin with `reference.py`.
 
 from capsnet.routing.agree import Moments, agree, log_normaliser
 from capsnet.routing.dynamic import BACKENDS, DynamicRouting, check_options, route, trace_routing
+from capsnet.routing.em import EM, em
+from capsnet.routing.inverted_attention import (
+    InvertedAttention,
+    attend,
+    inverted_attention,
+    route_concurrently,
+)
 from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
-from capsnet.routing.registry import ROUTINGS, Routing, find_routing, register
+from capsnet.routing.registry import ROUTINGS, Capsules, Routing, find_routing, register
+from capsnet.routing.self_attention import SelfAttention, self_attention
+from capsnet.routing.variational_bayes import VariationalBayes, variational_bayes
+from capsnet.routing.windows import Windows, add_coordinates
 
 __all__ = [
     "BACKENDS",
+    "EM",
     "ROUTINGS",
+    "Capsules",
     "DynamicRouting",
     "Gradient",
+    "InvertedAttention",
     "Moments",
     "Routing",
     "RoutingTrace",
+    "SelfAttention",
+    "VariationalBayes",
+    "Windows",
+    "add_coordinates",
     "agree",
+    "attend",
     "check_options",
+    "em",
     "find_routing",
+    "inverted_attention",
     "log_normaliser",
     "register",
     "route",
+    "route_concurrently",
+    "self_attention",
     "softmax_over_parents",
     "trace_routing",
+    "variational_bayes",
 ]

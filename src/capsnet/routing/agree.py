@@ -16,13 +16,15 @@ from torch import Tensor
 
 from capsnet._support import dispatch
 from capsnet.routing import agree_chunked
-from capsnet.routing.reference import softmax_over_parents
+from capsnet.routing.reference import RoutingTrace, softmax_over_parents
 
 Children = Float[Tensor, "batch in_caps *rows in_dim"]
 Weight = Float[Tensor, "in_caps in_dim out_caps out_dim"]
 PerParent = Float[Tensor, "batch out_caps"]
 PerChild = Float[Tensor, "batch in_caps"]
 Poses = Float[Tensor, "batch out_caps dim"]
+#: Logits, couplings and outputs of each pass.
+Steps = list[tuple[Tensor, Tensor, Tensor]]
 
 #: Names for `agree(backend=…)`, besides "auto".
 AGREE_BACKENDS = ("reference", "chunked")
@@ -82,6 +84,8 @@ def agree(
         wide: Any = _in_one_dtype(tensors)
         if _is_plain(wide, backend):
             return Moments(*reference(*wide, leaky=leaky))
+        if all(x is None for x in (query, precision, offset, normaliser)):
+            return _uniform(wide[0], wide[1], wide[5], leaky)
         return Moments(*agree_chunked.moments(reference, wide, leaky))
 
 
@@ -107,6 +111,47 @@ def log_normaliser(
         if _is_plain(wide, backend):
             return reference_log_normaliser(*wide, leaky=leaky)
         return agree_chunked.log_normaliser(reference_log_normaliser, wide, leaky)
+
+
+def sum_of_votes(
+    u: Children, weight: Weight, scale: Float[Tensor, "in_caps out_caps"] | None = None
+) -> Poses:
+    """Return Σ_i scale_ij û_ij (scale: 1 if None): a plain matrix product, which needs no votes."""
+    if scale is not None:
+        weight = weight * scale[:, None, :, None]
+    if u.ndim == 3:
+        return torch.einsum("bic,icjd->bjd", u, weight)
+    return torch.einsum("birc,icjd->bjrd", u, weight).flatten(2)
+
+
+def shaped_like(u: Children, poses: Poses) -> Float[Tensor, "batch out_caps *rows out_dim"]:
+    """Return the parents' poses as vectors or as matrices, as the children's are."""
+    rows = u.shape[2:-1]
+    return poses.reshape(*poses.shape[:2], *rows, poses.shape[2] // max(1, rows.numel()))
+
+
+@torch.no_grad()
+def record(
+    steps: Steps | None,
+    u: Children,
+    weight: Weight,
+    outputs: Tensor,
+    query: Poses | None = None,
+    *,
+    precision: Poses | None = None,
+    offset: PerParent | None = None,
+    normaliser: PerChild | None = None,
+) -> None:
+    """Append the logits and couplings of one pass, and the parents made from it, if steps are asked for."""
+    if steps is not None:
+        logits = logits_of(votes_of(u, weight), query, precision, offset)
+        steps.append((logits, couplings_of(logits, normaliser, False), outputs.detach()))
+
+
+def trace_of(steps: Steps) -> RoutingTrace:
+    """Return the recorded passes as a trace."""
+    logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
+    return RoutingTrace(logits, couplings, outputs)
 
 
 def reference(
@@ -178,6 +223,17 @@ def couplings_of(
     if normaliser is not None:
         return (logits - normaliser[..., None]).exp()
     return softmax_over_parents(logits, leaky)
+
+
+def _uniform(u: Tensor, weight: Tensor, activations: Tensor | None, leaky: bool) -> Moments:
+    """Return the moments where all logits are 0: a matrix product."""
+    share = 1 / (weight.shape[2] + leaky)
+    total = u.new_full((len(u),), u.shape[1])
+    if activations is not None:
+        total = activations.sum(1)
+        u = activations.reshape(*activations.shape, *[1] * (u.ndim - 2)) * u
+    count = total[:, None].expand(-1, weight.shape[2])
+    return Moments(share * count, share * sum_of_votes(u, weight), None)
 
 
 def _is_plain(tensors: tuple[Tensor | None, ...], backend: str) -> bool:

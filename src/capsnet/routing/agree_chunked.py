@@ -203,7 +203,8 @@ def _with_none(logits: Tensor, leaky: bool) -> Tensor:
 
 def _parts(u: Tensor, weight: Tensor) -> Iterator[tuple[slice, slice]]:
     """Yield slices of samples and of children whose votes fit in the budget of the device."""
-    budget = backends.CPU_VOTES if u.device.type == "cpu" else backends.ACCELERATOR_VOTES
+    # Half of what dynamic routing takes: a backward pass holds some eight tensors of that size.
+    budget = backends.CPU_VOTES // 2 if u.device.type == "cpu" else backends.ACCELERATOR_VOTES // 2
     most = max(1, budget // max(1, weight.shape[2] * _dim(u, weight) * u.element_size()))
     samples = max(1, min(len(u), most))
     children = max(1, most // samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,11 +16,21 @@ from capsnet.routing.reference import RoutingTrace
 S = TypeVar("S")
 
 
+class Capsules(NamedTuple):
+    """Capsules whose activations are numbers of their own, not the lengths of their poses."""
+
+    poses: Float[Tensor, "batch caps *rows dim"]
+    activations: Float[Tensor, "batch caps"]
+
+
 class Routing(Protocol):
     """What `CapsuleLayer(routing=…)` needs: how the votes W_ij u_i become parents.
 
     A routing with parameters of its own is an `nn.Module`, and may have a method `build(weight)`: the layer calls it
     once with its W, whose shape, device and dtype are those that the parameters need. An object belongs to one layer.
+
+    A routing whose capsules have activations beside their poses has the attribute `activates = True`. Its methods then
+    take the children's as a keyword, `activations` (batch, in_caps) or None, and `route` returns `Capsules`.
     """
 
     def route(
@@ -47,8 +57,15 @@ class Routing(Protocol):
 
 
 _METHODS = ("route", "trace")
+_BUILTIN = {
+    "dynamic": "capsnet.routing.dynamic",
+    "self-attention": "capsnet.routing.self_attention",
+    "em": "capsnet.routing.em",
+    "inverted-attention": "capsnet.routing.inverted_attention",
+    "variational-bayes": "capsnet.routing.variational_bayes",
+}
 ROUTINGS: Registry[Callable[..., Routing]] = Registry(
-    "routing", "capsnet.routings", needs=_METHODS, builtin={"dynamic": "capsnet.routing.dynamic"}
+    "routing", "capsnet.routings", needs=_METHODS, builtin=_BUILTIN
 )
 
 
@@ -62,6 +79,26 @@ def register(name: str) -> Callable[[S], S]:
         CapsnetError: the name is taken or malformed, or a method is missing.
     """
     return ROUTINGS.register(name)
+
+
+def refuse_bias(name: str, bias: object) -> None:
+    """Refuse a layer's bias in a routing that has no place for it.
+
+    Raises:
+        CapsnetError: there is a bias.
+    """
+    if bias is not None:
+        raise CapsnetError(f"routing {name!r} has no bias on s; make the layer with bias=False")
+
+
+def check_iterations(name: str, iterations: int) -> None:
+    """Refuse iterations that are not a whole number of at least 1.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ValueError(f"{name}: iterations is {iterations!r}; it must be a whole number, at least 1")
 
 
 def find_routing(routing: str | Routing, **options: Any) -> Routing:

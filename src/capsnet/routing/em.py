@@ -1,0 +1,133 @@
+"""EM routing: matrix capsules (Hinton, Sabour, Frosst 2018). Each parent is a Gaussian fitted to its votes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log, pi
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from capsnet.functional import at_least_float32
+from capsnet.routing.agree import (
+    Children,
+    PerChild,
+    Steps,
+    Weight,
+    agree,
+    log_normaliser,
+    record,
+    shaped_like,
+    trace_of,
+)
+from capsnet.routing.reference import RoutingTrace
+from capsnet.routing.registry import Capsules, check_iterations, refuse_bias, register
+
+#: Folds each window's log-sum over all windows of a child; see `capsnet.routing.windows`.
+Fold = Callable[[Tensor], Tensor]
+#: A parent with fewer children has none: values and gradients stay finite. Variances have 10 ε of the dtype at least.
+LEAST_COUNT = 1e-8
+
+
+def em(
+    u: Children,
+    weight: Weight,
+    activations: PerChild | None,
+    beta_u: Float[Tensor, " out_caps"],
+    beta_a: Float[Tensor, " out_caps"],
+    iterations: int = 3,
+    *,
+    inverse_temperature: float = 0.01,
+    fold: Fold | None = None,
+    backend: str = "auto",
+    steps: Steps | None = None,
+) -> Capsules:
+    """Fit Gaussians to the votes, and let each child choose among them.
+
+        M  μ = Σ R û / Σ R    σ² = Σ R (û − μ)² / Σ R    cost = Σ_h (β_u + ln σ_h) Σ R    a = sigmoid(λ (β_a − cost))
+        E  p_ij = exp(−Σ_h (û − μ)² / 2σ²) / √Π_h 2πσ²    R_ij = a_i · a_j p_ij / Σ_j a_j p_ij    at first a_i / J
+
+    Args:
+        u: children, as for `capsnet.routing.agree`; so are weight, activations, backend and the errors.
+        weight: W, (in_caps, in_dim, out_caps, out_dim).
+        activations: the children's, in [0, 1]; 1 if None.
+        beta_u: β_u of each parent.
+        beta_a: β_a of each parent.
+        iterations: r, at least 1.
+        inverse_temperature: λ at the end; in iteration t it is this times 1 − 0.95^t.
+        fold: the E step over all windows of a child, as the paper means it; over the parents of one window if None.
+        backend: see `agree`.
+        steps: receives (logits, couplings, poses) of each iteration.
+    """
+    check_iterations("em", iterations)
+    wide, w = at_least_float32(u), at_least_float32(weight)
+    query = offset = z = None
+    precision = wide.new_zeros(
+        len(u), w.shape[2], w.shape[3] * u.shape[2:-1].numel()
+    )  # Λ = 0: uniform couplings
+    for t in range(1, iterations + 1):
+        if fold is not None and t > 1:
+            z = fold(log_normaliser(u, weight, query, precision=precision, offset=offset, backend=backend))
+        given: Any = {"precision": precision, "offset": offset, "normaliser": z}
+        count, first, second = agree(u, weight, query, activations=activations, backend=backend, **given)
+        assert second is not None
+        total = count.clamp_min(LEAST_COUNT)[..., None]
+        mean = first / total
+        variance = (second / total - mean.square()).clamp_min(10 * torch.finfo(mean.dtype).eps)
+        cost = (beta_u[:, None] + variance.log() / 2) * count[..., None]
+        score = inverse_temperature * (1 - 0.95**t) * (beta_a - cost.sum(-1))
+        record(steps, wide, w, shaped_like(u, mean), query, **given)
+        query, precision = mean / variance, 1 / variance
+        offset = logsigmoid(score) - (mean * query + variance.log() + log(2 * pi)).sum(-1) / 2
+    return Capsules(shaped_like(u, mean), score.sigmoid())
+
+
+@register("em")
+class EM(nn.Module):
+    """EM routing with its β_u and β_a, for `CapsuleLayer(routing=…)`. Both start at 0."""
+
+    activates = True
+
+    def __init__(self, iterations: int = 3, inverse_temperature: float = 0.01, backend: str = "auto") -> None:
+        super().__init__()
+        check_iterations("em", iterations)
+        self.iterations, self.inverse_temperature, self.backend = iterations, inverse_temperature, backend
+
+    def build(self, weight: Weight) -> None:
+        """Make β_u and β_a for this W."""
+        self.beta_u = nn.Parameter(weight.new_zeros(weight.shape[2]))
+        self.beta_a = nn.Parameter(torch.zeros_like(self.beta_u))
+
+    def route(
+        self,
+        u: Children,
+        weight: Weight,
+        bias: Tensor | None = None,
+        *,
+        activations: PerChild | None = None,
+        fold: Fold | None = None,
+        iterations: int | None = None,
+        steps: Steps | None = None,
+    ) -> Capsules:
+        """See `em`."""
+        refuse_bias("em", bias)
+        count = self.iterations if iterations is None else iterations
+        options: Any = {"inverse_temperature": self.inverse_temperature, "backend": self.backend}
+        return em(u, weight, activations, self.beta_u, self.beta_a, count, fold=fold, steps=steps, **options)
+
+    def trace(
+        self,
+        u: Children,
+        weight: Weight,
+        bias: Tensor | None = None,
+        iterations: int | None = None,
+        *,
+        activations: PerChild | None = None,
+    ) -> RoutingTrace:
+        """Return logits, couplings and poses of every iteration."""
+        steps: Steps = []
+        self.route(u, weight, bias, activations=activations, iterations=iterations, steps=steps)
+        return trace_of(steps)

@@ -1,0 +1,132 @@
+"""Inverted dot-product attention routing (Tsai, Srivastava, Goh, Salakhutdinov 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from capsnet.functional import at_least_float32
+from capsnet.routing.agree import Children, Steps, Weight, agree, record, shaped_like, trace_of
+from capsnet.routing.reference import RoutingTrace
+from capsnet.routing.registry import check_iterations, refuse_bias, register
+
+Parents = Float[Tensor, "batch out_caps *rows out_dim"]
+PerNumber = Float[Tensor, " dim"]
+
+
+def attend(
+    u: Children,
+    weight: Weight,
+    parents: Parents | None = None,
+    gain: PerNumber | None = None,
+    shift: PerNumber | None = None,
+    *,
+    backend: str = "auto",
+    steps: Steps | None = None,
+) -> Parents:
+    """Update the parents once: c_ij = softmax over parents of û_ij · v_j / √D, v ← LayerNorm(Σ_i c_ij û_ij).
+
+    Args:
+        u: children, as for `capsnet.routing.agree`; so are weight, backend and the errors.
+        weight: W, (in_caps, in_dim, out_caps, out_dim).
+        parents: v before, (batch, out_caps, *rows, out_dim); uniform couplings if None.
+        gain: of the layer norm, (rows · out_dim); 1 if None.
+        shift: of the layer norm, (rows · out_dim); 0 if None.
+        backend: see `agree`.
+        steps: receives (logits, couplings, outputs).
+    """
+    query = None
+    if parents is not None:
+        flat = at_least_float32(parents).flatten(2)
+        query = flat / flat.shape[-1] ** 0.5
+    s = agree(u, weight, query, backend=backend).first
+    gain, shift = (None if x is None else x.to(s.dtype) for x in (gain, shift))
+    v = shaped_like(u, layer_norm(s, s.shape[-1:], gain, shift))
+    record(steps, at_least_float32(u), at_least_float32(weight), v, query)
+    return v
+
+
+def inverted_attention(
+    u: Children,
+    weight: Weight,
+    gain: PerNumber | None = None,
+    shift: PerNumber | None = None,
+    iterations: int = 2,
+    *,
+    backend: str = "auto",
+    steps: Steps | None = None,
+) -> Parents:
+    """Route one layer: `iterations` updates of the parents, the first with uniform couplings. See `attend`."""
+    check_iterations("inverted_attention", iterations)
+    parents = None
+    for _ in range(iterations):
+        parents = attend(u, weight, parents, gain, shift, backend=backend, steps=steps)
+    assert parents is not None
+    return parents
+
+
+def route_concurrently(
+    layers: Sequence[Callable[[Tensor, Tensor | None], Tensor]], u: Tensor, iterations: int = 2
+) -> list[Tensor]:
+    """Route a stack of layers, all updated at once in every iteration but the first.
+
+    The first iteration is an ordinary forward pass with uniform couplings. Each later one updates every layer from the
+    values of the iteration before.
+
+    Args:
+        layers: functions (children, parents or None) → parents, such as `InvertedAttention.update`.
+        u: the first layer's children.
+        iterations: at least 1.
+
+    Returns:
+        Every layer's parents after the last iteration.
+    """
+    check_iterations("route_concurrently", iterations)
+    values: list[Tensor] = []
+    for layer in layers:
+        values.append(layer(values[-1] if values else u, None))
+    for _ in range(iterations - 1):
+        children = [u, *values[:-1]]
+        values = [layer(*given) for layer, *given in zip(layers, children, values, strict=True)]
+    return values
+
+
+@register("inverted-attention")
+class InvertedAttention(nn.Module):
+    """Inverted dot-product attention with its layer norm, for `CapsuleLayer(routing=…)`. Vectors or square matrices.
+
+    The layer norm has `rows` · out_dim numbers: 1 row for vectors, P for P × P matrix poses.
+    """
+
+    def __init__(self, iterations: int = 2, rows: int = 1, backend: str = "auto") -> None:
+        super().__init__()
+        check_iterations("inverted-attention", iterations)
+        self.iterations, self.rows, self.backend = iterations, rows, backend
+
+    def build(self, weight: Weight) -> None:
+        """Make the layer norm's parameters for this W."""
+        self.gain = nn.Parameter(weight.new_ones(self.rows * weight.shape[3]))
+        self.shift = nn.Parameter(torch.zeros_like(self.gain))
+
+    def update(self, u: Children, weight: Weight, parents: Parents | None = None) -> Parents:
+        """Update the parents once; see `attend`."""
+        return attend(u, weight, parents, self.gain, self.shift, backend=self.backend)
+
+    def route(self, u: Children, weight: Weight, bias: Tensor | None = None) -> Parents:
+        """See `inverted_attention`."""
+        refuse_bias("inverted-attention", bias)
+        return inverted_attention(u, weight, self.gain, self.shift, self.iterations, backend=self.backend)
+
+    def trace(
+        self, u: Children, weight: Weight, bias: Tensor | None = None, iterations: int | None = None
+    ) -> RoutingTrace:
+        """Return logits, couplings and outputs of every iteration."""
+        refuse_bias("inverted-attention", bias)
+        steps: Steps = []
+        count = self.iterations if iterations is None else iterations
+        inverted_attention(u, weight, self.gain, self.shift, count, backend=self.backend, steps=steps)
+        return trace_of(steps)

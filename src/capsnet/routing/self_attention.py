@@ -1,0 +1,95 @@
+"""Self-attention routing: Efficient-CapsNet (Mazzia, Salvetti, Chiaberge 2021). One pass, no iterations."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from capsnet.functional import at_least_float32
+from capsnet.routing.agree import (
+    Children,
+    Steps,
+    Weight,
+    agree,
+    record,
+    shaped_like,
+    sum_of_votes,
+    trace_of,
+)
+from capsnet.routing.reference import RoutingTrace
+from capsnet.routing.registry import refuse_bias, register
+
+Parents = Float[Tensor, "batch out_caps *rows out_dim"]
+
+
+def self_attention(
+    u: Children,
+    weight: Weight,
+    prior: Float[Tensor, "in_caps out_caps"] | None = None,
+    *,
+    backend: str = "auto",
+    steps: Steps | None = None,
+) -> Parents:
+    """Route by the agreement of each vote with the sum of all votes.
+
+        c_ij = softmax over parents of û_ij · Σ_l û_lj / √D        s_j = Σ_i (c_ij + β_ij) û_ij
+        v = (1 − e^−‖s‖) s / ‖s‖
+
+    Args:
+        u: children, as for `capsnet.routing.agree`; so are weight, backend and the errors.
+        weight: W, (in_caps, in_dim, out_caps, out_dim).
+        prior: β, added to the couplings after the softmax, (in_caps, out_caps); 0 if None.
+        backend: see `agree`.
+        steps: receives (logits, couplings without β, outputs).
+
+    Returns:
+        Parents of length below 1, as vectors or matrices like the children.
+    """
+    wide, w = at_least_float32(u), at_least_float32(weight)
+    total = sum_of_votes(wide, w)
+    query = total / total.shape[-1] ** 0.5
+    s = agree(u, weight, query, backend=backend).first
+    if prior is not None:
+        s = s + sum_of_votes(wide, w, prior)
+    v = shaped_like(u, squash_exponentially(s))
+    record(steps, wide, w, v, query)
+    return v
+
+
+def squash_exponentially(s: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n dim"]:
+    """Shrink vectors to length 1 − e^−‖s‖, keeping the direction. At 0 the value is 0 and the gradient finite."""
+    length = torch.linalg.vector_norm(s, dim=-1, keepdim=True).clamp_min(torch.finfo(s.dtype).tiny)
+    v: Tensor = s * (-torch.expm1(-length) / length)
+    return v
+
+
+@register("self-attention")
+class SelfAttention(nn.Module):
+    """Self-attention routing with its learned prior β, for `CapsuleLayer(routing=…)`. β starts at 0."""
+
+    def __init__(self, backend: str = "auto") -> None:
+        super().__init__()
+        self.backend = backend
+
+    def build(self, weight: Weight) -> None:
+        """Make β for this W."""
+        self.prior = nn.Parameter(weight.new_zeros(weight.shape[0], weight.shape[2]))
+
+    def route(self, u: Children, weight: Weight, bias: Tensor | None = None) -> Parents:
+        """See `self_attention`."""
+        refuse_bias("self-attention", bias)
+        return self_attention(u, weight, self.prior, backend=self.backend)
+
+    def trace(
+        self,
+        u: Children,
+        weight: Weight,
+        bias: Tensor | None = None,
+        iterations: int | None = None,  # noqa: ARG002  there is one
+    ) -> RoutingTrace:
+        """Return logits, couplings (without β) and outputs of the one pass."""
+        refuse_bias("self-attention", bias)
+        steps: Steps = []
+        self_attention(u, weight, self.prior, backend=self.backend, steps=steps)
+        return trace_of(steps)
