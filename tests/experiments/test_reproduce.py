@@ -466,7 +466,7 @@ def test_a_record_keeps_every_answer_and_array(tmp_path: Path) -> None:
         assert np.array_equal(PackedArray(**asdict(packed)).array(), array)
         assert packed.array().dtype == array.dtype
     (tmp_path / "broken.json").write_text('{"experiment": "table1"}')
-    with pytest.raises(CapsnetError, match="is no result of capsnet reproduce"):
+    with pytest.raises(CapsnetError, match="is not a result of capsnet reproduce"):
         Record.read(tmp_path / "broken.json")
 
 

@@ -1,4 +1,4 @@
-"""Load what the explorer shows: a capsule network, a control network and example digits."""
+"""Load the explorer's capsule network, control network and example digits."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def _dataset(name: str | None, model: Traceable) -> Dataset | None:
-    """Return the model's training data if they are on this machine, else the bundled digits."""
+    """Return the model's training data if available, else the bundled digits."""
     fits = model.config.image_shape == (1, 28, 28) and model.config.num_classes == 10
     side = model.config.image_shape[1]
     for candidate in [name, "mnist5k"] if fits else [name]:
