@@ -1,4 +1,4 @@
-"""docs/reliability.md, from what the full runs left in torture/results/."""
+"""Write docs/reliability.md from the records in torture/results/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ nothing here is typed by hand. The small version of each part runs in `make test
 
 
 def page(parts: Sequence[Part]) -> str:
-    """The whole page. A part that has not been run in full says so."""
+    """Return the page. Parts without a full run are marked as not run."""
     sections = [HEAD]
     for part in parts:
         record = recorded(part)

@@ -158,7 +158,7 @@ def test_all_nine_experiments_are_complete() -> None:
 @pytest.mark.quick
 @pytest.mark.parametrize("size", [0.0, -0.01, float("nan"), float("inf")])
 def test_a_margin_that_decides_nothing_is_refused(size: float) -> None:
-    with pytest.raises(ValueError, match="finite number above 0"):
+    with pytest.raises(ValueError, match="finite and above 0"):
         Margin(size, "why")
 
 
