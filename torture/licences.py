@@ -127,7 +127,7 @@ def page(found: list[Licence]) -> str:
     odd = [licence for licence in found if licence.kind != "permissive"]
     lines = [HEAD]
     if odd:
-        lines += ["Not permissive:", ""]
+        lines += ["Not fully permissive:", ""]
         lines += [f"- {licence.name}: {licence.text} ({licence.kind})" for licence in odd]
         lines.append("")
     lines += ["| package | version | licence | |", "|---|---|---|---|"]

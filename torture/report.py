@@ -9,8 +9,8 @@ from torture.part import Part, recorded
 
 HEAD = """# Reliability
 
-What was done to capsnet, how often, and what was lost. `make torture` does all of it again and rewrites this page;
-nothing here is typed by hand. The small version of each part runs in `make test-all`.
+This page lists the failures that were tried, how often, and how many attempts were lost. `make torture` repeats all of
+them and writes this page again. Nothing is typed by hand. The small version of each part runs in `make test-all`.
 """
 
 

@@ -161,7 +161,7 @@ def _verdict(material: Material, index: int, wrong: bool) -> str:
         strengths = " + ".join(f"{float(scores[number]):.2f}" for number in numbers)
         return f"{material.named(numbers)} ({strengths})" if len(numbers) == 1 else material.named(numbers)
 
-    return f"true: {text(labels)}\npredicted: {text(said)}" if wrong else text(labels)
+    return f"true {text(labels)}\npred. {text(said)}" if wrong else text(labels)
 
 
 def _drawn(

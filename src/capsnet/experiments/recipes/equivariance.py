@@ -101,11 +101,11 @@ def notes(records: Sequence[Record]) -> list[str]:
             ]
             cells.append("{:.2f} ({:.2f}); {:+.3f}".format(*numbers) if len(numbers) == 3 else "–")
         lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return ["R² of T′ (of no change at all); mean change of the features' length:", "\n".join(lines)]
+    return ["R² of T′ (in brackets: R² of no change); mean change of the features' length:", "\n".join(lines)]
 
 
 def figures(records: Sequence[Record]) -> list[Picture]:
-    """R² of T′ as bars, and of no change at all as a line across each."""
+    """Draw R² of T′ as bars, each with a line for R² of no change."""
     groups = by_variant(records)
     figure = new_figure(7.2, 2.9)
     panels = figure.subplots(1, len(TRANSFORMS), sharey=True)
