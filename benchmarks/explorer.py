@@ -1,4 +1,4 @@
-"""How fast the explorer feels, measured in a real browser: start, a stroke, a slider.
+"""Measure the explorer's response times in a browser: start, stroke, slider.
 
     python benchmarks/explorer.py [RUN] [--repeats 40] [--out explorer.json]
 
@@ -22,7 +22,7 @@ from typing import Any
 
 TARGETS = {"start_s": 5.0, "stroke_ms": 150.0, "slider_ms": 50.0}
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-#: Runs in the page before its own scripts: from an input event to the paint after the answer it led to.
+#: Runs in the page before its own scripts: measures the time from an input event to the paint of its answer.
 WATCH = """
 (() => {
   const waits = { traced: [], drawn: [] };
@@ -47,7 +47,7 @@ WATCH = """
 
 
 def main() -> None:
-    """Measure, print, and say whether the targets are met."""
+    """Measure and print; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", nargs="?", default="capsnet-mnist")
     parser.add_argument("--repeats", type=int, default=40)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def start(browser: Any, run: str, keep: bool = False) -> tuple[float, subprocess.Popen[str], Any]:
-    """Seconds from the command to a page that shows an answer and takes the next stroke."""
+    """Return the seconds from the command to a page that accepts a stroke."""
     program = f"from capsnet.explorer import serve; serve({run!r}, 0, False)"
     began = time.perf_counter()
     server = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
@@ -88,7 +88,7 @@ def start(browser: Any, run: str, keep: bool = False) -> tuple[float, subprocess
     else:
         sys.exit("the server did not start")
     address = line[line.index("http://") :].split()[0]
-    # The page forbids foreign scripts; reading the measurements back is one.
+    # The page forbids foreign scripts, and the code that reads the measurements is one.
     page = browser.new_context(viewport={"width": 1440, "height": 900}, bypass_csp=True).new_page()
     page.add_init_script(WATCH)
     page.goto(f"{address}#v=routing")
@@ -101,7 +101,7 @@ def start(browser: Any, run: str, keep: bool = False) -> tuple[float, subprocess
 
 
 def stop(server: subprocess.Popen[str]) -> None:
-    """End the server and wait for it."""
+    """Stop the server and wait for its end."""
     server.terminate()
     server.wait(timeout=60)
     if server.stderr:
@@ -109,7 +109,7 @@ def stop(server: subprocess.Popen[str]) -> None:
 
 
 def draw(page: Any, repeats: int) -> list[float]:
-    """Milliseconds from a pointer's movement to the painted answer and routing."""
+    """Return the milliseconds from pointer movements to the painted answer."""
     box = page.locator(".board canvas").bounding_box()
     page.mouse.move(box["x"] + 120, box["y"] + 100)
     page.mouse.down()
@@ -118,11 +118,11 @@ def draw(page: Any, repeats: int) -> list[float]:
         page.wait_for_timeout(350)
     page.mouse.up()
     waits: list[float] = page.evaluate("window.__waits.traced")
-    return waits[2:]  # the first meet code that the browser has not compiled
+    return waits[2:]  # the browser compiles code during the first ones
 
 
 def slide(page: Any, repeats: int) -> list[float]:
-    """Milliseconds from a slider's movement to the painted reconstruction."""
+    """Return the milliseconds from slider movements to the painted reconstruction."""
     page.click("#tab-classes")
     page.wait_for_selector(".meaning:not(:empty)")
     page.wait_for_timeout(1000)
@@ -136,7 +136,7 @@ def slide(page: Any, repeats: int) -> list[float]:
 
 
 def report(run: str, figures: dict[str, list[float]], out: Path | None) -> None:
-    """Print a table; exit code 1 if a target is missed."""
+    """Print a table; return exit code 1 if a target is missed."""
     machine = (
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )

@@ -1,4 +1,4 @@
-"""The pictures of docs/explorer.md, and a short film, taken from the running page.
+"""Take the pictures of docs/explorer.md, and a short film, from the running page.
 
     python benchmarks/explorer_pictures.py docs/images
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def take(browser: Any, address: str, name: str, path: Path) -> None:
-    """Open the page in one state and keep a picture of it."""
+    """Open the page in one state and save a picture of it."""
     from PIL import Image
 
     (width, height), dark, state, tall = PICTURES[name]
@@ -96,7 +96,7 @@ def take(browser: Any, address: str, name: str, path: Path) -> None:
 
 
 def film(browser: Any, address: str, path: Path) -> None:
-    """A digit is turned to and fro; everything follows."""
+    """Film the page while a digit turns back and forth."""
     from PIL import Image
 
     page = browser.new_page(viewport={"width": 1440, "height": 880}, reduced_motion="reduce")
@@ -118,7 +118,7 @@ def film(browser: Any, address: str, path: Path) -> None:
         )
         frames.append(image)
     page.close()
-    # One palette for all frames: what does not move costs nothing.
+    # One palette for all frames, so that unchanged areas take no space.
     palette = frames[0].quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=90, loop=0, optimize=True)

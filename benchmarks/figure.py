@@ -1,4 +1,6 @@
-"""The figure of docs/speed.md from a sweep: `python benchmarks/figure.py benchmarks/results/cpu.csv FIGURE.png`.
+"""Draw the figure of docs/speed.md from a sweep.
+
+Usage: `python benchmarks/figure.py benchmarks/results/cpu.csv FIGURE.png`.
 
 The sweep is `capsnet bench --sweep --csv FILE`: routing forward and backward at batch 32, one size varied at a time.
 """
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 
 SIZES = re.compile(r"routing (\d+)×8 → (\d+)×16, r=(\d+), batch 32")
 QUANTITIES = (("seconds", "ms", 1e3), ("bytes", "MiB beyond results", 2**-20))
-#: The system counts memory in pages, so nothing smaller can be told from nothing.
+#: The system counts memory in pages, so smaller values are not measurable.
 PAGE = 4096.0
 USUAL = {"children": 1152, "parents": 10, "iterations": 3}
 
@@ -56,7 +58,7 @@ def sizes_of(row: dict[str, str]) -> dict[str, tuple[int]]:
 
 
 def varies(row: dict[str, str], axis: str, quantity: str) -> bool:
-    """Whether a row differs from the paper's sizes in nothing but `axis`, and both paths were measured."""
+    """Return whether a row differs from the paper's sizes only in `axis`."""
     sizes = sizes_of(row)
     others = (name for name in USUAL if name != axis)
     both = bool(row["reference"])

@@ -1,4 +1,4 @@
-"""Routing on a GPU: the Triton backend against the reference, eager and compiled, side by side in one run.
+"""Compare the Triton backend with the reference on a GPU, in one run.
 
     python benchmarks/gpu_routing.py --out results/
 
@@ -48,7 +48,7 @@ class Case:
     dtype: torch.dtype = torch.float32
 
     def tensors(self, seed: int = 0) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """u with lengths as squash leaves them, W as it is initialised but larger, so that couplings differ."""
+        """Return u with realistic lengths, and a W that makes couplings differ."""
         draw = torch.Generator("cuda").manual_seed(seed)
         new = {"generator": draw, "device": "cuda"}
         u = torch.randn(self.batch, self.in_caps, self.in_dim, **new) * 0.2
@@ -74,7 +74,7 @@ CASES = [
     Case(batch=130, in_caps=100, out_caps=20, out_dim=16),
     Case(batch=17, in_caps=50, in_dim=32, out_caps=32, out_dim=33, iterations=2),
     Case(batch=512),
-    Case(batch=8, in_caps=32, out_caps=1000, iterations=2),  # beyond the kernels: chunked
+    Case(batch=8, in_caps=32, out_caps=1000, iterations=2),  # too large for the kernels: chunked
     Case(dtype=torch.bfloat16),
     Case(dtype=torch.bfloat16, leaky=True, gradient="last"),
     Case(dtype=torch.bfloat16, batch=63, in_caps=37, in_dim=5, out_dim=20),
@@ -94,7 +94,7 @@ def run_backend(case: Case, u: Tensor, weight: Tensor, bias: Tensor | None, dv: 
 
 
 def errors(case: Case) -> dict[str, float]:
-    """Relative errors against the reference in float64; NaN where an element was never written."""
+    """Return relative errors against float64; NaN for unwritten elements."""
     u, weight, bias, dv = case.tensors()
     empty, empty_like = torch.empty, torch.empty_like
     torch.empty = lambda *a, **o: empty(*a, **o).fill_(torch.nan)  # type: ignore[assignment]
@@ -131,7 +131,7 @@ def parity() -> tuple[bool, list[dict[str, Any]]]:
 
 
 def timed_functions(case: Case) -> dict[tuple[str, str], Callable[[], Any]]:
-    """(what, how) → a call: forward, or forward and backward, of each implementation."""
+    """Return calls by (what, how), of each implementation."""
     u, weight, _, dv = case.tensors()
     u.requires_grad_()
     weight.requires_grad_()
@@ -167,7 +167,7 @@ def captured(call: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def memory(call: Callable[[], Any]) -> float:
-    """MiB beyond what is held before the call, at the peak."""
+    """Return the peak memory of a call in MiB, without the memory held before."""
     call()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
@@ -212,7 +212,7 @@ def measure(case: Case, rounds: int) -> list[dict[str, Any]]:
 
 
 def kernels(case: Case) -> list[dict[str, Any]]:
-    """Device time of each kernel of one forward and backward."""
+    """Return the device time of each kernel in one forward and backward pass."""
     call = timed_functions(case)["forward + backward", "triton"]
     for _ in range(3):
         call()

@@ -1,4 +1,7 @@
-"""The table of docs/speed.md from a `capsnet bench` on a CPU: `python benchmarks/speed_table.py CSV`."""
+"""Print the table of docs/speed.md: `python benchmarks/speed_table.py CSV`.
+
+CSV is a file written by `capsnet bench --csv`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ LARGE = "routing 32768×8 → 100×16, r=3, batch 32"
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Markdown: medians of the plain and the fast path, and their ratio."""
+    """Return a Markdown table: medians of both paths, and the speed-up."""
     found = {(row["case"], row["quantity"]): row for row in rows}
     lines = ["| | plain | fast | speed-up |", "|---|---|---|---|"]
     for key, title in ROWS.items():
@@ -34,19 +37,19 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """Three digits and a unit."""
+    """Format a quantity with three digits and a unit."""
     if unit == "bytes":
         return f"{digits(value / 2**20)} MiB"
     return f"{digits(value)} s" if value >= 2 else f"{digits(1e3 * value)} ms"
 
 
 def digits(value: float) -> str:
-    """One digit after the point below 100, none above."""
+    """Format a ratio with one decimal below 100 and none above."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV that `capsnet bench --csv` wrote."""
+    """Read the rows of a CSV file from `capsnet bench --csv`."""
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -1,4 +1,7 @@
-"""Draw docs/images/vote-free-routing.png: one pass over the children. `python benchmarks/vote_free_figure.py FILE`."""
+"""Draw docs/images/vote-free-routing.png: one pass over the children.
+
+Usage: `python benchmarks/vote_free_figure.py FILE`.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What happens when things go wrong: every claim of docs/reliability.md, tried again by `make torture`."""
+"""Test every claim of docs/reliability.md under failures: `make torture`."""

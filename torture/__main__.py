@@ -1,4 +1,7 @@
-"""`python -m torture [PART …] [--short]`: run the parts (all, if none is named), then write docs/reliability.md."""
+"""Run parts of the torture run (default: all), then write docs/reliability.md.
+
+Usage: `python -m torture [PART …] [--short]`.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,20 @@ REPORT = Path(__file__).parents[1] / "docs" / "reliability.md"
 
 
 def main() -> int:
-    """Run what is asked for; 1 if anything was lost, or could not be tried."""
+    """Run the requested parts; return 1 if a trial was lost or could not be tried."""
     parser = argparse.ArgumentParser(prog="python -m torture", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument(
-        "--short", action="store_true", help="seconds instead of hours; the report is left alone"
+        "--short", action="store_true", help="run for seconds instead of hours, without writing the report"
     )
     parser.add_argument(
         "--offline",
         action="store_true",
-        help="an audit that nobody answers is no failure; the report says so",
+        help="do not fail if the advisory service cannot be reached; the report says so",
     )
     asked = parser.parse_args()
     if unknown := [name for name in asked.parts if name not in PARTS]:
-        parser.error(f"no part named {unknown[0]!r}; there are: {', '.join(PARTS)}")
+        parser.error(f"unknown part {unknown[0]!r}; choose from: {', '.join(PARTS)}")
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="capsnet-torture-") as folder:
         for name in asked.parts or PARTS:

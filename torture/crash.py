@@ -1,4 +1,4 @@
-"""Kills, signals, full disks, read-only folders, damaged files, a second process."""
+"""Test kills, signals, full or read-only disks, damaged files, shared runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from capsnet.training.checkpoint import BEFORE, NEWEST
 from torture.launch import launch, small_training
 from torture.part import Part, Trial
 
-ABOUT = """A small network is trained by `capsnet train` with a save every 10 steps; each process gets one thread.
-It is stopped in every way below, continued with `--resume`, and its last weights are compared, byte by byte, with those
-of a run that nothing happened to. Lost is a run that cannot be continued or that ends with other weights, and a refusal
-that is not one line with exit code 2."""
+ABOUT = """`capsnet train` trains a small network with a checkpoint every 10 steps and one thread. The run is stopped in
+each of the ways below and resumed with `--resume`. Then its last weights are compared, byte by byte, with those of an
+uninterrupted run. A run counts as lost if it cannot be resumed or ends with different weights. A refusal counts as lost
+if it is not one line with exit code 2."""
 
 
 class Training:
-    """One small training that is done again and again."""
+    """Hold one small training that the trials repeat."""
 
     def __init__(self, work: Path, steps: int) -> None:
         self.work, self.log = work, work / "log"
         self.options = small_training(work, steps)
-        for name in ("first", "whole"):  # the first one waits for the server to start
+        for name in ("first", "whole"):  # the time of the first one includes the start of the fork server
             started = time.monotonic()
             whole = launch(self.log, "train", *self.options, "--no-report", "--out", work / name)
             assert whole.wait() == 0, whole.said
@@ -37,22 +37,22 @@ class Training:
         self.seconds = time.monotonic() - started
 
     def command(self, run: Path, *more: str) -> list[object]:
-        """What a user would type: resume if there is a run, else start it."""
+        """Return the user's command: resume the run if it exists, else start it."""
         if (run / "config.json").exists():
             return ["train", "--resume", run, *more]
         return ["train", *self.options, "--out", run, *more]
 
     def is_same(self, run: Path) -> bool:
-        """Whether the run has ended with the uninterrupted run's weights."""
+        """Return whether the run ended with the weights of the uninterrupted run."""
         path = run / "model.safetensors"
         return path.exists() and path.read_bytes() == self.weights
 
     def ends_well(self, run: Path) -> bool:
-        """Go on to the end."""
+        """Resume the run to its end; return whether it ended with the right weights."""
         return launch(self.log, *self.command(run, "--no-report")).wait() == 0 and self.is_same(run)
 
     def stopped(self, run: Path) -> Path:
-        """A run with two saves, stopped on its way."""
+        """Stop a run after two checkpoints."""
         process = launch(self.log, *self.command(run, "--no-report"))
         while process.process.is_alive() and not (run / BEFORE).exists():
             time.sleep(0.001)
@@ -63,7 +63,7 @@ class Training:
 
 
 def make(work: Path, short: bool) -> Sequence[Trial]:
-    """Everything."""
+    """Run all trials of this part."""
     training = Training(work, 60 if short else 200)
     chance = random.Random(0)
     trials = [
@@ -114,7 +114,7 @@ def _signals(training: Training, chance: random.Random, number: signal.Signals, 
         code = process.wait()
         saved = "interrupted; resume with" in process.said
         on_time += saved
-        # before the training has begun SIGTERM ends the process in its own way, and Ctrl-C in one line
+        # before the training starts, SIGTERM ends the process by default, and Ctrl-C ends it with one line
         right = code in ((128 + number, 0) if saved else (128 + number, -number, 0))
         lost += not (right and "Traceback" not in process.said and training.ends_well(run))
         tried += 1
@@ -131,7 +131,7 @@ def _damage(training: Training, chance: random.Random, wanted: int) -> Trial:
         content = bytearray((run / NEWEST).read_bytes())
         if number % 2:
             del content[chance.randrange(len(content)) :]
-        else:  # every other one in the header, which holds names, shapes and the position
+        else:  # half of these flips are in the header, which holds names, shapes and the position
             where = chance.randrange(4096 if number % 4 else len(content))
             content[where] ^= 1 << chance.randrange(8)
         (run / NEWEST).write_bytes(content)
@@ -157,7 +157,7 @@ def _second_process(training: Training, wanted: int) -> Trial:
         while first.process.is_alive() and not (run / "config.json").exists():
             time.sleep(0.001)
         assert first.process.pid is not None
-        os.kill(first.process.pid, signal.SIGSTOP)  # so that it is still there when the second comes
+        os.kill(first.process.pid, signal.SIGSTOP)  # keep it alive until the second process starts
         for how in (["train", "--resume", run], ["train", *training.options, "--out", run]):
             second = launch(training.work / "second", *how)
             second.wait()
@@ -173,7 +173,7 @@ def _full_disk(training: Training, wanted: int) -> Trial:
     with _disk(training.work / "full") as disk:
         training.stopped(disk / "run")
         copytree(disk / "run", training.work / "before-full")
-        # room from nothing to all that a finished run with its report needs
+        # free space from none to all that a finished run with its report needs
         need = 3 * (disk / "run" / NEWEST).stat().st_size + 3_000_000
         for number in range(wanted):
             _fill(disk, need * number // wanted)

@@ -1,4 +1,4 @@
-"""What is installed: known vulnerabilities, requirements that are not met, licences."""
+"""Check the installed packages: requirements, licences and known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AUDIT = (sys.executable, "-m", "pip_audit", "--local", "--skip-editable", "--for
 
 
 def requirements() -> Trial:
-    """`pip check`."""
+    """Run `pip check`."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False, timeout=300
     )
@@ -32,7 +32,7 @@ def requirements() -> Trial:
 
 
 def licensed() -> Trial:
-    """docs/licences.md, counted."""
+    """Count the licences of docs/licences.md by kind."""
     found = licences()
     bad = [licence for licence in found if licence.kind in ("copyleft", "unknown")]
     weak = [licence.name for licence in found if licence.kind == "weak copyleft"]
@@ -48,7 +48,7 @@ def licensed() -> Trial:
 
 
 def audit(command: Sequence[str] = AUDIT) -> Trial:
-    """`pip-audit`. A service that cannot be asked is no audit: nothing was tried."""
+    """Run `pip-audit`; without an answer, the trial counts as not tried."""
     what = "an installed package: no vulnerability of its version is known to PyPI's advisory service"
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     try:
@@ -58,7 +58,7 @@ def audit(command: Sequence[str] = AUDIT) -> Trial:
         return Trial(what, 0, 0, f"NOT AUDITED: pip-audit ended with {done.returncode}: {said[-1][:160]}")
     asked = [one for one in packages if "skip_reason" not in one]
     skipped = [str(one["name"]) for one in packages if "skip_reason" in one]
-    if not asked:  # pip-audit itself says "No known vulnerabilities found" then, and ends with 0
+    if not asked:  # pip-audit would report "No known vulnerabilities found" and exit code 0
         return Trial(what, 0, 0, f"NOT AUDITED: the service knows none of {len(packages)} packages")
     hit = [f"{one['name']} {one['version']}: {flaw['id']}" for one in asked for flaw in one["vulns"]]
     notes = [*hit, *([f"unknown to the service: {', '.join(skipped)}"] if skipped else [])]
@@ -66,7 +66,7 @@ def audit(command: Sequence[str] = AUDIT) -> Trial:
 
 
 def make(work: Path, short: bool) -> Sequence[Trial]:
-    """All three; the short version leaves out the one that needs the network."""
+    """Run all three trials; the short version skips the one that needs the network."""
     del work  # nothing is written
     trials = [requirements(), licensed()]
     return trials if short else [*trials, audit()]
@@ -75,8 +75,8 @@ def make(work: Path, short: bool) -> Sequence[Trial]:
 PART = Part(
     "dependencies",
     "Dependencies",
-    "The environment that `make torture` runs in: `pip check`, the licences that the packages state "
-    "([list](licences.md)), and `pip-audit`, which asks an advisory service. If that does not answer, nothing was "
-    "audited, and the run fails unless it is told that it is `--offline`.",
+    "The environment of `make torture` is checked with `pip check`, with the licences that the packages state "
+    "([list](licences.md)), and with `pip-audit`, which asks an advisory service. If the service does not answer, "
+    "nothing is audited and the run fails, except with `--offline`.",
     make,
 )

@@ -1,4 +1,4 @@
-"""The explorer at the highest rate that it holds, with clients that break everything off or make no sense."""
+"""Load the explorer with valid, malformed and aborted requests."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from torture.part import Part, Trial
 
 #: Seconds after which a request counts as stuck.
 STUCK = 60.0
-#: Of all visits, those that make no sense, and those that are broken off.
+#: Share of visits with a malformed request, and share of visits that hang up.
 BAD, RUDE = 0.1, 0.1
-#: Clients at once that the ramp tries, and the share of the best rate that fewer clients must reach to be enough.
+#: Numbers of simultaneous clients to try. The smallest one with this share of the best rate is taken.
 CROWDS, ENOUGH = (1, 2, 4, 8, 16), 0.95
-#: Megabytes that 1,000 requests may add to the server. 30 minutes at this slope would be seen.
+#: Largest growth of the server's memory, in MB per 1,000 requests. A growth of this size is visible in 30 minutes.
 SLOPE = 0.1
 
 
 @dataclass
 class Tally:
-    """What came back."""
+    """Count the server's answers."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    """Kind of question → how long each answer took."""
+    """Kind of question → seconds of each answer."""
     wrong: list[str] = field(default_factory=list)
-    """Answers of a kind other than the right one, and none at all."""
+    """Valid requests with a wrong answer or none."""
     bad: int = 0
     wrongly_taken: list[str] = field(default_factory=list)
-    """The same for what had to be refused."""
+    """Invalid requests that were not refused correctly."""
     rude: int = 0
     memory: list[tuple[int, float]] = field(default_factory=list)
     """(visits so far, the server's resident memory in MB)."""
 
     @property
     def good(self) -> int:
-        """Questions that were to be answered."""
+        """Return the number of valid requests."""
         return sum(map(len, self.seconds.values())) + len(self.wrong)
 
     @property
     def visits(self) -> int:
-        """All of them."""
+        """Return the number of all visits."""
         return self.good + self.bad + self.rude
 
 
 async def ask(client: httpx.AsyncClient, question: Question) -> str:
-    """Put one question; what is wrong with its answer, if anything."""
+    """Send one request; return what is wrong with the answer, or ""."""
 
     async def pieces(body: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(body), 65536):
@@ -72,14 +72,14 @@ async def ask(client: httpx.AsyncClient, question: Question) -> str:
     except httpx.TimeoutException:
         return f"{question.path}: no answer in {STUCK:.0f} s"
     except httpx.TransportError as error:
-        # Refused before all of it was sent: the server closes, and the answer may be lost on the way.
+        # The server refuses a large body early and closes, and the answer may be lost.
         return "" if 413 in question.right else f"{question.path}: {error!r}"
     return "" if answer.status_code in question.right else f"{question.path}: {answer.status_code}"
 
 
 async def hang_up(port: int, visit: HangUp) -> None:
-    """Send a part of a request and go."""
-    with suppress(ConnectionError):  # refused while it was still being sent
+    """Send a part of a request and hang up."""
+    with suppress(ConnectionError):  # the server may refuse before everything is sent
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(visit.sent)
         await writer.drain()
@@ -90,7 +90,7 @@ async def hang_up(port: int, visit: HangUp) -> None:
 async def crowd(
     address: str, clients: int, seconds: float, seed: int, server: psutil.Process, visits: int = 1_000_000
 ) -> Tally:
-    """So many clients at once for so long, or so many visits: each the next one as soon as the last is over."""
+    """Run simultaneous clients without pauses, for a time or a number of visits."""
     tally, until = Tally(), time.monotonic() + seconds
     parts = urlsplit(address)
     assert parts.port is not None
@@ -126,7 +126,7 @@ async def crowd(
 
 @contextmanager
 def explorer(log: Path) -> Iterator[tuple[str, psutil.Popen]]:
-    """`capsnet explore` as a visitor starts it; its address and its process."""
+    """Start `capsnet explore`; yield its address and its process."""
     command = [sys.executable, "-m", "capsnet", "explore", "--no-browser", "--port", "0"]
     with log.open("w") as errors:
         process = psutil.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
@@ -144,7 +144,7 @@ def explorer(log: Path) -> Iterator[tuple[str, psutil.Popen]]:
 
 
 def open_connections(process: psutil.Process) -> int:
-    """What the server still holds open half a minute after everybody has left: nothing, if all is well."""
+    """Count the connections still open 30 seconds after all clients left."""
     deadline = time.monotonic() + 30
     while True:
         states = [connection.status for connection in process.net_connections("tcp")]
@@ -155,7 +155,7 @@ def open_connections(process: psutil.Process) -> int:
 
 
 def make(work: Path, short: bool) -> Sequence[Trial]:
-    """Start it, find the crowd that it serves fastest, hold that for 30 minutes, look at what is left."""
+    """Find the best number of clients, load the server for 30 minutes, check it."""
     ramp_seconds, seconds, visits = (2, 60, 150) if short else (15, 1800, 1_000_000)
     log = work / "explorer.log"
     with explorer(log) as (address, process):
@@ -209,14 +209,14 @@ def make(work: Path, short: bool) -> Sequence[Trial]:
 
 
 async def last_visit(address: str) -> str:
-    """One more stroke, when all others have left; what is wrong with its answer, if anything."""
+    """Send one more stroke; return what is wrong with the answer, or ""."""
     visitors = Visitors(urlsplit(address).netloc, 0)
     async with httpx.AsyncClient(base_url=address, timeout=STUCK, trust_env=False) as client:
         return await ask(client, next(q for kind, q in iter(visitors.good, None) if kind == "stroke"))
 
 
 def latencies(tally: Tally) -> str:
-    """Median, 95th and 99th percentile of each kind of question."""
+    """Format median, 95th and 99th percentile of the seconds of each kind of request."""
     texts = []
     for kind, seconds in sorted(tally.seconds.items(), key=lambda item: -len(item[1])):
         if len(seconds) > 1:
@@ -226,7 +226,7 @@ def latencies(tally: Tally) -> str:
 
 
 def growth(memory: list[tuple[int, float]]) -> tuple[float, float, float]:
-    """MB after the first third of the visits, in the end, and the slope between in MB per 1,000 visits."""
+    """Return MB after a third of the visits and at the end, and MB per 1,000."""
     warm = [sample for sample in memory if sample[0] >= memory[-1][0] / 3]
     fit = linear_regression([visits / 1000 for visits, _ in warm], [size for _, size in warm])
     return warm[0][1], warm[-1][1], fit.slope
@@ -235,7 +235,8 @@ def growth(memory: list[tuple[int, float]]) -> tuple[float, float, float]:
 PART = Part(
     "explorer",
     "The explorer under load",
-    "`capsnet explore` with as many clients as it serves fastest, found by a short ramp, for 30 minutes without pause: "
-    "strokes, sliders, pages and details, one visit in ten that makes no sense, one in ten that is broken off.",
+    "A short ramp finds the number of clients that `capsnet explore` serves at the highest rate. These clients send "
+    "requests for 30 minutes without pauses: strokes, sliders, pages and details. One visit in ten is malformed, and "
+    "one in ten hangs up.",
     make,
 )

@@ -1,4 +1,4 @@
-"""Visitors of the explorer: what they send, good and bad, and which answers are right."""
+"""Generate valid and invalid requests with their expected statuses."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 JSON = {"content-type": "application/json"}
-#: Refusals; 400 is a body that is no JSON, or a request that is no HTTP.
+#: Statuses of refusals; 400 means that the body is not JSON or the request not HTTP.
 REFUSED = frozenset({400, 403, 404, 405, 413, 415, 422})
 PAGES = ("/", "/main.js", "/style.css", "/views/routing.js", "/openapi.json", "/api/model", "/api/examples")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One request and the statuses that are right for it."""
+    """Hold one request and its expected statuses."""
 
     path: str
     body: bytes | None = None
-    """None: a GET."""
+    """None for a GET request."""
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
     right: frozenset[int] = frozenset({200})
     in_pieces: bool = False
-    """Sent chunked: its length is not announced. The server may hang up on what it will not read."""
+    """Whether to send it chunked, without its length. The server may hang up before it has read everything."""
 
 
 @dataclass(frozen=True)
 class HangUp:
-    """What is sent before the client goes without a word."""
+    """Hold the bytes that a client sends before it hangs up."""
 
     sent: bytes
     after: float
@@ -36,11 +36,11 @@ class HangUp:
 
 
 class Visitors:
-    """Draws what the next visitor does. The same seed gives the same visits.
+    """Draw random visits. The same seed gives the same visits.
 
     Args:
         authority: host and port of the server.
-        seed: of all chance.
+        seed: random seed.
     """
 
     def __init__(self, authority: str, seed: int) -> None:
@@ -48,7 +48,7 @@ class Visitors:
         self._random = random.Random(seed)
 
     def good(self) -> tuple[str, Question]:
-        """What somebody who plays with the page sends: mostly strokes and sliders."""
+        """Return a valid request, as the page sends it: mostly strokes and sliders."""
         kinds: dict[str, tuple[int, Callable[[], Question]]] = {
             "stroke": (45, self._stroke),
             "slider": (30, self._slider),
@@ -59,7 +59,7 @@ class Visitors:
         return kind, kinds[kind][1]()
 
     def bad(self) -> Question:
-        """What is wrong in one of many ways."""
+        """Return an invalid request of a random kind."""
         chance = self._random
         good = self._stroke().body
         assert good is not None
@@ -83,7 +83,7 @@ class Visitors:
         )
 
     def rude(self) -> HangUp:
-        """A request that is broken off: in its head, in its body, or while its answer is being computed."""
+        """Return a request that is aborted in its header, in its body or later."""
         body = self._stroke().body
         assert body is not None
         head = f"POST /api/trace HTTP/1.1\r\nHost: {self.authority}\r\nContent-Type: application/json\r\n"
@@ -113,7 +113,7 @@ class Visitors:
         return _asked("decode", {"number": self._random.randrange(10), "pose": pose})
 
     def _detail(self) -> Question:
-        """What the stages of the overview ask when they are opened."""
+        """Return a request of one of the stages' detail views."""
         chance, scene = self._random, self._scene()
         choices: list[tuple[str, dict[str, object]]] = [
             ("child", {**scene, "child": chance.randrange(1152), "parent": chance.randrange(10)}),

@@ -1,4 +1,4 @@
-"""`capsnet` as a process of its own, forked in milliseconds from a server that has imported PyTorch."""
+"""Start `capsnet` in milliseconds, forked from a server with PyTorch imported."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WARM.set_forkserver_preload(["torture.warm"])
 
 @dataclass(frozen=True)
 class Launched:
-    """A `capsnet` command that is running or has ended."""
+    """Hold a running or finished `capsnet` process."""
 
     process: ForkServerProcess
     log: Path
 
     def wait(self, seconds: float = 120) -> int:
-        """Its exit code, negative for a signal. Ends it if it takes longer."""
+        """Return the exit code, negative for a signal; kill the process after the timeout."""
         self.process.join(seconds)
         if self.process.is_alive():
             self.process.kill()
@@ -38,11 +38,11 @@ class Launched:
 
     @property
     def said(self) -> str:
-        """Everything it printed."""
+        """Return everything the process printed."""
         return self.log.read_text(errors="replace")
 
     def ended_in_one_line(self, *words: str) -> bool:
-        """Exit code 2 and one line of error that holds these words, no traceback."""
+        """Return whether it ended with exit code 2 and one error line with these words."""
         errors = [line for line in self.said.splitlines() if line.startswith("error:")]
         return (
             self.wait() == 2
@@ -53,9 +53,9 @@ class Launched:
 
 
 def launch(log: Path, *arguments: object, before: Callable[[], None] | None = None) -> Launched:
-    """Start `capsnet ARGUMENTS`, with one thread; what it prints goes to `log`.
+    """Start `capsnet ARGUMENTS` with one thread; its output goes to `log`.
 
-    before: something to be done in the new process first, of a kind that can be pickled.
+    before: a picklable function that the new process calls first.
     """
     process = WARM.Process(target=_capsnet, args=(str(log), [str(part) for part in arguments], before))
     process.start()
@@ -63,7 +63,7 @@ def launch(log: Path, *arguments: object, before: Callable[[], None] | None = No
 
 
 def small_training(work: Path, steps: int) -> list[str]:
-    """Options of a `capsnet train` of a second: 80 small images, a network with a few capsules."""
+    """Return options for a training of one second on 80 small images."""
     folder = work / "pictures"
     chance = np.random.default_rng(0)
     for label in range(2):
@@ -85,7 +85,7 @@ def small_training(work: Path, steps: int) -> list[str]:
 
 
 def children(parent: int) -> list[int]:
-    """The processes that a process has started and that are there."""
+    """Return the living child processes of a process."""
     found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
     return [int(line) for line in found.stdout.split()]
 

@@ -1,6 +1,6 @@
-"""The licences of everything that capsnet needs to run, as the packages themselves state them: docs/licences.md.
+"""Write docs/licences.md: the licences of all packages that capsnet needs to run.
 
-`python -m torture.licences` writes the page from the installed packages and their versions in constraints.txt.
+`python -m torture.licences` reads them from the installed packages, and the versions from constraints.txt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from capsnet._support.files import write_text
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "licences.md"
-#: What an installed capsnet may need; the tests' tools are not part of it.
+#: Extras of an installed capsnet; the tools of the tests are not included.
 EXTRAS = ("explorer", "export")
 
 PERMISSIVE = re.compile(
@@ -27,7 +27,7 @@ PERMISSIVE = re.compile(
     r")( license)?",
     re.IGNORECASE,
 )
-#: Changes to the package's own files must be published; what uses them need not be.
+#: Licences that require publishing changes to the package's own files, but not the code that uses it.
 WEAK = re.compile(
     r"MPL-2\.0|Mozilla Public License 2\.0 \(MPL 2\.0\)|L?GPL-[\d.]+\S*-with-\S+", re.IGNORECASE
 )
@@ -35,16 +35,16 @@ STRONG = re.compile(r"\bA?GPL|General Public|LGPL|Lesser", re.IGNORECASE)
 
 HEAD = """# Licences
 
-capsnet is under the MIT licence. This is what it needs to run, the extras `explorer` and `export` included, with the
-versions of `constraints.txt` on Linux without CUDA; written by `python -m torture.licences`. A package's licence is
-what its own metadata says. Libraries that a package brings in its wheel (OpenBLAS, libgfortran, zlib, …) have theirs
-beside it and are not listed.
+capsnet has the MIT licence. The table lists the packages that it needs to run, including the extras `explorer` and
+`export`, with the versions of `constraints.txt` on Linux without CUDA. `python -m torture.licences` writes this page.
+The licences are from the packages' metadata. Libraries inside a package's wheel (OpenBLAS, libgfortran, zlib, …) have
+their licence files in the wheel and are not listed.
 """
 
 
 @dataclass(frozen=True)
 class Licence:
-    """What one package says of itself."""
+    """Hold the licence that one package states."""
 
     name: str
     text: str
@@ -53,7 +53,7 @@ class Licence:
 
 
 def kind(text: str) -> str:
-    """What a licence's name or SPDX expression asks for: its strictest part decides."""
+    """Classify a licence's name or SPDX expression; its strictest part decides."""
     if not text:
         return "unknown"
     parts = [
@@ -68,7 +68,10 @@ def kind(text: str) -> str:
 
 
 def stated(package: Distribution) -> Licence:
-    """The licence by the first of its expression, its licence field, its classifiers whose meaning is known."""
+    """Return a package's licence from its expression, licence field or classifiers.
+
+    The first of these that can be classified is taken.
+    """
     metadata = package.metadata
     one = {name: (metadata.get_all(name) or [""])[0] for name in ("License", "License-Expression")}
     field = one["License"].strip().partition("\n")[0]
@@ -81,7 +84,7 @@ def stated(package: Distribution) -> Licence:
 
 
 def needed() -> dict[str, Distribution | None]:
-    """Name → what is installed, of all that capsnet with its extras needs here; None if it is not installed."""
+    """Return the packages that capsnet needs, by name; None if not installed."""
     found: dict[str, Distribution | None] = {}
     asked: set[tuple[str, frozenset[str]]] = set()
     left = [("capsnet", frozenset(EXTRAS))]
@@ -104,7 +107,7 @@ def needed() -> dict[str, Distribution | None]:
 
 
 def licences() -> list[Licence]:
-    """Of everything that is needed, in the order of names. What is not installed is unknown."""
+    """Return the licences of all needed packages, by name; unknown if not installed."""
     return [
         Licence(name, "not installed", "unknown") if package is None else stated(package)
         for name, package in needed().items()
@@ -112,19 +115,19 @@ def licences() -> list[Licence]:
 
 
 def pins() -> dict[str, str]:
-    """Name → the version in constraints.txt."""
+    """Return the versions in constraints.txt, by name."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in pairs}
 
 
 def page(found: list[Licence]) -> str:
-    """The Markdown page."""
+    """Return the Markdown page."""
     versions = pins()
     odd = [licence for licence in found if licence.kind != "permissive"]
     lines = [HEAD]
     if odd:
-        lines += ["Not simply permissive:", ""]
+        lines += ["Not fully permissive:", ""]
         lines += [f"- {licence.name}: {licence.text} ({licence.kind})" for licence in odd]
         lines.append("")
     lines += ["| package | version | licence | |", "|---|---|---|---|"]

@@ -1,6 +1,6 @@
-"""`capsnet`, but each process writes down the examples of its steps: `python -m torture.noting FOLDER ARGUMENT…`.
+"""Run `capsnet` and log the examples of each step into a folder.
 
-FOLDER/RANK.txt gets a line for each step.
+Usage: `python -m torture.noting FOLDER ARGUMENT…`. Each rank writes one line per step to FOLDER/RANK.txt.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _take_step = Stepper._eager_step
 
 
 def noting(stepper: Stepper, indices: Tensor, uniforms: Tensor) -> Tensor:
-    """Write the indices down, then take the step."""
+    """Log the indices, then take the step."""
     with (Path(sys.argv[0]) / f"{os.environ['RANK']}.txt").open("a", encoding="utf-8") as file:
         print(*indices.tolist(), file=file)
     return _take_step(stepper, indices, uniforms)
 
 
 if __name__ == "__main__":
-    del sys.argv[0]  # what is left: the folder, in the place of the program's name, and capsnet's arguments
+    del sys.argv[0]  # now the folder takes the place of the program's name, before capsnet's arguments
     with patch.object(Stepper, "_eager_step", noting):
         main()

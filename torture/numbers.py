@@ -1,4 +1,4 @@
-"""Numbers that are none, chance, and the clock."""
+"""Test NaN and infinite values, randomness and the system clock."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from torture.launch import launch
 from torture.part import Part, Trial
 from torture.trouble import Trouble, What, WildClock, fingerprint
 
-ABOUT = """The small trainings of the part before, with learning rates out of all measure, with one NaN, infinity or
-overflow put into one step from within, with saves that hold NaN, in processes started afresh, and under a system clock
-that jumps by years at every look. Files are searched for NaN and infinity, in JSON, in tensors and in the words of the
-report. Weights are compared byte by byte with those of a run that nothing happened to."""
+ABOUT = """The small trainings of the part "Crashes" are repeated with far too high learning rates, with one NaN,
+infinity or overflow injected into one step, with checkpoints that contain NaN, in new processes, and with a system
+clock that jumps by years at every call. All files are searched for NaN and infinity: JSON, tensors and the text of the
+report. Weights are compared byte by byte with those of an undisturbed run."""
 
 
-#: Of a short run: whether the rate is absurd, and how it is trained.
+#: Cases of a short run: (rate above 1, policy, schedule).
 SHORT_RATES = {(False, "stop", "constant"), (True, "skip", "one-cycle")}
 
 
 def make(work: Path, short: bool) -> Sequence[Trial]:
-    """Everything."""
+    """Run all trials of this part."""
     training = Training(work, 30 if short else 100)
     chance = random.Random(0)
     return [
@@ -102,21 +102,21 @@ def _one_broken_step(training: Training, chance: random.Random, kinds: Sequence[
             lost += not (code == 0 and result is not None and result["steps_left_out"] == 1)
             continue
         lost += not process.ended_in_one_line("not finite", "is kept")
-        if policy == "stop" and not short:  # the trouble is still there: the same end
+        if policy == "stop" and not short:  # with the same injected value, it must stop again
             before = Run(run).nonfinite()
             again = launch(training.log, "train", "--resume", run, before=trouble)
             again.wait()
             lost += not (
                 again.ended_in_one_line("not finite") and (not is_left_out or Run(run).nonfinite() == before)
             )
-        lost += not training.ends_well(run)  # and now it is gone
+        lost += not training.ends_well(run)  # without the injected value it must finish
     note = f"{replayed} batches made again from what was written down: the same bits"
     what = "one loss, gradient, weight or moment NaN, infinite or too large: left out, or stopped and resumed"
     return Trial(f"{what} to the weights of an undisturbed run", tried, lost, note)
 
 
 def _is_replayable(run: Path, trouble: Trouble) -> bool:
-    """As docs/runs.md says it."""
+    """Return whether a skipped step's batch can be rebuilt (docs/runs.md)."""
     opened = Run(run)
     config, events = opened.training(), opened.nonfinite()
     if [event["step"] for event in events] != [trouble.at]:
@@ -145,12 +145,12 @@ def _spoiled_saves(training: Training, wanted: int, chance: random.Random) -> Tr
 
 
 def _afresh(training: Training, wanted: int) -> Trial:
-    """Processes with other addresses, other hashes, and no memory of each other."""
+    """Train in new processes, with other addresses and hash seeds."""
     lost = 0
     lines = _metrics(training.work / "whole")
     for number in range(wanted):
         run = training.work / f"afresh-{number}"
-        if number % 2:  # nothing is left of the run but what was asked
+        if number % 2:  # only config.json is left of the run
             run.mkdir()
             (run / "config.json").write_bytes((training.work / "whole" / "config.json").read_bytes())
         command = [sys.executable, "-m", "capsnet", *map(str, training.command(run, "--no-report"))]
@@ -214,7 +214,7 @@ def _clock(training: Training, chance: random.Random, wanted: int) -> Trial:
 
 
 def only_numbers(run: Path) -> bool:
-    """Whether nothing that a run left is NaN or infinite: JSON, tensors, the words of its page."""
+    """Return whether a run's files have no NaN or infinity."""
     try:
         for path in run.glob("*.json"):
             parse_json(path.read_text())

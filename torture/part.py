@@ -1,4 +1,4 @@
-"""A part of the torture run: what was tried, how often, and what was lost."""
+"""Define a part of the torture run and its trials."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Trial:
-    """One kind of trouble."""
+    """Hold the result of one kind of failure."""
 
     what: str
-    """The trouble and what must come of it, as a reader would say it."""
+    """The failure and the expected outcome, for the report."""
     tried: int
-    """0: it could not be tried on this machine, which the note explains."""
+    """Number of attempts. 0: it could not be tried on this machine; the note gives the reason."""
     lost: int
-    """How often it came out otherwise. Anything but 0 fails the torture run."""
+    """Number of attempts with another outcome. A value above 0 fails the torture run."""
     note: str = ""
-    """Figures worth knowing: seconds, percentiles, megabytes."""
+    """Further figures: seconds, percentiles, megabytes."""
 
     @property
     def verdict(self) -> Literal["ok", "LOST", "UNTRIED"]:
-        """What came of it, in a word."""
+        """Return the verdict in one word."""
         return "LOST" if self.lost else "ok" if self.tried else "UNTRIED"
 
 
 class Make(Protocol):
-    """Does a part of the torture. `short`: the small version, of seconds, that the tests run."""
+    """Run a part of the torture run; `short` takes only seconds."""
 
     def __call__(self, work: Path, short: bool) -> Sequence[Trial]:
-        """Try everything, leaving files only under the empty folder `work`."""
+        """Run all trials, and write files only into the empty folder `work`."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A group of trials with a heading in the report."""
+    """Hold a group of trials with a heading in the report."""
 
     name: str
     title: str
     about: str
-    """How it is done, in a few sentences of Markdown."""
+    """The method, in a few sentences of Markdown."""
     make: Make
 
 
 def run(part: Part, work: Path, short: bool, say: Callable[[str], None]) -> Sequence[Trial]:
-    """Try one part, keep what came out (unless short), and say it."""
+    """Run one part, report its trials and, unless short, write its record."""
     work.mkdir(parents=True)
     started = time.monotonic()
     trials = part.make(work, short)
@@ -73,6 +73,6 @@ def run(part: Part, work: Path, short: bool, say: Callable[[str], None]) -> Sequ
 
 
 def recorded(part: Part) -> dict[str, Any] | None:
-    """What the last full run of a part left behind."""
+    """Read the record of the last full run of a part, if there is one."""
     path = RESULTS / f"{part.name}.json"
     return read_json(path) if path.exists() else None

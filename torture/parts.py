@@ -1,4 +1,4 @@
-"""The parts of the torture run, in the order of the report. Each lives in a module of its own."""
+"""List the parts of the torture run, in the order of the report."""
 
 from __future__ import annotations
 

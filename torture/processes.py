@@ -1,4 +1,4 @@
-"""Several processes, connected by gloo: the same training, whatever their number and whoever is killed."""
+"""Test distributed training: equal results for any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from capsnet.training.loop import LOG_EVERY
 from torture.launch import children, small_training
 from torture.part import Part, Trial
 
-#: Divisible by all numbers of processes that are tried.
+#: Batch size, divisible by all numbers of ranks tried.
 BATCH = 12
-#: Relative difference of losses; sums over processes are rounded in another order.
+#: Allowed relative difference of losses: sums over ranks are rounded in another order.
 CLOSE = 1e-4
 SECONDS = 300
 
 
 def make(work: Path, short: bool) -> Sequence[Trial]:
-    """Compare everything with what one process does."""
+    """Run all trials; the training by one process is the reference."""
     several = Several(work, steps=40 if short else 100)
     pairs = [(2, 1)] if short else [(1, 2), (2, 1), (2, 3), (3, 2), (1, 4), (4, 1)]
     return [
@@ -42,7 +42,7 @@ def make(work: Path, short: bool) -> Sequence[Trial]:
 
 
 class Several:
-    """One small training, by any number of processes."""
+    """Hold one small training that any number of processes can run."""
 
     def __init__(self, work: Path, steps: int) -> None:
         self.work, self.steps = work, steps
@@ -51,7 +51,7 @@ class Several:
         self.losses = _losses(work / "whole")
 
     def start(self, processes: int, *arguments: object, module: str = "capsnet") -> subprocess.Popen[bytes]:
-        """A launch whose output goes to `work`/log; one thread for each process."""
+        """Launch processes with one thread each; their output goes to `work`/log."""
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", module]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -65,18 +65,18 @@ class Several:
         return self.start(processes, "train", *self.options, "--no-report", "--out", run)
 
     def train(self, processes: int, run: Path) -> None:
-        """From the beginning to the end."""
+        """Run the training from start to end."""
         self._end(self.begin(processes, run))
 
     def resume(self, processes: int, run: Path) -> None:
-        """From the last save to the end."""
+        """Resume the training from its last checkpoint to the end."""
         self._end(self.start(processes, "train", "--resume", run, "--no-report"))
 
     def difference(self, run: Path) -> float:
-        """Largest relative difference of a loss from that of one process; ∞ if a step's is missing.
+        """Return the largest relative difference of a loss to that of one process.
 
-        Each line is the mean over the steps since the line before; one more is written where a training was stopped.
-        The means of ten steps are put together again from them.
+        Each line of metrics is a mean over the steps since the line before, and a stopped training writes an extra
+        line. The means of ten steps are computed from these lines.
         """
         if not (run / "model.safetensors").exists():
             return float("inf")
@@ -86,7 +86,7 @@ class Several:
         return max(abs(losses[step] / loss - 1) for step, loss in self.losses.items())
 
     def agree(self, numbers: Sequence[int]) -> Trial:
-        """The losses of one process from several."""
+        """Compare the losses of several processes with those of one."""
         differences = []
         for processes in numbers:
             self.train(processes, run := self.work / f"by-{processes}")
@@ -99,7 +99,7 @@ class Several:
         )
 
     def share(self, numbers: Sequence[int]) -> Trial:
-        """Which examples the processes of a launch see, step by step."""
+        """Check that in each step the ranks share the planned batch."""
         wrong = 0
         for processes in numbers:
             (seen := self.work / f"seen-{processes}").mkdir()
@@ -123,7 +123,7 @@ class Several:
         )
 
     def change(self, pairs: Sequence[tuple[int, int]]) -> Trial:
-        """Go on with another number of processes."""
+        """Resume with another number of processes."""
         differences = []
         for before, after in pairs:
             run = self.work / f"{before}-then-{after}"
@@ -137,7 +137,7 @@ class Several:
         )
 
     def killed(self, kills: int) -> Trial:
-        """`kill -9` of one worker, then go on with one or two processes."""
+        """Kill one rank with SIGKILL, then resume with one or two processes."""
         chance, silent = random.Random(0), 0
         differences: list[float] = []
 
@@ -162,7 +162,7 @@ class Several:
         )
 
     def asked_to_end(self, times: int) -> Trial:
-        """SIGTERM to the launcher."""
+        """Send SIGTERM to the launcher, then resume."""
         differences, unsaid = [], 0
         for number in range(times):
             run = self.work / f"asked-{number}"
@@ -180,7 +180,7 @@ class Several:
     def _interrupt(
         self, processes: int, run: Path, stop: Callable[[subprocess.Popen[bytes]], None]
     ) -> tuple[int, str]:
-        """A training that was stopped after its first save: the launch's exit code, and what it said."""
+        """Stop a training after its first checkpoint; return exit code and output."""
         while True:
             job = self.begin(processes, run)
             while job.poll() is None and not (run / NEWEST).exists():
@@ -189,7 +189,7 @@ class Several:
             code = job.wait(SECONDS)
             if not (run / "result.json").exists():
                 return code, (self.work / "log").read_text(errors="replace")
-            rmtree(run)  # it was faster: once more
+            rmtree(run)  # the training finished first: try again
 
     def _end(self, job: subprocess.Popen[bytes]) -> None:
         if job.wait(SECONDS):
@@ -202,7 +202,7 @@ def _ask(job: subprocess.Popen[bytes]) -> None:
 
 
 def _losses(run: Path) -> dict[int, float]:
-    """Step → mean loss of the ten steps up to it."""
+    """Return the mean loss of each ten steps, by last step."""
     sums: dict[int, float] = {}
     before = 0
     for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
@@ -222,8 +222,8 @@ def _compared(what: str, differences: Sequence[float], note: str, also_lost: int
 PART = Part(
     "processes",
     "Several processes",
-    "`capsnet train` under `torchrun` on this machine, its processes connected by gloo, a small network with a save "
-    f"every 10 steps. Losses count as the same if they differ by less than {CLOSE:.0e}, relatively: sums over "
-    "processes are rounded in another order. The uninterrupted training by one process is the measure of all.",
+    "`capsnet train` runs under `torchrun` on this machine, with gloo, a small network and a checkpoint every 10 "
+    "steps. All results are compared with an uninterrupted training by one process. Losses count as equal if their "
+    f"relative difference is below {CLOSE:.0e}, because sums over ranks are rounded in another order.",
     make,
 )

@@ -1,4 +1,4 @@
-"""docs/reliability.md, from what the full runs left in torture/results/."""
+"""Write docs/reliability.md from the records in torture/results/."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torture.part import Part, recorded
 
 HEAD = """# Reliability
 
-What was done to capsnet, how often, and what was lost. `make torture` does all of it again and rewrites this page;
-nothing here is typed by hand. The small version of each part runs in `make test-all`.
+This page lists the failures that were tried, how often, and how many attempts were lost. `make torture` repeats all of
+them and writes this page again. Nothing is typed by hand. The small version of each part runs in `make test-all`.
 """
 
 
 def page(parts: Sequence[Part]) -> str:
-    """The whole page. A part that has not been run in full says so."""
+    """Return the page. Parts without a full run are marked as not run."""
     sections = [HEAD]
     for part in parts:
         record = recorded(part)

@@ -1,4 +1,4 @@
-"""`capsnet predict` and `evaluate` on many files: memory, order, crashes."""
+"""Test `capsnet predict` and `evaluate` on many files: memory, order, crashes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from PIL import Image
 from torture.launch import children
 from torture.part import Part, Trial
 
-#: Seconds between looks at a process's memory.
+#: Seconds between two readings of a process's memory.
 LOOK_EVERY = 0.2
 #: Growth between the first and the last third of a run that counts as a leak, in MiB.
 LEAK = 16
 
 
 def make(work: Path, short: bool) -> Sequence[Trial]:
-    """Constant memory over many images; the same answers from two processes, and after any number of kills."""
+    """Check for constant memory, and for equal answers after kills."""
     many, few = (2_000, 600) if short else (200_000, 6_000)
     source = _pictures(work / "source", 512)
     large = _linked(work / "large", source, many)
@@ -42,7 +42,7 @@ def _memory(folder: Path, target: Path, number: int) -> Trial:
     started, looks = time.monotonic(), []
     process = _predict(folder, target)
     while process.poll() is None:
-        if target.exists() and target.stat().st_size:  # it is under way: everything is loaded
+        if target.exists() and target.stat().st_size:  # everything is loaded
             looks += [look for look in (_resident(process.pid),) if look]
         time.sleep(LOOK_EVERY)
     seconds = time.monotonic() - started
@@ -69,7 +69,7 @@ def _crashes(folder: Path, work: Path, number: int, kills: int) -> list[Trial]:
         process = _predict(folder, killed, processes=1 + landed % 2)
         try:
             _finish(process, chance.uniform(0.3, 1.0) * seconds)
-            killed.unlink()  # it got to the end: begin anew
+            killed.unlink()  # it finished before the kill: start again
             killed.with_name(killed.name + ".about.json").unlink()
         except subprocess.TimeoutExpired:
             _kill(process)
@@ -90,7 +90,7 @@ def _crashes(folder: Path, work: Path, number: int, kills: int) -> list[Trial]:
 
 
 def _evaluation(work: Path, source: Sequence[Path], many: int, few: int) -> Trial:
-    """One process against two, and the most memory for many images against that for few."""
+    """Compare one process with two, and peak memory of many and few images."""
     folders = {number: _classes(work / f"classes-{number}", source, number) for number in (many, few)}
     started = time.monotonic()
     (counted, peak), (_, usual) = (_evaluate(folders[number]) for number in (many, few))
@@ -107,7 +107,7 @@ def _evaluation(work: Path, source: Sequence[Path], many: int, few: int) -> Tria
 
 
 def _evaluate(folder: Path, processes: int = 1) -> tuple[dict[str, Any], float]:
-    """What it printed, and the most memory it had, in MiB (of the launcher, if there are several processes)."""
+    """Return the output and the peak memory (the launcher's) in MiB."""
     command = [*_launch(processes), "evaluate", "capsnet-mnist", "--data", f"folder:{folder}", "--json"]
     process = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -121,7 +121,7 @@ def _evaluate(folder: Path, processes: int = 1) -> tuple[dict[str, Any], float]:
 
 
 def _classes(folder: Path, source: Sequence[Path], number: int) -> Path:
-    """`number` names in ten classes for testing, and two names in each for training."""
+    """Make a folder with `number` test images in ten classes."""
     for label in range(10):
         _linked(folder / "test" / str(label), source[label:], number // 10)
         _linked(folder / "train" / str(label), source, 2)
@@ -138,7 +138,7 @@ def _pictures(folder: Path, number: int) -> list[Path]:
 
 
 def _linked(folder: Path, source: Sequence[Path], number: int) -> Path:
-    """A folder of `number` names for a few pictures."""
+    """Make a folder with `number` hard links to a few pictures."""
     folder.mkdir(parents=True)
     for name in range(number):
         os.link(source[name % len(source)], folder / f"{name:07}.png")
@@ -165,17 +165,17 @@ def _finish(process: subprocess.Popen[bytes], seconds: float = 1800) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """All at once: a launcher and the workers that it started in sessions of their own."""
+    """Kill a launcher and its workers, which run in sessions of their own."""
     workers = children(process.pid)
     for pid in (process.pid, *workers):
         os.kill(pid, signal.SIGKILL)
     process.wait()
-    while any(_resident(pid) for pid in workers):  # they hold the file until they are gone
+    while any(_resident(pid) for pid in workers):  # they keep the file open until they end
         time.sleep(0.01)
 
 
 def _resident(pid: int) -> float:
-    """Resident memory of a process in MiB; 0 if it is gone."""
+    """Return the resident memory of a process in MiB; 0 if it has ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
@@ -186,9 +186,8 @@ def _resident(pid: int) -> float:
 PART = Part(
     "streaming",
     "Many files",
-    "`capsnet predict --out` on folders of 28×28 pictures (names of 512 different ones) with the network that comes "
-    f"with the package. Resident memory is read every {LOOK_EVERY} seconds; growth of more than {LEAK} MiB counts "
-    "as loss, and so it does for `capsnet evaluate` from few to many images. Kills are of the launcher and its "
-    "workers together.",
+    "`capsnet predict --out` runs on folders of 28×28 pictures (hard links to 512 different ones) with the bundled "
+    f"network. Resident memory is read every {LOOK_EVERY} seconds. A growth of more than {LEAK} MiB counts as lost, "
+    "also for `capsnet evaluate` between few and many images. A kill ends the launcher and its workers together.",
     make,
 )

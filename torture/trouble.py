@@ -1,4 +1,4 @@
-"""What is done to a `capsnet train` from within, before it starts: broken numbers, and a clock that jumps."""
+"""Inject non-finite values, or a jumping clock, into `capsnet train`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ What = Literal["loss", "infinite loss", "gradients", "overflow", "weights", "mom
 
 @dataclass(frozen=True)
 class Trouble:
-    """In step number `at` (from 1) something is no number. The step's batch is noted in `seen`."""
+    """Inject a non-finite value in step `at`, counted from 1."""
 
     what: What
     at: int
     seen: Path
 
     def __call__(self) -> None:
-        """Arrange for it in this process."""
+        """Patch the training in this process."""
         from capsnet.models import CapsNet
         from capsnet.training.batches import BatchSchedule
         from capsnet.training.step import Stepper
@@ -71,7 +71,7 @@ class Trouble:
 
 
 def fingerprint(batch: Any) -> str:
-    """SHA-256 of a batch's images and labels."""
+    """Return the SHA-256 of a batch's images and labels."""
     digest = hashlib.sha256(batch.images.contiguous().numpy().tobytes())
     digest.update(batch.labels.contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -79,12 +79,12 @@ def fingerprint(batch: Any) -> str:
 
 @dataclass(frozen=True)
 class WildClock:
-    """Each look at the time of day is years from the last, back as often as forth."""
+    """Make the system clock jump by years, back or forth, at every call."""
 
     seed: int
 
     def __call__(self) -> None:
-        """Set this process's clock to it."""
+        """Replace the clock of this process."""
         chance = random.Random(self.seed)
         time.time = lambda: chance.uniform(0, 4e9)
         time.time_ns = lambda: chance.randrange(4 * 10**18)

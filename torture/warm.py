@@ -1,4 +1,4 @@
-"""What every forked `capsnet` has imported before it starts."""
+"""Import what every forked `capsnet` process needs."""
 
 import accelerate  # noqa: F401
 import torch._dynamo  # noqa: F401  (the optimizer imports it; seconds)

@@ -39,7 +39,7 @@ def hungry(device: torch.device, plain: bool) -> object:
 
 @pytest.mark.parametrize("build", [wrong, not_a_number])
 def test_no_speed_is_reported_when_the_numbers_differ(build: object) -> None:
-    with pytest.raises(NoParity, match="no speed to report"):
+    with pytest.raises(NoParity, match="no speed-up is reported"):
         measure(Case("a lie", build), CPU, 0.01)
 
 

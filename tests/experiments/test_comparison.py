@@ -126,7 +126,7 @@ def test_each_model_gets_the_rate_at_which_it_makes_the_fewest_errors(
     counted = {variant.settings(0) for variant in chosen}
     assert not counted & {settings for *_, settings in asked}, "what chooses is not what counts"
     errors["r3"] = (inf, inf, inf)
-    with pytest.raises(CapsnetError, match="learns at none of"):
+    with pytest.raises(CapsnetError, match="diverges at every learning rate"):
         tuned(variants, dataset, Options(work=tmp_path), Unwatched())
 
 

@@ -187,7 +187,7 @@ def test_groups_are_kept_with_the_answers_and_may_be_missing(tmp_path: Path) -> 
     (tmp_path / "old.json").write_text(json.dumps(old))
     assert Record.read(tmp_path / "old.json").tests["new"].group_numbers() is None
     for senseless in (groups[:2], groups - 1, groups / 2):
-        with pytest.raises(ValueError, match="integers from 0 on"):
+        with pytest.raises(ValueError, match="non-negative integers"):
             answers(wrong, senseless)
     with pytest.raises(ValueError, match="no such test set"):
         Findings(groups={"test": groups})
@@ -205,12 +205,12 @@ def test_the_page_says_what_intervals_are_over(tmp_path: Path, known: bool) -> N
         assert "own size: **undecided**" in page
         assert "paired over 5 toys, one seed" in page
         assert "**Intervals.** Over 5 toys in 1,000 images (test)." in page
-        assert "of a single run, over the toys that test images show" in page
+        assert "for a single run, over the toys in the test images" in page
     else:
         assert "own size: **supported, in this one run**" in page
         assert "paired over 1,000 test images, one seed" in page
-        assert "Over 1,000 images (test) as if they were independent, so too narrow" in page
-        assert "of a single run, over test images" in page
+        assert "Over 1,000 images (test) as if they were independent. They are too narrow" in page
+        assert "for a single run, over test images" in page
 
 
 def difference(mean: float, low_90: float, high_90: float, seeds: int = 3) -> Difference:
@@ -335,7 +335,7 @@ def test_verdicts_are_printed_whichever_way_they_fall() -> None:
     lines = "\n".join(judgement.line for judgement in judgements(group))
     assert "Three routing iterations are better than one: **contradicted**" in lines
     assert "+1.00 (+0.44 to +1.56) points, paired over 3 seeds and 1,000 test images" in lines
-    assert "better than a CNN of the kind of the paper's baseline: **undecided**" in lines
+    assert "better than the paper's kind of baseline CNN: **undecided**" in lines
 
 
 def test_quick_results_are_never_shown_beside_published_ones(tmp_path: Path) -> None:
@@ -369,12 +369,12 @@ def test_the_page_says_scale_seeds_size_and_machine(tmp_path: Path) -> None:
     assert "8,215,568 | 201,793,536" in page
     assert "| steps | seconds, fastest run |" in page
     assert "| 300,000 | 60 |" in page, "the others took longer because the machine did something else"
-    assert "Experiments of which there is no record: multimnist, multimnist-long, affine" in page
-    assert "**Not run.** Of the recipe's variants: r3-no-reconstruction, r1-no-" in page
+    assert "Not run yet: multimnist, multimnist-long, affine" in page
+    assert "**Not run.** These variants of the recipe have no records: r3-no-reconstruction, r1-no-" in page
     own, short_page = page.split("### table1, full scale, 500 steps, bf16\n")
-    assert "500 steps in place of 300,000, one-cycle learning rate" in short_page
+    assert "500 steps instead of 300,000, one-cycle learning rate" in short_page
     assert "trained with bfloat16 products" in short_page
-    assert "in place of 300,000" not in own[own.index("### table1") :]
+    assert "instead of 300,000" not in own[own.index("### table1") :]
     assert "| 2.20 ± 0.20 (1.18 to 3.31) | 0.25 ± 0.005 | 3 |" in own, "of three runs, not four"
     assert "- table1, full: a processor, 2 threads; torch 9, capsnet 0.1; code abc" in page
     assert (tmp_path / "docs" / "images" / "results-table1-full.png").stat().st_size > 1000
@@ -394,7 +394,7 @@ def test_records_of_another_recipe_are_left_out_and_named(
         one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
     (said,) = write_results(tmp_path, tmp_path / "results.md")
     assert said == (
-        "table1: 2 records of other settings than the recipe's: table1/r3-reconstruction-full-s3.json, "
+        "table1: 2 records made with other settings than the recipe's: table1/r3-reconstruction-full-s3.json, "
         "table1/r9-full-s0.json. Remove them and run `capsnet reproduce table1 --scale full` again."
     )
     page = (tmp_path / "results.md").read_text()
@@ -414,7 +414,7 @@ def test_stale_records_give_no_table(tmp_path: Path) -> None:
     one.write(record_path(tmp_path, one.experiment, one.variant, one.scale, one.seed))
     write_results(tmp_path, tmp_path / "results.md")
     page = (tmp_path / "results.md").read_text()
-    assert "**Not shown.** 1 record of other settings than the recipe's: table1/r3-rec" in page
+    assert "**Not shown.** 1 record made with other settings than the recipe's: table1/r3-rec" in page
     assert "Remove it and run" in page
     assert "Overview" not in page
     assert "| variant |" not in page
@@ -428,7 +428,7 @@ def test_an_ensemble_counts_its_records() -> None:
         replace(record("leaky-r3", seed, 0), arrays={"scores": scores, "labels": labels}) for seed in (0, 1)
     ]
     notes = EXPERIMENTS["cifar10"].notes
-    assert "there is one seed of each variant" in notes(runs[:1])[0]
+    assert "each variant has one seed" in notes(runs[:1])[0]
     assert "| leaky-r3 | 2 | 50.00 % |" in notes(runs)[1]
     assert "ensemble" not in " ".join(EXPERIMENTS["cifar10"].deviations["quick"])
 
@@ -458,7 +458,7 @@ def test_experiments_without_records_are_listed() -> None:
 def test_a_folder_without_results_says_how_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(CapsnetError, match="capsnet reproduce"):
         write_results(tmp_path / "nowhere", tmp_path / "results.md")
-    with pytest.raises(CapsnetError, match="holds no results yet"):
+    with pytest.raises(CapsnetError, match="has no results yet"):
         write_results(tmp_path, tmp_path / "results.md")
     with pytest.raises(CapsnetError, match="no experiment 'table9'"):
         groups([replace(FULL[0], experiment="table9")])

@@ -158,7 +158,7 @@ def test_all_nine_experiments_are_complete() -> None:
 @pytest.mark.quick
 @pytest.mark.parametrize("size", [0.0, -0.01, float("nan"), float("inf")])
 def test_a_margin_that_decides_nothing_is_refused(size: float) -> None:
-    with pytest.raises(ValueError, match="finite number above 0"):
+    with pytest.raises(ValueError, match="finite and above 0"):
         Margin(size, "why")
 
 
@@ -466,7 +466,7 @@ def test_a_record_keeps_every_answer_and_array(tmp_path: Path) -> None:
         assert np.array_equal(PackedArray(**asdict(packed)).array(), array)
         assert packed.array().dtype == array.dtype
     (tmp_path / "broken.json").write_text('{"experiment": "table1"}')
-    with pytest.raises(CapsnetError, match="is no result of capsnet reproduce"):
+    with pytest.raises(CapsnetError, match="is not a result of capsnet reproduce"):
         Record.read(tmp_path / "broken.json")
 
 

@@ -140,7 +140,7 @@ EMPTY = Examples(BYTES[:0], ONE[:0])
         (lambda: evaluate(tiny(), Examples(BYTES, ONE), 0), "batches of 0"),
         (lambda: margin_loss(torch.rand(3), torch.rand(3)), "not both"),
         (lambda: dead_share(torch.zeros(0, 3, 4)), "0 examples"),
-        (lambda: segment(tiny(), FLOATS, 0), "0 of 3 classes"),
+        (lambda: segment(tiny(), FLOATS, 0), "count is 0"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), 3), "class 3 is out of range; this model has 3"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([1])), "one for each of 2"),
         (lambda: tiny().decode(torch.rand(2, 3, 4), torch.tensor([3, 1])), "class 3 is out of range; this model has 3"),

@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of everything that reads a file from strangers.
+"""Fuzz every reader of untrusted files, guided by coverage.
 
-targets.py   what is fuzzed, and the inputs that it starts from
-driver.py    one target under Atheris, in a process of its own: libFuzzer ends the process
-mutating.py  changed seeds without Atheris, for the tests
-campaign.py  the part of the torture run: all targets, one after the other
+targets.py   the fuzz targets and their seed inputs
+driver.py    run one target under Atheris in its own process, because libFuzzer ends the process
+mutating.py  mutate seeds without Atheris, for the tests
+campaign.py  the part of the torture run: all targets in turn
 """

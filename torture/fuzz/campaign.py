@@ -1,4 +1,4 @@
-"""All targets, one after the other, each in a process of its own."""
+"""Run all fuzz targets in turn, each in its own process."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torture.fuzz.targets import targets
 from torture.part import Part, Trial
 
 EXECUTIONS, SHORT_EXECUTIONS = 1_000_000, 400
-#: A gigabyte more than PyTorch and the reader take by themselves would be a blow-up.
+#: Memory limit: about a gigabyte more than PyTorch and the reader need.
 MOST_MEGABYTES = 1500
 MEMORY_DISK = Path("/dev/shm")
 
 
 def fuzz(work: Path, short: bool) -> Sequence[Trial]:
-    """Every target; the short version without Atheris."""
+    """Run every target; the short version does not use Atheris."""
     if short:
         return [try_mutants(target, work / target.name, SHORT_EXECUTIONS) for target in targets().values()]
     return [run_target(target, work, EXECUTIONS) for target in targets().values()]
 
 
 def try_mutants(target: Target, work: Path, count: int) -> Trial:
-    """One target in this process, with inputs that are always the same; what breaks it is raised."""
+    """Run one target in this process, with reproducible inputs; exceptions are raised."""
     work.mkdir()
     check = target.prepare(work)
     tried = 0
@@ -41,10 +41,10 @@ def try_mutants(target: Target, work: Path, count: int) -> Trial:
 
 
 def run_target(target: Target, work: Path, executions: int) -> Trial:
-    """One target under Atheris. What breaks it is left in `work`, and ends its process."""
+    """Run one target under Atheris. An input that breaks it is kept in `work`."""
     log = work / f"{target.name}.log"
     started = time.monotonic()
-    # Files are written a million times: into memory, where there is such a folder.
+    # Files are written a million times, so use a memory disk if there is one.
     with tempfile.TemporaryDirectory(dir=MEMORY_DISK if MEMORY_DISK.is_dir() else work) as folder:
         command = [sys.executable, "-m", "torture.fuzz.driver", target.name, folder, str(executions)]
         with log.open("wb") as output:
@@ -74,7 +74,7 @@ def _figure(said: str, name: str) -> int:
 
 
 def _reason(said: str) -> str:
-    """The last line that looks like an exception or libFuzzer's verdict."""
+    """Return the last line that looks like an exception or a verdict of libFuzzer."""
     lines = [
         line for line in said.splitlines() if re.match(r"\w*(Error|Exception|ERROR|Panic)|==\d+==", line)
     ]
@@ -84,8 +84,8 @@ def _reason(said: str) -> str:
 PART = Part(
     "fuzz",
     "Fuzzing",
-    "Coverage-guided, with [Atheris](https://github.com/google/atheris) (libFuzzer): whatever the bytes of a "
-    "file, it is read, or refused with a `CapsnetError`. Branches are counted in capsnet and in Pillow's "
-    "Python; what lies below (zlib, safetensors, pydantic, Pillow's C) is fuzzed without seeing it.",
+    "[Atheris](https://github.com/google/atheris) (libFuzzer) generates files, guided by coverage. Each file must be "
+    "read or refused with a `CapsnetError`. Branches are counted in capsnet and in Pillow's Python code. The layers "
+    "below (zlib, safetensors, pydantic, Pillow's C code) are fuzzed without coverage.",
     fuzz,
 )

@@ -1,7 +1,7 @@
-"""`python -m torture.fuzz.driver TARGET FOLDER EXECUTIONS`: one target under Atheris.
+"""Run a target in Atheris: `python -m torture.fuzz.driver TARGET FOLDER COUNT`.
 
-libFuzzer ends the process itself: 0 after so many executions, else it says what went wrong and leaves the input
-in FOLDER.
+libFuzzer ends the process: with exit code 0 after COUNT inputs. On a failure it prints the reason and writes the
+input into FOLDER.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import atheris
 
-#: Seconds for one input, with every branch counted; megabytes in all, of which PyTorch takes some 400.
+#: Limits: seconds for one input, with coverage; megabytes in total, of which PyTorch needs about 400.
 TIMEOUT = 60
 MEMORY = 2048
 
 
 def main() -> None:
-    """Fuzz; does not return."""
+    """Fuzz; this function does not return."""
     name, where, executions = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    # What comes along (numba's caches, say) is read before coverage is counted.
+    # Import PyTorch and its dependencies (for example numba's caches) before coverage is counted.
     import torch
 
     torch.set_num_threads(1)
@@ -56,7 +56,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def _escaped(word: str) -> str:
-    """As libFuzzer's dictionaries want it."""
+    """Escape a word for libFuzzer's dictionary format."""
     return word.replace("\\", "\\\\").replace('"', '\\"')
 
 

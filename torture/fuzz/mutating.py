@@ -1,16 +1,16 @@
-"""Fuzzing without a fuzzer: changed seeds, always the same ones. For the tests, where Atheris may not be."""
+"""Mutate seeds without a fuzzer, reproducibly, for tests without Atheris."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
 
-#: Values that formats trip over.
+#: Values that often break parsers.
 ODD = (b"\0", b"\xff", b"\x7f", b"\xff" * 4, b"\0" * 8, b"\xff" * 7 + b"\x7f", b"-1", b"1e999", b"[" * 70)
 
 
 def mutants(seeds: Sequence[bytes], words: Sequence[str], count: int) -> Iterator[bytes]:
-    """The seeds, then `count` inputs made of them by a few changes each."""
+    """Yield the seeds, then `count` inputs with a few changes each."""
     yield from seeds
     chance = random.Random(0)
     pieces = [*ODD, *(word.encode() for word in words)]

@@ -1,4 +1,4 @@
-"""The files of a run folder, read as a resumed training and the report read them."""
+"""Fuzz the files of a run folder as a resumed training and the report read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from capsnet.training.step import Stepper
     from torture.fuzz.target import Check
 
-#: First byte of an input → the file that the rest is.
+#: The first byte of an input selects the file; the rest is its content.
 STATE, POSITION, MODEL, RESULT, METRICS = range(5)
 RESULT_JSON = {
     "test_error": 0.5,
@@ -33,7 +33,7 @@ METRICS_JSON = (
 
 
 def words() -> tuple[str, ...]:
-    """What such files are made of."""
+    """Return words that occur in such files."""
     names = ("step", "seconds", "loss", "test_error", "dtype", "shape", "data_offsets", "checksum")
     kinds = ("F32", "I64", "BF16", "U8", "F8_E4M3", "C64", "__metadata__")
     tensors = ("model.", "optimizer.0.exp_avg", "optimizer.0.step", "random.cpu")
@@ -41,7 +41,7 @@ def words() -> tuple[str, ...]:
 
 
 def tiny_stepper() -> tuple[CapsNet, Stepper]:
-    """A network of thirty weights, and its training after one step."""
+    """Return a network of thirty weights, and its training after one step."""
     import torch
 
     from capsnet.data.dataset import Examples
@@ -72,7 +72,7 @@ def tiny_stepper() -> tuple[CapsNet, Stepper]:
 
 
 def run_seeds() -> list[bytes]:
-    """Whole files of each kind."""
+    """Return valid files of each kind."""
     import torch
     from safetensors.torch import save
 
@@ -94,7 +94,7 @@ def run_seeds() -> list[bytes]:
 
 
 def prepare_run(folder: Path) -> Check:
-    """All that a resumed training and a report read."""
+    """Prepare a check that reads a file as a resumed training and a report do."""
     import torch
     from safetensors.torch import save
 
@@ -128,7 +128,7 @@ def prepare_run(folder: Path) -> Check:
             saved = run.load_checkpoint()
             assert saved is not None
             assert saved.position["step"] >= 0
-        elif kind == STATE:  # as if its checksum were right
+        elif kind == STATE:  # without the check of its checksum
             tensors, _ = read_weights(files[STATE])
             checksum(tensors, "")
             stepper.load_state(tensors)

@@ -1,4 +1,4 @@
-"""What a fuzz target is."""
+"""Define a fuzz target."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Check = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Target:
-    """One reader."""
+    """Describe one reader to fuzz."""
 
     name: str
     what: str
-    """As the report says it."""
+    """Its name in the report."""
     seeds: Callable[[], Sequence[bytes]]
     prepare: Callable[[Path], Check]
-    """Given an empty folder, imports what is fuzzed and makes what it needs; returns what meets each input."""
+    """Takes an empty folder, imports the reader and returns the function that checks each input."""
     words: Callable[[], tuple[str, ...]] = tuple
-    """libFuzzer puts them into inputs."""
+    """Words that libFuzzer inserts into inputs."""
     longest: int = 512

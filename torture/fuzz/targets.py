@@ -1,7 +1,7 @@
-"""What is fuzzed: the function that meets each input, and the inputs that it starts from.
+"""Define the fuzz targets: their check functions and their seed inputs.
 
-A target takes any bytes. It may refuse them with a CapsnetError; anything else that it raises is a fault.
-Files are read through the public functions, from a folder in memory.
+A target takes any bytes. It may refuse them with a CapsnetError; any other exception is a bug. Files are read by the
+public functions, from a folder in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torture.fuzz.target import Check, Target
 
 
 def idx_seeds() -> list[bytes]:
-    """IDX files of images and of labels; a first byte of 1 asks for the rest to be gzipped."""
+    """Return IDX files; a first byte of 1 means that the rest is gzipped."""
     pixels = struct.pack(">4B3I", 0, 0, 8, 3, 2, 3, 4) + bytes(range(24))
     labels = struct.pack(">4BI", 0, 0, 8, 1, 5) + bytes(5)
     lying = struct.pack(">4B3I", 0, 0, 8, 3, 2**31, 2**31, 2) + bytes(9)
@@ -29,7 +29,7 @@ def idx_seeds() -> list[bytes]:
 
 
 def prepare_idx(folder: Path) -> Check:
-    """`read_idx` as images and as labels."""
+    """Prepare a check that reads a file with `read_idx` as images and as labels."""
     from capsnet._support.errors import CapsnetError
     from capsnet.data.idx import read_idx
 
@@ -48,7 +48,7 @@ def prepare_idx(folder: Path) -> Check:
 
 
 def image_seeds() -> list[bytes]:
-    """A small picture in every format that is read, and in the odder kinds of some."""
+    """Return a small picture in every supported format, and in unusual variants."""
     from PIL import Image
 
     grey = Image.linear_gradient("L").resize((5, 4))
@@ -84,7 +84,7 @@ def image_seeds() -> list[bytes]:
 
 
 def prepare_image(folder: Path) -> Check:
-    """`check` or `read_image`, in grey or in colour; the length of the input decides."""
+    """Prepare `check` or `read_image`, in grey or colour, by the input's length."""
     from capsnet._support.errors import CapsnetError
     from capsnet.data.images import check as check_header
     from capsnet.data.images import read_image
@@ -106,7 +106,7 @@ def prepare_image(folder: Path) -> Check:
 
 
 def config_seeds() -> list[bytes]:
-    """A config.json of each architecture, with training."""
+    """Return a config.json of each architecture, and malformed ones."""
     from capsnet.models import MODELS, CNNConfig
     from capsnet.training.config import TrainConfig
 
@@ -127,7 +127,7 @@ def config_seeds() -> list[bytes]:
 
 
 def prepare_config(folder: Path) -> Check:
-    """config.json of a saved model and of a run, up to where the model would be built."""
+    """Prepare a check that reads config.json, without building the model."""
     from capsnet._support.errors import CapsnetError
     from capsnet._support.validation import MAX_PARAMETERS
     from capsnet.models import MODELS, SavedModel
@@ -149,7 +149,7 @@ def prepare_config(folder: Path) -> Check:
 
 
 def field_names() -> tuple[str, ...]:
-    """The words of config.json."""
+    """Return the words of config.json."""
     from capsnet.models import CapsNetConfig, CNNConfig
     from capsnet.models.cnn import Stage
     from capsnet.training.config import TrainConfig
@@ -162,7 +162,7 @@ def field_names() -> tuple[str, ...]:
 
 
 def targets() -> dict[str, Target]:
-    """All targets, by name."""
+    """Return all targets by name."""
     about_run = "a run's saved state, weights, result and metrics"
     found = (
         Target("idx", "IDX files", idx_seeds, prepare_idx, longest=256),

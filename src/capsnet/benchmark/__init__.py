@@ -1,4 +1,4 @@
-"""Every fast path against the plain PyTorch reference: in one run, interleaved, parity first."""
+"""Time every fast path against plain PyTorch, after a parity check."""
 
 from capsnet.benchmark.cases import CASES, Case, NoParity, describe, measure, sweep
 from capsnet.benchmark.measure import Result

@@ -1,4 +1,4 @@
-"""What is measured: routing alone, the training step, inference, memory, and how they grow."""
+"""Define the benchmarks: routing, training step, inference, memory, sweeps."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from capsnet.data.dataset import Batch
 from capsnet.models import CapsNet
 from capsnet.routing import Capsules, agree, find_routing, route
 
-#: Relative differences allowed between fast and plain: outputs, gradients, in float32.
+#: Allowed relative differences between fast and plain path, in float32, for outputs and for gradients.
 OUTPUT_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
-#: The reference's votes may take this much memory in the sweep, gradients and copies not counted.
+#: Largest memory, in bytes, of the reference's votes in the sweep, without gradients and copies.
 MOST_VOTES = 2**30
 
 
 class NoParity(CapsnetError):
-    """A fast path and the reference disagree: there is no speed to report."""
+    """Signal that a fast path and the reference disagree."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a routing layer."""
+    """Hold the sizes of a routing layer."""
 
     batch: int = 128
     in_caps: int = 1152
@@ -45,7 +45,7 @@ class Sizes:
 
     @property
     def votes(self) -> int:
-        """Bytes of û in float32."""
+        """Return the bytes of the votes û in float32."""
         return 4 * self.batch * self.in_caps * self.out_caps * self.out_dim
 
     def __str__(self) -> str:
@@ -54,22 +54,22 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure: functions that do the same, plainly and fast."""
+    """Define one benchmark: the same computation on the plain and on the fast path."""
 
     name: str
     build: Callable[[torch.device, bool], Callable[[], tuple[Tensor, ...]]]
-    """(device, plain) → a function that returns what is compared."""
+    """(device, plain) → a function that returns the tensors to compare."""
     memory: bool = False
-    """Measure peak extra memory instead of time."""
+    """Whether to measure peak extra memory instead of time."""
     tolerance: float = OUTPUT_TOLERANCE
     warm_up: Callable[[torch.device, bool], Callable[[], tuple[Tensor, ...]]] | None = None
-    """The same at a tiny size, for `memory`: loads libraries and compiles kernels, which are no data."""
+    """The same at a tiny size. It loads libraries and compiles kernels before memory is measured."""
 
 
 def build_routing(
     sizes: Sizes, backward: bool, device: torch.device, plain: bool
 ) -> Callable[[], tuple[Tensor, ...]]:
-    """Routing alone, on children of the lengths that squash gives."""
+    """Build routing alone, with realistic lengths of the children."""
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(sizes.batch, sizes.in_caps, sizes.in_dim, generator=generator) * 0.2
     shape = (sizes.in_caps, sizes.in_dim, sizes.out_caps, sizes.out_dim)
@@ -146,7 +146,7 @@ def _children(sizes: Sizes, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def build_step(device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
-    """A whole training step of the published network at batch 128: forward, backward, Adam."""
+    """Build a training step of the published network at batch 128."""
     torch.manual_seed(0)
     model = CapsNet().to(device)
     images = torch.rand(128, 1, 28, 28).to(device)
@@ -165,7 +165,7 @@ def build_step(device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, 
 
 
 def build_inference(size: int, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
-    """Images to class capsules with the published network."""
+    """Build inference with the published network: images to class capsules."""
     torch.manual_seed(0)
     model = CapsNet().to(device).eval()
     images = torch.rand(size, 1, 28, 28).to(device)
@@ -184,7 +184,7 @@ TINY = partial(build_routing, Sizes(batch=2, in_caps=4), True)
 #: The routings that are made from `agree`.
 ON_AGREE = ("self-attention", "em", "inverted-attention", "variational-bayes")
 
-#: The table of the documentation.
+#: The cases in the table of docs/speed.md.
 CASES = (
     Case("routing forward", partial(build_routing, PAPER, False)),
     Case("routing forward + backward", partial(build_routing, PAPER, True), tolerance=GRADIENT_TOLERANCE),
@@ -216,17 +216,18 @@ CASES = (
 
 
 def measure(case: Case, device: torch.device, seconds: float = 10.0) -> Result:
-    """Compare a case's two paths, then time them in turn (or weigh them).
+    """Check the parity of a case's two paths, then measure their time or memory.
 
     Raises:
-        NoParity: they give different numbers.
+        NoParity: the paths give different results.
     """
     plain, quick = case.build(device, True), case.build(device, False)
     parity = largest_difference(quick(), plain())
     tolerance = GRADIENT_TOLERANCE if case.memory else case.tolerance
     if not parity <= tolerance:
         raise NoParity(
-            f"{case.name}: fast and plain differ by {parity:.1e} (at most {tolerance:.0e}): no speed to report"
+            f"{case.name}: fast and plain path differ by {parity:.1e}; at most {tolerance:.0e} is allowed, so no "
+            "speed-up is reported"
         )
     if case.memory:
         del plain, quick
@@ -264,9 +265,9 @@ def measure(case: Case, device: torch.device, seconds: float = 10.0) -> Result:
 
 
 def sweep(device: torch.device, seconds: float = 1.0) -> Iterator[tuple[Sizes, Result]]:
-    """How time and memory of routing, forward and backward, grow with children, parents and iterations.
+    """Measure routing for growing numbers of children, parents and iterations.
 
-    The reference is left out where its votes alone would exceed `MOST_VOTES`.
+    Forward and backward are measured together. The reference is skipped if its votes alone exceed `MOST_VOTES`.
     """
     small = replace(PAPER, batch=32)
     grid = [replace(small, in_caps=size) for size in (288, 1152, 4608, 18_432)]
@@ -286,7 +287,7 @@ def sweep(device: torch.device, seconds: float = 1.0) -> Iterator[tuple[Sizes, R
 
 
 def largest_difference(fast_values: tuple[Tensor, ...], plain_values: tuple[Tensor, ...]) -> float:
-    """max ‖a − b‖ / ‖b‖; NaN if anything is not finite."""
+    """Return the largest ‖a − b‖ / ‖b‖, or NaN if a value is not finite."""
     differences = []
     for ours, reference in zip(fast_values, plain_values, strict=True):
         a, b = ours.double(), reference.double()
@@ -295,7 +296,7 @@ def largest_difference(fast_values: tuple[Tensor, ...], plain_values: tuple[Tens
 
 
 def describe(results: list[Result]) -> list[dict[str, Any]]:
-    """Rows for CSV and JSON: each result with the machine, the versions and the commit."""
+    """Return rows for CSV and JSON: each result with machine, versions and commit."""
     about = environment()
     versions = about.pop("versions")
     return [{**result.as_dict(), **about, **versions} for result in results]

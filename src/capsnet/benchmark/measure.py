@@ -1,4 +1,4 @@
-"""Clocks and memory meters."""
+"""Measure time and peak memory."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ import torch
 
 @dataclass(frozen=True)
 class Result:
-    """One quantity of the reference and of the fast path, measured in the same run."""
+    """Hold one quantity of reference and fast path, from the same run."""
 
     case: str
     quantity: str
     """"seconds" or "bytes"."""
     reference: float | None
-    """Median of the plain path; None where it cannot run (its votes do not fit)."""
+    """Median of the plain path; None if it cannot run because its votes do not fit."""
     fast: float
     reference_spread: tuple[float, float] | None
     """Quartiles."""
     fast_spread: tuple[float, float] | None
     repeats: int
     parity: float | None
-    """Largest relative difference of outputs and gradients; None where there is no reference."""
+    """Largest relative difference of outputs and gradients; None without a reference."""
 
     @property
     def ratio(self) -> float | None:
-        """How many times less the fast path takes."""
+        """Return the speed-up: the reference's value divided by the fast path's."""
         return None if self.reference is None or self.fast <= 0 else self.reference / self.fast
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON and CSV."""
+        """Return the fields for JSON and CSV."""
         return {**asdict(self), "ratio": self.ratio}
 
 
 def interleaved(
     functions: dict[str, Callable[[], object]], device: torch.device, seconds: float, least: int = 7
 ) -> dict[str, list[float]]:
-    """Time functions in turn, so that whatever else the machine does falls on all of them alike.
+    """Time functions in turn, so that other load affects all of them equally.
 
     Args:
-        functions: by name; each is run once before the clock starts.
-        device: on GPUs the clock waits for the device.
-        seconds: how long to go on.
-        least: rounds at least.
+        functions: functions by name; each runs once before the timing starts.
+        device: on a GPU, the clock stops after a synchronisation with the device.
+        seconds: duration of the measurement.
+        least: smallest number of rounds.
 
     Returns:
         Seconds of every round, by name.
@@ -73,7 +73,7 @@ def interleaved(
 
 
 def quartiles(values: list[float]) -> tuple[float, float]:
-    """First and third quartile."""
+    """Return the first and the third quartile."""
     low, _, high = statistics.quantiles(values, n=4)
     return low, high
 
@@ -83,18 +83,18 @@ def peak_extra_memory(
     device: torch.device,
     warm_up: Callable[[], Callable[[], object]] | None = None,
 ) -> int:
-    """Bytes that a function needs at its peak beyond what was there before and what it returns.
+    """Measure a function's peak memory in bytes, without its inputs and its result.
 
-    On CPUs it runs in a fresh process and the kernel's high-water mark is read, so that allocations outside
-    PyTorch count as well, and nothing kept from before does. `build` prepares the inputs there. `warm_up`
-    builds the same at a tiny size, run first, so that libraries and compiled code are not counted as data.
+    On a CPU the function runs in a fresh process, and the kernel's high-water mark is read. Allocations outside
+    PyTorch are therefore counted, and memory kept from earlier is not. `build` prepares the inputs in this process.
+    `warm_up` builds the same at a tiny size; it runs first, so that libraries and compiled code are not counted.
 
     Raises:
-        RuntimeError: this platform does not tell.
+        RuntimeError: the platform does not report peak memory.
     """
     if device.type == "cuda":
         function = build()
-        function()  # compile, and fill whatever is kept for good
+        function()  # compile kernels and fill caches
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -102,7 +102,7 @@ def peak_extra_memory(
         peak = torch.cuda.max_memory_allocated() - before
         return max(0, peak - _bytes_of(kept))
     if not Path("/proc/self/clear_refs").exists():
-        raise RuntimeError("peak memory is read from /proc, which this platform does not have")
+        raise RuntimeError("peak memory is read from /proc, and this platform has no /proc; use Linux")
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_peak_of, (build, warm_up, torch.get_num_threads()))
@@ -117,7 +117,7 @@ def _peak_of(
     if warm_up is not None:
         warm_up()()
     function = build()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
     before = _status("VmRSS")
     kept = function()
     return max(0, _status("VmHWM") - before - _bytes_of(kept))

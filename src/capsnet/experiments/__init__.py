@@ -1,15 +1,15 @@
-"""The paper's experiments, each one command, each beside controls of the same size, kernel, data and steps.
+"""Run the paper's experiments, each beside comparable controls.
 
-recipe.py              what an experiment is
+recipe.py              the types of an experiment: variants, measures, claims
 recipes/               the experiments, one file each
-scales.py              smoke, quick, full
+scales.py              network sizes and training lengths of the scales smoke, quick and full
 running.py             all runs of an experiment, one record each
-trainings.py       one training: done, taken up again, or reused
-record.py              what a run leaves behind, as JSON
+trainings.py           one training: run, resumed or reused
+record.py              the JSON record of a run
 statistics.py          intervals, p-values and their correction
-record_groups.py         which records belong together, and which are of another recipe
-verdicts.py            what became of the claims
-comparison.py          the same for any data set, in one question: do capsules help?
+record_groups.py       records that may be averaged together, and records of other settings
+verdicts.py            a verdict for each claim
+comparison.py          capsules against controls on any data set (`capsnet compare`)
 tuning.py              a learning rate for each model of a comparison
 page.py                tables and figures from the records
 """
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def reproduce(name: str, *, watch: Watch | None = None, **options: Any) -> list[Record]:
-    """Run an experiment; see `Options` for what may be chosen, and `run_experiment` for what is raised.
+    """Run an experiment; see `Options` and `run_experiment`.
 
     >>> reproduce("table1", scale="quick", seeds=3, out=Path("results"))  # doctest: +SKIP
     """

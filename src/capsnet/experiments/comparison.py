@@ -1,4 +1,4 @@
-"""Do capsules help on these images? CapsNet beside its controls on any data set, one's own images too."""
+"""Compare CapsNet with its controls on any data set."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from capsnet.experiments.tuning import RATES, tuned, with_rate
 from capsnet.experiments.verdicts import Judgement, judgements, over
 from capsnet.models import MODELS
 
-#: At the quick scale some minutes for each model on 2 cores with images of 28×28, choosing included.
+#: The quick scale takes minutes per model on 2 cores for images of 28×28, including the choice of learning rate.
 STEPS = Steps(quick=1000, full=10_000)
-#: Three would rarely be enough: Student's factor is 4.3 for them, and 2.8 for five.
+#: Three seeds are rarely enough: Student's factor is 4.3 for three and 2.8 for five.
 SEEDS = 5
 CONTROLS = {
     "cnn-same-stem": "CapsNet makes fewer errors than its own stem with a fully connected head",
@@ -40,12 +40,13 @@ CONTROLS = {
 MARGIN = Margin(0.01, "one image in 100")
 
 ONE_RATE = (
-    "They share one learning rate, which may suit one of them better than another: see whether the answer stays the "
-    "same with others."
+    "All models share one learning rate, which may suit some of them better than others. Repeat the comparison with "
+    "other rates to see whether the answer changes."
 )
 OWN_RATES = (
-    f"Each has the learning rate of {', '.join(f'{rate:g}' for rate in sorted(RATES))} at which it made the fewest "
-    "errors on a fifth of the training images, trained once on the others; then it is trained on all of them."
+    f"Each model has its own learning rate, one of {', '.join(f'{rate:g}' for rate in sorted(RATES))}. To choose it, "
+    "the model is trained once with each rate on four fifths of the training images, and the rate with the fewest "
+    "errors on the last fifth is taken. Then the model is trained on all training images."
 )
 
 
@@ -57,29 +58,29 @@ def compare(
     models: Sequence[str] = (),
     **changes: Any,
 ) -> Group:
-    """Train CapsNet and its controls alike, with every seed, and keep a record of each run.
+    """Train CapsNet and its controls with every seed, and record each run.
 
-    A comparison that was stopped goes on when it is called again. What was asked for, of which images, and the learning
-    rates that were chosen, are kept in PLAN-<scale>.json: results of other images or options are never mixed.
+    Calling it again resumes a stopped comparison. PLAN-<scale>.json keeps the options, a fingerprint of the images
+    and the chosen learning rates, so that results of other images or options are never mixed.
 
     Args:
-        dataset: what to train and test on.
-        options: scale, seeds, folder and the like. All lies in compare-NAME under `options.out`, where NAME is
-            `short_name(dataset.name)`, the trainings too, in runs/<scale>; `options.work` is not used. With
-            resume=False what is there of this scale is thrown away first.
-        watch: who watches.
-        learning_rate: of all models. None: of each its own, `tuned`; the scale's for images that are made as they are
-            asked for, such as overlapping digits.
+        dataset: data to train and test on.
+        options: scale, seeds, folders and so on. All files are in compare-NAME under `options.out`, where NAME is
+            `short_name(dataset.name)`; trainings are in runs/<scale> there, and `options.work` is not used. With
+            resume=False the files of this scale are deleted first.
+        watch: receiver of progress reports.
+        learning_rate: learning rate of all models. None: each model gets its own, chosen by `tuned`; for data that
+            are generated on request, such as overlapping digits, all get the scale's rate.
         models: further architectures, by name in `capsnet.models.MODELS`, with their default sizes.
-        changes: of the `TrainConfig` that all models share: image_size, …
+        changes: fields of the `TrainConfig` that all models share, for example image_size.
 
     Returns:
         The records, for `page.write_comparison`, `verdicts.judgements` and `answer`.
 
     Raises:
-        CapsnetError: the network does not fit the images; results of other images or options are there; a folder that
-            cannot be written, or lies among the images; or as `run_experiment`.
-        StoppedExperiment: by a signal.
+        CapsnetError: the network does not fit the images, the folder has results of other images or options, cannot
+            be written or lies among the images, or one of the reasons of `run_experiment`.
+        StoppedExperiment: a signal stopped it.
     """
     if learning_rate is not None:
         changes["learning_rate"] = learning_rate
@@ -123,7 +124,7 @@ def compare(
 
 
 def _refuse_among_images(folder: Path, dataset: Dataset) -> None:
-    """Results in a folder of images would be taken for a class of them."""
+    """Refuse a results folder among the images: it would be read as a class."""
     if dataset.name.startswith("folder:"):
         images = Path(dataset.name.removeprefix("folder:")).resolve()
         if folder.resolve().is_relative_to(images):
@@ -162,14 +163,14 @@ def comparison(
     models: Sequence[str] = (),
     **changes: Any,
 ) -> Experiment:
-    """Return the recipe: one network at each scale, its three controls, and the three claims.
+    """Return the recipe: CapsNet, its three controls, and a claim against each.
 
     Args:
-        dataset: what to train and test on.
-        pixels: its `fingerprint`.
-        rates: each variant's learning rate, by its name, chosen by `tuned`. None: the same for all.
-        models: further architectures; each has a claim against CapsNet.
-        changes: of the `TrainConfig` that all models share.
+        dataset: data to train and test on.
+        pixels: fingerprint of the data, from `fingerprint`.
+        rates: learning rate of each variant, by name, chosen by `tuned`. None: the same for all.
+        models: further architectures; each gets a claim against CapsNet.
+        changes: fields of the `TrainConfig` that all models share.
     """
     present = dataset.classes_present
     others = {name: MODELS.get(name).config_class.for_dataset(dataset) for name in models}
@@ -192,14 +193,14 @@ def comparison(
         name=name,
         number=0,
         title=f"Do capsules help on {shown(dataset.name)}?",
-        source="Nobody's: a question about these images",
+        source="None: this comparison is not from the paper",
         protocol=(
-            "CapsNet and three controls of the same kernels and data, trained for the same number of steps with the "
-            "same batches and shifts, and tested on the same images, which trained and chose nothing. "
-            + (ONE_RATE if rates is None else OWN_RATES)
+            "CapsNet and three controls have the same kernels and are trained on the same data, for the same number of "
+            "steps, with the same batches and shifts. All are tested on the same images, which are used neither for "
+            "training nor for choosing a learning rate. " + (ONE_RATE if rates is None else OWN_RATES)
         ),
         deviations={
-            "smoke": ("a few steps; means nothing",),
+            "smoke": ("a few steps; the numbers mean nothing",),
             "quick": ("32 of 256 stem channels, 8 of 32 capsule types, one-cycle learning rate",),
             "full": ("one-cycle learning rate",),
         },
@@ -226,7 +227,7 @@ def _at_own_rate(variant: Variant, rate: float | None) -> Variant:
 
 
 def answer(found: Sequence[Judgement]) -> str:
-    """One sentence: whether capsules help, as far as these runs can tell.
+    """Answer in one sentence whether capsules help, as far as these runs show.
 
     Args:
         found: the comparison's `judgements`.
@@ -260,7 +261,10 @@ def answer(found: Sequence[Judgement]) -> str:
 
 
 def fingerprint(dataset: Dataset) -> str | None:
-    """SHA-256 of a folder's pixels and labels, first 12 digits; None of a data set that its name determines."""
+    """Return the first 12 digits of the SHA-256 of a folder's pixels and labels.
+
+    None for data sets whose name determines their content.
+    """
     if not dataset.name.startswith("folder:"):
         return None
     digest = hashlib.sha256()
@@ -276,7 +280,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def as_dict(compared: Group) -> dict[str, Any]:
-    """A comparison as JSON has it: each model's errors, what became of each claim, and the answer."""
+    """Return a comparison for JSON: errors, verdicts and the answer."""
     found = judgements(compared)
     return {
         "data": compared.records[0].data,

@@ -1,4 +1,4 @@
-"""Drawing helpers that several experiments share. One colour per variant, capsule networks first."""
+"""Draw the figures that several experiments share, with one colour per variant."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, INK, MUTED)
 
 
 def by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The runs of each variant; capsule networks before controls, else in order of first appearance."""
+    """Group runs by variant, capsule networks before controls."""
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.control):
         groups.setdefault(record.variant, []).append(record)
@@ -43,9 +43,9 @@ def dots(
     percent: bool = True,
     shows: str | None = None,
 ) -> Picture:
-    """One row per variant: each seed a dot, the mean a line, the 95 % interval a bar where there is one.
+    """Draw one row per variant: seeds as dots, mean, and 95 % interval.
 
-    `shows`: what several test examples show alike, for the caption.
+    `shows` names, for the caption, the things that several test examples show (for example "toys").
     """
     groups = {
         variant: runs for variant, runs in by_variant(records).items() if estimate(runs, measure) is not None
@@ -58,9 +58,7 @@ def dots(
         found = estimate(runs, measure)
         assert found is not None
         if found.unit:
-            over = (
-                "test images" if found.unit == "images" else f"the {shows or 'groups'} that test images show"
-            )
+            over = "test images" if found.unit == "images" else f"the {shows or 'groups'} in the test images"
         colour = ORANGE if runs[0].control else BLUE
         values = [factor * value for record in runs if (value := record.value(measure)) is not None]
         if isfinite(found.low) and isfinite(found.high):
@@ -82,8 +80,8 @@ def dots(
         name,
         png(figure),
         f"{title}: {about}",
-        "Each dot is a seed, blue for capsule networks and orange for controls; the bar is the 95 % interval of the "
-        f"mean, over seeds{f' and {over}' if over else ''}{f'; of a single run, over {over}' if over else ''}.",
+        "Each dot is a seed, blue for capsule networks and orange for controls. The bar is the 95 % interval of the "
+        f"mean, over seeds{f' and {over}' if over else ''}{f' (for a single run, over {over})' if over else ''}.",
     )
 
 
@@ -94,9 +92,9 @@ def curves(
     caption: str,
     log: bool = False,
 ) -> Picture:
-    """Panels side by side, each with a line per variant: panel title → variant → (x, y).
+    """Draw panels with a line per variant: panel title → variant → (x, y).
 
-    A panel's title may name its x axis after a "|".
+    The text after "|" in a panel's title is the label of its x axis.
     """
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -131,4 +129,6 @@ def curves(
         )
     about = ", ".join(next(part.strip() for part in title.split("|") if part.strip()) for title in panels)
     shown = f"{y} against {about}" if y else about
-    return Picture(name, png(figure), f"{shown}, a line for each of {', '.join(names)}", caption, wide=True)
+    return Picture(
+        name, png(figure), f"{shown}, with a line for each of {', '.join(names)}", caption, wide=True
+    )

@@ -1,4 +1,4 @@
-"""What a reader should remember of all experiments: one sentence for each question, written from the records."""
+"""Write the main results: one sentence for each question, from the records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capsnet.experiments.record_groups import Group
 from capsnet.experiments.statistics import estimate
 from capsnet.experiments.verdicts import Judgement, judgements
 
-#: Verdict → what it says of ours against theirs.
+#: Verdict → words for our variant compared with the other.
 WORDS = {
     "supported": "better",
     "contradicted": "worse",
@@ -22,7 +22,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One claim of an experiment at the quick scale, and how to name its two sides."""
+    """Select one claim of an experiment at the quick scale, and name its two sides."""
 
     experiment: str
     where: str
@@ -40,11 +40,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Question:
-    """What users ask, and the claims that answer it."""
+    """Hold a question of users, and the claims that answer it."""
 
     text: str
     measured: str
-    """What the numbers are."""
+    """Name of the measured quantity."""
     comparisons: tuple[Comparison, ...]
 
 

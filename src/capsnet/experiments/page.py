@@ -1,4 +1,4 @@
-"""Records of experiments → docs/results.md and its figures. Every number comes from a record."""
+"""Write docs/results.md and its figures from the records."""
 
 from __future__ import annotations
 
@@ -23,66 +23,72 @@ from capsnet.experiments.verdicts import Judgement, judgements, told, told_margi
 INTRODUCTION = """\
 # Results
 
-Written by `capsnet report --results` from the records of `capsnet reproduce`; nothing here is typed by hand.
+`capsnet report --results` wrote this page from the records of `capsnet reproduce`. Nothing is typed by hand.
 
-Every number is of the last step's model, never of the best epoch. Where models are compared at equal error on what is
-familiar, training ends at the first step that is seen to have it on the familiar test set. "±" is the standard
-deviation over seeds. [How often verdicts err](#how-often-verdicts-err) stands at the end.
+Every number is of the model after the last step, never of the best epoch. Some experiments compare models at equal
+error on familiar data. There, training stops at the first evaluation at which the model reaches this error on the
+familiar test set. "±" is the standard deviation over seeds. A section near the end says
+[how often verdicts err](#how-often-verdicts-err).
 
 """
-#: What intervals and verdicts mean.
+#: The meaning of intervals and verdicts.
 INTERVALS = """\
-**Intervals** are 95 % intervals, each by itself, not corrected for their number. Those of errors with several seeds are
-about other trainings and other images like these at once: Student's interval over seeds and that over test images are
-joined, their halves adding up as squares (MOVER; Zou and Donner 2008), so that it is never narrower than that over
-seeds, and that of a mean error covers Wilson's; differences are paired by seed and by image. Measures that have no
-answers to count, such as R², have Student's interval over seeds. With one seed they are about other images and this one
-training, and say nothing about other seeds: over test images Wilson's, and for differences Wald's of the paired
-answers. Where many test images show the same thing, as the views of one toy do, they are not independent, and toys are
-counted in their place, each weighing as many images as it has, so that the interval lies around the error that is told.
+**Intervals** are 95 % intervals. They are not corrected for multiple comparisons.
 
-**Verdicts.** Each claim has a margin: the smallest difference that would matter to a user. Margins stand in the
-recipes, with a reason. They were fixed without regard to the verdicts, but after the runs shown here; later runs are
+- *Errors, several seeds.* The interval covers the variation over other trainings and over other images of this kind.
+  It joins Student's interval over seeds with the interval over test images; the squares of their half-widths add up
+  (MOVER; Zou and Donner 2008). It is never narrower than the interval over seeds, and the interval of a mean error
+  contains Wilson's. Differences are paired by seed and by image.
+- *Measures without counted answers,* such as R²: Student's interval over seeds.
+- *One seed.* The interval covers other images for this one training, and says nothing about other seeds. It is Wilson's
+  for an error, and Wald's interval of the paired answers for a difference.
+- *Repeated objects.* Test images of the same object, for example views of one toy, are not independent. The interval
+  is then over toys instead of images. Toys are weighted by their number of images, so that the interval is centred on
+  the reported error.
+
+**Verdicts.** Each claim has a margin: the smallest difference that would matter to a user. The recipes give the margins
+and their reasons. The margins were fixed without regard to the verdicts, but after the runs shown here. Later runs are
 judged by margins that were fixed before them.
 
 - *supported* or *contradicted*: p is at most 0.05 after Holm's correction over the claims of the same experiment and
-  scale that the records can decide. p is the two-sided p-value of no difference, of the test that belongs to the
-  interval; with one seed and no toys it is that of McNemar's exact test over images. If the difference is also shown
-  to be smaller than the margin, "but smaller than what matters" is added.
-- *equivalent*: otherwise, if the 90 % interval of the difference lies within the margin on both sides. These are two
-  one-sided tests at 5 %, each claim by itself. Over images the interval is computed as if there were two more, one
-  that only ours and one that only theirs gets wrong, so that few images on which nothing differs do not show equality.
-- *undecided*: otherwise, even where the 95 % interval lies on one side of zero.
+  scale that the records can decide. p is the two-sided p-value of "no difference", from the test that belongs to the
+  interval; with one seed and no repeated objects it is McNemar's exact test over images. If the difference is also
+  shown to be smaller than the margin, the verdict adds "but smaller than what matters".
+- *equivalent*: otherwise, if the 90 % interval of the difference lies within the margin on both sides. This is the pair
+  of one-sided tests at 5 %, without correction. Over images, the interval is computed with two extra images: one that
+  only our model gets wrong, and one that only the other model gets wrong. Without them, a few images without any
+  difference would show equality.
+- *undecided*: otherwise, even if the 95 % interval lies on one side of zero.
 
-Nothing is corrected across experiments: some share trainings, and the same difference may get another word where it
-stands beside fewer claims. The word of one seed ends in "in this one run".
+There is no correction across experiments. Some experiments share trainings, so the same difference can get another
+verdict in an experiment with fewer claims. A verdict from one seed ends in "in this one run".
 
-**Seconds** are of training, without evaluations and saves, and of the fastest run: the machines did other things at the
-same time, so that a mean would tell of those.
+**Seconds** are the training time of the fastest run, without evaluations and checkpoints. The machines were shared, so
+a mean would mislead.
 """
-#: What the summary is about.
+#: The introduction of the summary.
 FOUND = """\
 Small networks, trained for minutes on 2 cores, beside controls with the same data, steps and batches. *Better* and
-*worse* are beyond chance, *no difference that matters* is shown by two one-sided tests, *undecided* is the rest.
+*worse* are beyond chance. *No difference that matters* is shown by two one-sided tests. All else is *undecided*.
 """
 QUICK = """\
-Quick runs use narrow networks and short training, as each row says. They are for the comparison of capsules with
-controls treated in the same way, and are not to be compared with the paper's numbers.
+Quick runs use narrow networks and short training, as the last column says. They compare capsules with controls that are
+treated in the same way. Do not compare them with the paper's numbers.
 """
 
 
 def write_results(results: Path, target: Path) -> list[str]:
-    """Write a page of all records of a results folder, and its figures into images/ beside it.
+    """Write the page of all records in a folder, and its figures beside it.
 
     Args:
-        results: what `capsnet reproduce --out` wrote.
+        results: the folder given to `capsnet reproduce --out`.
         target: the Markdown file, docs/results.md.
 
     Returns:
-        What was left out, one line for each experiment and scale that has such records; the page says it too.
+        One line for each experiment and scale with records that are not shown. The page has these lines too.
 
     Raises:
-        CapsnetError: there are no records or a broken one; the page cannot be written.
+        CapsnetError: there are no records, a record is damaged, or the page cannot be written.
     """
     found = groups(read_records(results))
     parts = [INTRODUCTION]
@@ -93,7 +99,7 @@ def write_results(results: Path, target: Path) -> list[str]:
         if table := overview(found, scale):
             parts += [f"## Overview: {scale} scale\n", *([QUICK] if scale == "quick" else []), table + "\n"]
     if missing := [name for name in EXPERIMENTS if name not in {group.experiment.name for group in found}]:
-        parts.append(f"Experiments of which there is no record: {', '.join(missing)}.\n")
+        parts.append(f"Not run yet: {', '.join(missing)}.\n")
     for name in dict.fromkeys(group.experiment.name for group in found):
         own = [group for group in found if group.experiment.name == name]
         parts.append(_heading(own[0].experiment))
@@ -105,10 +111,10 @@ def write_results(results: Path, target: Path) -> list[str]:
 
 
 def write_comparison(compared: Group, target: Path) -> Path:
-    """Write a comparison's page: the answer, the table, the verdicts and a figure, in images/ beside it.
+    """Write a comparison's page: answer, table, verdicts and a figure.
 
     Args:
-        compared: by `capsnet.experiments.comparison.compare`.
+        compared: the result of `capsnet.experiments.comparison.compare`.
         target: the Markdown file.
 
     Returns:
@@ -131,9 +137,9 @@ def write_comparison(compared: Group, target: Path) -> Path:
 
 
 def overview(found: Sequence[Group], scale: Scale) -> str:
-    """One scale's table: a row for each experiment's headline, against the best of its controls.
+    """Return one scale's table: each main variant against its best control.
 
-    The paper's numbers stand in the full scale's table only.
+    Only the table of the full scale has the paper's numbers.
     """
     full = scale == "full"
     head = [
@@ -177,7 +183,7 @@ def overview(found: Sequence[Group], scale: Scale) -> str:
 
 
 def best_control(group: Group, ours: str, measure: Measure) -> tuple[str | None, Estimate | None]:
-    """The control that does best among those that the headline is compared with."""
+    """Return the best control of a claim about `ours`, and its estimate."""
     rivals = [c.against for c in group.experiment.claims if (c.ours, c.measure) == (ours, measure.key)]
     controls = [name for name in rivals if any(record.control for record in group.of(name))] or rivals
     found = {name: value for name in controls if (value := estimate(group.of(name), measure.key)) is not None}
@@ -198,7 +204,7 @@ def _section(group: Group, images: Path) -> str:
     published = [m for m in measures if m.published and scale == "full"]
     head = [
         "variant",
-        "what it is",
+        "description",
         *(f"{m.title}{', %' if m.percent else ''}" for m in measures),
         *(f"paper: {m.title}, %" for m in published),
         "seeds",
@@ -237,7 +243,7 @@ def _section(group: Group, images: Path) -> str:
         parts.append(f"**Intervals.** {single}\n")
     parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
     if found := judgements(group):
-        parts.append("**What matters.** " + "; ".join(dict.fromkeys(map(_margin, found))) + ".\n")
+        parts.append("**Margins.** " + "; ".join(dict.fromkeys(map(_margin, found))) + ".\n")
         parts.append("**Verdicts.**\n\n" + "\n".join(judgement.line for judgement in found) + "\n")
     parts += [note + "\n" for note in experiment.notes(group.records)]
     for picture in experiment.figures(group.records):
@@ -249,7 +255,7 @@ def _section(group: Group, images: Path) -> str:
 
 
 def _margin(judgement: Judgement) -> str:
-    """The margin of a claim, and why it is that."""
+    """Return the margin of a claim and its reason."""
     margin, measure = judgement.claim.margin, judgement.measure
     return f"{measure.title}: {told_margin(margin, measure)} ({margin.why})"
 
@@ -259,12 +265,12 @@ def _left_out(group: Group) -> list[str]:
     if stale := group.left_out():
         parts.append(f"**Not shown.** {stale}\n")
     if names := group.not_run():
-        parts.append(f"**Not run.** Of the recipe's variants: {', '.join(names)}.\n")
+        parts.append(f"**Not run.** These variants of the recipe have no records: {', '.join(names)}.\n")
     return parts
 
 
 def _over_what(group: Group) -> str:
-    """Where test images show a few things again and again: what intervals are over."""
+    """Say what the intervals are over, for test sets with repeated objects."""
     shows = group.experiment.shows
     tests = [(name, test, test.group_numbers()) for run in group.records for name, test in run.tests.items()]
     if shows is None or not tests:
@@ -272,8 +278,8 @@ def _over_what(group: Group) -> str:
     lines = [
         f"Over {len(set(numbers.tolist()))} {shows} in {test.n:,} images ({name})."
         if numbers is not None
-        else f"Over {test.n:,} images ({name}) as if they were independent, so too narrow: the record does not say "
-        f"which of a few {shows} each of them shows."
+        else f"Over {test.n:,} images ({name}) as if they were independent. They are too narrow, because the record "
+        f"does not say which of the {shows} each image shows."
         for name, test, numbers in tests
     ]
     return " ".join(dict.fromkeys(lines))
@@ -295,7 +301,7 @@ def _machines(records: Sequence[Record]) -> str:
 
 
 def shown_estimate(value: Estimate, measure: Measure, interval: bool = False) -> str:
-    """Mean ± deviation over the seeds, in the measure's units, and the interval in brackets if asked for."""
+    """Format mean ± deviation over seeds, optionally with the interval."""
     factor, digits = (100 if measure.percent else 1), measure.digits
     text = f"{factor * value.mean:.{digits}f}"
     if isfinite(value.spread):
@@ -306,7 +312,7 @@ def shown_estimate(value: Estimate, measure: Measure, interval: bool = False) ->
 
 
 def shown_interval(value: Estimate, measure: Measure) -> str:
-    """Both ends, in the measure's units; nothing where it has no interval. Shares lie between 0 and 100 %."""
+    """Format an interval in the measure's unit; "" if there is none."""
     if not (isfinite(value.low) and isfinite(value.high)):
         return ""
     ends = (value.low, value.high)
@@ -320,12 +326,12 @@ def _title(experiment: Experiment) -> str:
 
 
 def _words(label: str) -> list[str]:
-    """For the name of a file."""
+    """Split a label into words for a file name."""
     return label.replace(",", "").split()
 
 
 def anchor(experiment: Experiment) -> str:
-    """The heading's anchor, as GitHub makes it."""
+    """Return the heading's anchor, in GitHub's format."""
     kept = "".join(letter for letter in _title(experiment).lower() if letter.isalnum() or letter in " -_")
     return kept.replace(" ", "-")
 

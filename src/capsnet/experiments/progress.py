@@ -1,4 +1,4 @@
-"""What an experiment reports while it runs."""
+"""Define the progress reports of a running experiment."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
 
 
 class Watch(Protocol):
-    """Told of each run of an experiment."""
+    """Receive progress reports of an experiment's runs."""
 
     def training(self, run: str, number: int, of: int) -> AbstractContextManager[Progress]:
-        """Run `number` (from 1) of `of` begins; what is entered watches its training."""
+        """Report the start of run `number` of `of`; the context gets its progress."""
         ...
 
     def finished(self, record: Record) -> None:
-        """A run has been measured."""
+        """Report that a run has been measured."""
 
     def skipped(self, run: str) -> None:
-        """A run's result was there already."""
+        """Report that a run's record already exists."""
 
 
 class Unwatched:
-    """Nobody watches."""
+    """Ignore all progress reports."""
 
     def training(self, run: str, number: int, of: int) -> AbstractContextManager[Progress]:  # noqa: ARG002
-        """Nothing."""
+        """Return a silent progress."""
         return nullcontext(Silent())
 
     def finished(self, record: Record) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def skipped(self, run: str) -> None:
-        """Nothing."""
+        """Do nothing."""

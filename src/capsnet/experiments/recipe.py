@@ -1,4 +1,4 @@
-"""What an experiment is: a claim of the paper, the models that put it to the test, and what is measured on each."""
+"""Define the parts of an experiment: variants, measures and claims."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ if TYPE_CHECKING:
     from capsnet.report.style import Picture
 
 #: "full": the published network and schedule. "quick": the whole experiment on a small machine. "smoke": a few
-#: steps of a tiny network, to see that it runs; its numbers mean nothing and no table shows them.
+#: steps of a tiny network, to check that it runs. The numbers of smoke runs mean nothing, and no table shows them.
 Scale = Literal["smoke", "quick", "full"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "full")
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Training ends when the error on the data set's own test set is at most this: models are then compared at
-    equal accuracy on what they were trained for."""
+    """Stop training when the error on the data set's own test set is at most `error`.
+
+    Models are then compared at equal accuracy on the data that they were trained for.
+    """
 
     error: float
     every: int = 50
-    """Steps between looks; a multiple of 10."""
+    """Steps between evaluations; a multiple of 10."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One model of an experiment and how it is trained. The seed is put in for each run."""
+    """Hold one model of an experiment and its training. Each run adds its seed."""
 
     name: str
     about: str
@@ -50,10 +52,10 @@ class Variant:
     training: TrainConfig
     control: bool = False
     per_class: int | None = None
-    """Training examples of each class, drawn by the run's seed; None: all."""
+    """Training examples per class, drawn with the run's seed; None: all."""
     stop: Stop | None = None
     pixels: str | None = None
-    """Fingerprint of the images, where their data set's name does not determine them."""
+    """Fingerprint of the images, if the data set's name does not determine them."""
 
     def build(self, dataset: Dataset) -> Classifier:
         """Return the untrained model for a data set. Seed PyTorch first."""
@@ -62,7 +64,10 @@ class Variant:
         return model
 
     def settings(self, seed: int) -> str:
-        """Fingerprint of all that determines a run. Runs of different experiments may share it."""
+        """Return the fingerprint of everything that determines a run.
+
+        Runs of different experiments may have the same one, and then share a training.
+        """
         training = asdict(replace(self.training, seed=seed))
         for irrelevant in ("save_seconds", "evaluate_every", "epochs", "on_nonfinite", "deterministic"):
             del training[irrelevant]
@@ -82,7 +87,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that has ended, for an experiment to measure."""
+    """Hold a finished run for an experiment to measure."""
 
     variant: Variant
     seed: int
@@ -90,58 +95,58 @@ class Trained:
     data_dir: Path | None
     dataset: Dataset
     model: Classifier
-    """In evaluation mode, on the device it was trained on."""
+    """The model in evaluation mode, on the device it was trained on."""
     evaluation: Evaluation
-    """Of the data set's own test set."""
+    """Evaluation on the data set's own test set."""
     run: Run
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Return the model's device."""
         return next(self.model.parameters()).device
 
     def few(self, quick: int, full: int) -> int:
-        """How many examples to measure on: as many as the scale allows, and next to none in a smoke run."""
+        """Return how many examples to measure on, by scale; a smoke run uses only a few."""
         if self.scale == "smoke":
             return SMOKE_EXAMPLES
         return quick if self.scale == "quick" else full
 
 
-#: Test examples looked at in a smoke run.
+#: Test examples measured in a smoke run.
 SMOKE_EXAMPLES = 60
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number in an experiment's table."""
+    """Describe a column in an experiment's table."""
 
     key: str
-    """Name of a test set (its error is meant) or of a metric."""
+    """Name of a metric, or of a test set for its error."""
     title: str
     percent: bool = True
     better: Literal["lower", "higher"] | None = "lower"
     digits: int = 2
     published: Mapping[str, str] = field(default_factory=dict)
-    """What the paper reports, by variant."""
+    """The paper's numbers, by variant."""
 
 
 @dataclass(frozen=True)
 class Margin:
-    """The smallest difference that would matter to a user, fixed before the runs that it judges."""
+    """Hold the smallest difference that would matter to a user."""
 
     size: float
-    """In the measure's own unit: 0.01 is one point of an error."""
+    """Size in the measure's unit: 0.01 is one percentage point of an error."""
     why: str
-    """One sentence without its full stop: why it is that much."""
+    """The reason for the size, as one sentence without a full stop."""
 
     def __post_init__(self) -> None:
         if not (isfinite(self.size) and self.size > 0):
-            raise ValueError(f"a margin of {self.size}; it must be a finite number above 0")
+            raise ValueError(f"margin is {self.size}; it must be finite and above 0")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One variant is better than another in some measure. The verdict says whether that came out."""
+    """Claim that one variant is better than another in one measure."""
 
     text: str
     measure: str
@@ -151,21 +156,21 @@ class Claim:
 
 
 def load_data(variant: Variant, seed: int, data_dir: Path | None) -> Dataset:  # noqa: ARG001
-    """The data set that the variant's training names.
+    """Load the data set that the variant's training names.
 
     Raises:
-        CapsnetError: it is missing or damaged.
+        CapsnetError: the data set is missing or damaged.
     """
     return load(variant.training.data, data_dir)
 
 
 def own_test_set(trained: Trained) -> Findings:
-    """Measure nothing but the error on the data set's own test set, under the name "test"."""
+    """Return only the error on the data set's own test set, named "test"."""
     return Findings(tests={"test": trained.evaluation}, groups=groups_of({"test": trained.dataset.test}))
 
 
 def groups_of(tests: Mapping[str, Source]) -> dict[str, NDArray[Any]]:
-    """What the examples of test sets show, as numbers, for `Findings`; of those sets that say it."""
+    """Return the group ids of the test sets that have them, for `Findings`."""
     return {
         name: source.groups.cpu().numpy()
         for name, source in tests.items()
@@ -174,32 +179,32 @@ def groups_of(tests: Mapping[str, Source]) -> dict[str, NDArray[Any]]:
 
 
 def nothing(records: Sequence[Record]) -> list[Any]:  # noqa: ARG001
-    """No further notes, or no figures."""
+    """Return no notes, or no figures."""
     return []
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A claim of the paper as something that can be run.
+    """Define an experiment of the paper that can be run.
 
     Args:
-        name: for `capsnet reproduce NAME`.
-        number: its place among the nine; two share one where two data sets serve one question.
+        name: name in `capsnet reproduce NAME`.
+        number: number on the results page; experiments on the same question may share it.
         title: the question, in a few words.
         source: the paper's table or figure, and the number it reports.
-        protocol: what is done.
-        deviations: from the published protocol, at each scale.
-        cost: time at each scale, and on what.
-        seeds: how many are run at each scale.
+        protocol: description of training, data and measures.
+        deviations: differences from the published protocol, at each scale.
+        cost: time and machine, at each scale.
+        seeds: number of seeds at each scale.
         variants: the models, the published one first.
-        measures: the table's columns, the most important first.
-        claims: what the table is to decide.
-        headlines: variants that the overview shows; none: the first.
-        shows: what several test examples show alike, in the plural ("toys"); None: each shows something else.
-        load: the data set of a run.
-        measure: what is measured on each trained model.
-        notes: what else the records of one scale say, as paragraphs of Markdown.
-        figures: drawn from the records of one scale.
+        measures: columns of the table, the most important first.
+        claims: claims that the records decide.
+        headlines: variants in the overview; empty: the first variant.
+        shows: plural name of the objects that several test examples show ("toys"); None: examples are independent.
+        load: function that loads the data set of a run.
+        measure: function that measures a trained model.
+        notes: function that returns further paragraphs of Markdown, from the records of one scale.
+        figures: function that draws figures, from the records of one scale.
     """
 
     name: str
@@ -221,7 +226,7 @@ class Experiment:
     figures: Callable[[Sequence[Record]], list[Picture]] = nothing
 
     def as_dict(self) -> dict[str, Any]:
-        """What a list of experiments shows."""
+        """Return the entries for a list of experiments."""
         return {
             "name": self.name,
             "number": self.number,

@@ -1,4 +1,4 @@
-"""What one run of an experiment leaves behind: a JSON file that holds all that tables and figures are made of."""
+"""Store one run of an experiment as JSON: everything that tables and figures need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from capsnet.inference.evaluation import Evaluation, wilson_interval
 
 @dataclass(frozen=True)
 class PackedArray:
-    """An array as JSON can hold it."""
+    """Hold an array in a form that JSON can store."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -36,30 +36,30 @@ class PackedArray:
         return cls(array.dtype.name, tuple(array.shape), packed)
 
     def array(self) -> NDArray[Any]:
-        """The array again."""
+        """Unpack the array."""
         raw = zlib.decompress(base64.b64decode(self.zlib_base64))
         return np.frombuffer(raw, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to one test set: how many were wrong, and which; and which examples belong together."""
+    """Hold the errors on one test set, and the group id of each example."""
 
     n: int
     errors: int
     interval_95: tuple[float, float]
-    """Wilson's, for this one model and independent examples."""
+    """Wilson's interval, for this one model and independent examples."""
     wrong_bits: str
-    """One bit per example in the set's order, 1 where the answer is wrong: zlib, base64."""
+    """One bit per example in the set's order, 1 for a wrong answer; zlib, base64."""
     groups: PackedArray | None = None
-    """What each example shows, as a number, where several show the same thing."""
+    """Group id of each example, for test sets with repeated objects."""
 
     @classmethod
     def of(cls, evaluation: Evaluation, groups: NDArray[Any] | None = None) -> Self:
-        """Keep an evaluation's counts, its per-image errors, and each image's group (n,), if there are groups.
+        """Keep an evaluation's counts, errors per image, and group ids (n,).
 
         Raises:
-            ValueError: not one number from 0 on for each example.
+            ValueError: the group ids are not one non-negative integer per example.
         """
         wrong = evaluation.wrong
         bits = base64.b64encode(zlib.compress(np.packbits(wrong.numpy()).tobytes(), 9)).decode()
@@ -69,24 +69,24 @@ class Answers:
 
     @property
     def error(self) -> float:
-        """Share of wrong answers, 0…1."""
+        """Return the share of wrong answers, from 0 to 1."""
         return self.errors / self.n
 
     def group_numbers(self) -> NDArray[Any] | None:
-        """Each example's group (n,); None where nothing is known of groups."""
+        """Return the group id of each example (n,), or None without groups."""
         return None if self.groups is None else self.groups.array()
 
     def wrong(self) -> Bool[torch.Tensor, " n"]:
-        """Which answers were wrong."""
+        """Return which answers were wrong."""
         bits = np.frombuffer(zlib.decompress(base64.b64decode(self.wrong_bits)), np.uint8)
         return torch.from_numpy(np.unpackbits(bits, count=self.n).astype(bool))
 
 
 def _small(groups: NDArray[Any], n: int) -> NDArray[Any]:
-    """The same numbers in as few bytes as they need."""
+    """Convert group ids to the smallest integer type that can hold them."""
     if groups.shape != (n,) or groups.dtype.kind not in "iu" or (n and groups.min() < 0):
         raise ValueError(
-            f"groups are {groups.dtype} of shape {groups.shape}; they must be integers from 0 on, one for each of "
+            f"groups are {groups.dtype} of shape {groups.shape}; they must be non-negative integers, one for each of "
             f"{n} examples"
         )
     return groups.astype(np.min_scalar_type(groups.max(initial=0)))
@@ -94,36 +94,38 @@ def _small(groups: NDArray[Any], n: int) -> NDArray[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What an experiment measures on a trained model.
+    """Hold what an experiment measured on a trained model.
 
     Raises:
-        ValueError: groups of a test set that is not there.
+        ValueError: `groups` names a test set that is not in `tests`.
     """
 
     tests: Mapping[str, Evaluation] = field(default_factory=dict)
-    """Test sets, by name."""
+    """Evaluations on test sets, by name."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
-    """Single numbers, by name; None where something could not be measured."""
+    """Single numbers, by name; None for one that could not be measured."""
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """What figures are drawn from."""
+    """Arrays for the figures, by name."""
     groups: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Of the test sets, by name, in which several examples show the same thing: its number, for each example."""
+    """Group id of each example, by test set, for test sets with repeated objects."""
 
     def __post_init__(self) -> None:
         if strangers := self.groups.keys() - self.tests.keys():
-            raise ValueError(f"groups of {', '.join(sorted(strangers))}, and no such test set")
+            raise ValueError(
+                f"groups are given for {', '.join(sorted(strangers))}, but no such test set exists"
+            )
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run: what was asked, what came out, where it ran."""
+    """Hold one run: its settings, its results and its machine."""
 
     experiment: str
     variant: str
     scale: str
     seed: int
     settings: str
-    """Fingerprint of model, training and data; a run of other settings has another."""
+    """Fingerprint of model, training and data."""
     about: str
     control: bool
     data: str
@@ -145,17 +147,17 @@ class Record:
     format: int = 1
 
     def value(self, measure: str) -> float | None:
-        """A number by name: a test set's error, or a metric; None where this run has no such number."""
+        """Return a test set's error or a metric, by name; None if missing."""
         if measure in self.tests:
             return self.tests[measure].error
         return self.metrics.get(measure)
 
     def array(self, name: str) -> NDArray[Any]:
-        """An array by name."""
+        """Return an array by name."""
         return self.arrays[name].array()
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_json(path, asdict(self))
 
     @classmethod
@@ -163,7 +165,7 @@ class Record:
         """Read a file.
 
         Raises:
-            CapsnetError: it is missing, no JSON, or no record of a run.
+            CapsnetError: the file is missing, is not JSON, or is not a record of a run.
         """
         from pydantic import TypeAdapter, ValidationError
 
@@ -173,37 +175,37 @@ class Record:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
             raise CapsnetError(
-                f"{path} is no result of capsnet reproduce ({place}: {first['msg']}); remove it and run again"
+                f"{path} is not a result of capsnet reproduce ({place}: {first['msg']}); remove it and run again"
             ) from error
 
 
-#: What the names of comparisons begin with: their records are no experiment's.
+#: Prefix of the folders of comparisons, whose records belong to no experiment.
 COMPARISON = "compare-"
 
 
 def record_path(out: Path, experiment: str, variant: str, scale: str, seed: int) -> Path:
-    """Where a run's record lies under the results folder."""
+    """Return the path of a run's record in the results folder."""
     return out / experiment / f"{variant}-{scale}-s{seed}.json"
 
 
 def read_records(results: Path) -> list[Record]:
-    """All records of experiments in a results folder, ordered by experiment, scale, variant and seed.
+    """Read all experiment records in a results folder, in order.
 
     Raises:
-        CapsnetError: there is no such folder, none in it, or a broken one.
+        CapsnetError: the folder does not exist, has no records, or has a damaged one.
     """
     if not results.is_dir():
-        raise CapsnetError(f"no results at {results}; `capsnet reproduce NAME --out {results}` makes some")
+        raise CapsnetError(
+            f"no results at {results}; create some with: capsnet reproduce NAME --out {results}"
+        )
     folders = sorted(path for path in results.iterdir() if path.is_dir())
     compared = [folder for folder in folders if folder.name.startswith(COMPARISON)]
     kept = [path for folder in folders if folder not in compared for path in sorted(folder.glob("*.json"))]
     records = [Record.read(path) for path in kept]
     if not records and compared:
-        raise CapsnetError(
-            f"{results} holds results of `capsnet compare` only; it wrote a page of them into {compared[0]}"
-        )
+        raise CapsnetError(f"{results} has only results of `capsnet compare`; their page is in {compared[0]}")
     if not records:
         raise CapsnetError(
-            f"{results} holds no results yet; `capsnet reproduce NAME --out {results}` makes some"
+            f"{results} has no results yet; create some with: capsnet reproduce NAME --out {results}"
         )
     return sorted(records, key=lambda record: (record.experiment, record.scale, record.variant, record.seed))

@@ -1,4 +1,4 @@
-"""Which records belong together: those of one recipe, run in the same way. Others are never averaged or compared."""
+"""Group the comparable records: one recipe, the same options."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from capsnet.experiments.recipes import EXPERIMENTS, find_experiment
 from capsnet.experiments.record import Record, record_path
 from capsnet.experiments.trainings import with_options
 
-#: Scales that tables show, the published network first.
+#: Scales in the tables, the published network first.
 SHOWN: tuple[Scale, ...] = ("full", "quick")
 
 
 @dataclass(frozen=True)
 class Group:
-    """The records of one experiment at one scale whose settings are the recipe's, but for `options`."""
+    """Hold the comparable records of one experiment at one scale."""
 
     experiment: Experiment
     scale: Scale
     records: Sequence[Record]
     stale: Sequence[Record] = ()
-    """Records that are not of the recipe as it is now; its texts are not about them, so they are not shown."""
+    """Records made with other settings than the current recipe; not shown."""
     label: str = ""
-    """What tells it from others of this experiment and scale: "500 steps, bf16". Empty for the recipe's own options,
-    and where there are no others."""
+    """The options that distinguish this group, for example "500 steps, bf16". Empty for the recipe's own options, and
+    for the only group."""
 
     def of(self, variant: str) -> list[Record]:
-        """The runs of one variant."""
+        """Return the runs of one variant."""
         return [record for record in self.records if record.variant == variant]
 
     def not_run(self) -> list[str]:
-        """The recipe's variants that have no record, and none that is not shown either."""
+        """Return the recipe's variants without any record, shown or stale."""
         there = {record.variant for record in (*self.records, *self.stale)}
         return [v.name for v in self.experiment.variants(self.scale) if v.name not in there]
 
     def left_out(self) -> str:
-        """Which records are not shown, why, and what to do about it; empty if there are none."""
+        """Return a sentence on records that are not shown; "" if all are shown."""
         if not self.stale:
             return ""
         files = [record_path(Path(), r.experiment, r.variant, r.scale, r.seed).as_posix() for r in self.stale]
         many = len(files) > 1
         return (
-            f"{len(files)} record{'s' * many} of other settings than the recipe's: {', '.join(files)}. Remove "
+            f"{len(files)} record{'s' * many} made with other settings than the recipe's: {', '.join(files)}. Remove "
             f"{'them' if many else 'it'} and run `capsnet reproduce {self.experiment.name} --scale {self.scale}` again."
         )
 
     def deviations(self) -> list[str]:
-        """From the published protocol: the recipe's, and what the records show."""
+        """Return the deviations from the published protocol."""
         found = list(self.experiment.deviations[self.scale])
         asked = {variant.name: variant for variant in self.experiment.variants(self.scale)}
         shortened = sorted(
@@ -60,7 +60,7 @@ class Group:
             }
         )
         found += [
-            f"{steps:,} steps in place of {planned:,}, {schedule} learning rate"
+            f"{steps:,} steps instead of {planned:,}, {schedule} learning rate"
             for steps, planned, schedule in shortened
         ]
         if any(record.training["precision"] == "bf16" for record in self.records):
@@ -69,10 +69,10 @@ class Group:
 
 
 def groups(records: Sequence[Record]) -> list[Group]:
-    """Records by experiment, scale and options, in the order of the paper, the full scale first; without smoke runs.
+    """Group records by experiment, scale and options, without smoke runs.
 
     Raises:
-        CapsnetError: a record of an experiment that there is not.
+        CapsnetError: a record belongs to an unknown experiment.
     """
     for record in records:
         find_experiment(record.experiment)
@@ -97,7 +97,7 @@ def _grouped(experiment: Experiment, scale: Scale, records: Sequence[Record]) ->
             stale.append(record)
         else:
             alike.setdefault(options, []).append(record)
-    # As the recipe has it first, if it was run so.
+    # The group with the recipe's own options comes first.
     ordered = sorted(alike.items(), key=lambda item: item[0] != "")
     if not ordered:
         return [Group(experiment, scale, [], stale)] if stale else []
@@ -108,10 +108,10 @@ def _grouped(experiment: Experiment, scale: Scale, records: Sequence[Record]) ->
 
 
 def _options(variant: Variant, record: Record) -> str | None:
-    """How the record was run otherwise than the recipe says, which `--steps` and `--precision` may ask for.
+    """Return the options in which a record differs from the recipe.
 
     Returns:
-        None where that does not explain its settings: the recipe was another one.
+        The options as text. None if they do not explain the record's settings: the recipe has changed since.
     """
     plan, steps, precision = variant.training, record.training["steps"], record.training["precision"]
     if with_options(variant, steps, precision).settings(record.seed) != record.settings:

@@ -1,4 +1,7 @@
-"""Every experiment by name, also those of other packages (entry points `capsnet.experiments`)."""
+"""Register experiments by name, including those of other packages.
+
+Other packages use entry points of the group `capsnet.experiments`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _EXPERIMENTS: Registry[Experiment] = Registry(
 
 
 def register(recipe: Callable[[], Experiment]) -> Callable[[], Experiment]:
-    """Register the experiment that a function returns, under its own name (a decorator).
+    """Register the experiment that a function returns (a decorator).
 
     Raises:
         CapsnetError: the name is taken or malformed, or it is not an experiment.
@@ -32,7 +35,7 @@ def add(experiment: Experiment) -> None:
 
 
 class ByName(Mapping[str, Experiment]):
-    """All experiments: the paper's in its order, then those that were registered."""
+    """Map names to experiments: first the paper's, then other registered ones."""
 
     def __getitem__(self, name: str) -> Experiment:
         if name not in _EXPERIMENTS.names():
@@ -50,6 +53,6 @@ def find_experiment(name: str) -> Experiment:
     """Return an experiment by name.
 
     Raises:
-        CapsnetError: an unknown name, or a plug-in that cannot be used.
+        CapsnetError: the name is unknown, or the plug-in cannot be used.
     """
     return _EXPERIMENTS.get(name)

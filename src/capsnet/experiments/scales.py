@@ -1,4 +1,4 @@
-"""The three scales: how wide the networks are, how long they train, and by which schedule."""
+"""Define the three scales: width of the networks, training length and schedule."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from capsnet.training.config import Schedule, TrainConfig
 
 @dataclass(frozen=True)
 class Size:
-    """Widths and schedule of a scale."""
+    """Hold the widths and the schedule of a scale."""
 
     stem_channels: int
     primary_types: int
     decoder: tuple[int, ...]
     baseline: float
-    """Width of the paper's CNN baselines, as a share of the published."""
+    """Width of the paper's CNN baselines, as a share of the published width."""
     batch_size: int
     schedule: Schedule
     learning_rate: float
@@ -35,27 +35,30 @@ SIZES: Mapping[Scale, Size] = {
 
 @dataclass(frozen=True)
 class Steps:
-    """Training steps at each scale."""
+    """Hold the number of training steps at each scale."""
 
     quick: int
     full: int
     quick_batch: int | None = None
-    """Examples per step at the quick scale; None: as many as at the others."""
+    """Batch size at the quick scale; None: the same as at the other scales."""
 
     def at(self, scale: Scale) -> int:
-        """Steps at a scale; two are enough to see that it runs."""
+        """Return the steps at a scale; a smoke run has two."""
         return {"smoke": 2, "quick": self.quick, "full": self.full}[scale]
 
 
-#: What is narrower at the quick scale, as every experiment's table says.
+#: Deviations of the quick scale that most experiments share.
 NARROW = (
-    "32 of 256 stem channels and 8 of 32 capsule types; controls made from this CapsNet, the decoder as published",
+    "32 of 256 stem channels and 8 of 32 capsule types; controls built from this CapsNet; decoder as published",
     "one-cycle learning rate (peak 0.003) over fewer steps than published",
 )
 
 
 def capsnet(scale: Scale, **changes: Any) -> CapsNetConfig:
-    """The published CapsNet, narrowed as the scale says. `official=True` is the authors' code's reading."""
+    """Return the published CapsNet at the scale's width.
+
+    `official=True` follows the authors' code where it differs from the paper's text.
+    """
     size = SIZES[scale]
     build = CapsNetConfig.official if changes.pop("official", False) else CapsNetConfig
     widths = {
@@ -67,7 +70,7 @@ def capsnet(scale: Scale, **changes: Any) -> CapsNetConfig:
 
 
 def baseline(scale: Scale, image_shape: tuple[int, int, int] = (1, 28, 28)) -> CNNConfig:
-    """The paper's CNN for single digits (35.4M parameters when full)."""
+    """Return the paper's CNN for single digits (35.4M parameters at the full scale)."""
     full = CNNConfig()
     return CNNConfig(
         image_shape,
@@ -76,15 +79,15 @@ def baseline(scale: Scale, image_shape: tuple[int, int, int] = (1, 28, 28)) -> C
     )
 
 
-#: What became of the paper's own CNN, where it takes part.
+#: Deviation of the paper's own CNN at the quick scale.
 NARROW_BASELINE = (
-    "the paper's CNN at an eighth of its channels, so smaller than this CapsNet and not larger as published: see the "
-    "parameters"
+    "the paper's CNN with an eighth of its channels: smaller than this CapsNet, while the published one is larger than "
+    "the published CapsNet (see the parameters)"
 )
 
 
 def overlapping_baseline(scale: Scale, image_shape: tuple[int, int, int]) -> CNNConfig:
-    """The paper's CNN for two overlapping digits (24.56M parameters when full)."""
+    """Return the paper's CNN for overlapping digits (24.56M parameters, full scale)."""
     full, share = CNNConfig.overlapping_baseline(), SIZES[scale].baseline
     return CNNConfig.overlapping_baseline(
         image_shape=image_shape, stages=_narrowed(full.stages, share), hidden=_widths(full.hidden, share)
@@ -94,7 +97,7 @@ def overlapping_baseline(scale: Scale, image_shape: tuple[int, int, int]) -> CNN
 def controls(
     like: CapsNetConfig, training: TrainConfig, output: Output = "softmax", **options: Any
 ) -> tuple[Variant, ...]:
-    """The three CNNs that accompany every CapsNet: same data, steps, batch and learning rate."""
+    """Return the three control CNNs of a CapsNet, with the same training."""
     return tuple(
         Variant(name, about, make(like, output), training, control=True, **options)
         for name, about, make in (
@@ -114,7 +117,7 @@ def controls(
 
 
 def training(scale: Scale, data: str, steps: Steps, **changes: Any) -> TrainConfig:
-    """How a variant is trained at a scale; nothing is evaluated on the way."""
+    """Return the training of a variant at a scale, without evaluations."""
     size = SIZES[scale]
     usual: dict[str, Any] = {
         "data": data,
@@ -132,5 +135,5 @@ def _narrowed(stages: tuple[Stage, ...], share: float) -> tuple[Stage, ...]:
 
 
 def _widths(hidden: tuple[int, ...], share: float) -> tuple[int, ...]:
-    # A share of the layers' weights, which are the product of two widths.
+    # The share is of the weights of a layer: the product of two widths.
     return tuple(max(4, round(width * share**0.5)) for width in hidden)

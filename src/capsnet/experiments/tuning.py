@@ -1,4 +1,4 @@
-"""A learning rate for each model, chosen on training images, so that no comparison is decided by one rate for all."""
+"""Choose a learning rate for each model, on training images."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from capsnet.experiments.trainings import prepared, train_variant, with_options
 from capsnet.inference.evaluation import Evaluation
 from capsnet.training.loop import Progress
 
-#: The first of those that do equally well is taken.
+#: Learning rates to try; the first of equally good ones is taken.
 RATES = (0.001, 0.003, 0.0003)
-#: Of the trainings that choose; those that count have other seeds.
+#: Seed of these trial trainings; the comparison's own trainings have other seeds.
 SEED = 1000
-#: Share of the training images that the choice is made on.
+#: Share of the training images on which the rates are compared.
 HELD_OUT = 0.2
 
 
 def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch: Watch) -> list[Variant]:
-    """The variants with the learning rate of `RATES` at which each makes the fewest errors.
+    """Return the variants, each with its best learning rate of `RATES`.
 
-    Each rate is tried once, for as many steps as will count, on four fifths of the training images; the errors are
-    those on the last fifth. The test images have no part in it, and all training images are trained on afterwards.
+    Each rate is tried once, for the full number of steps, on four fifths of the training images. Errors are counted
+    on the last fifth. The test images are not used. The comparison itself later trains on all training images.
 
     Args:
-        variants: any learning rate.
-        dataset: its training images are `Examples`.
+        variants: variants with any learning rate.
+        dataset: a data set whose training images are `Examples`.
         options: as for `run_experiment`; trainings are kept in `options.work` and not repeated.
-        watch: who watches.
+        watch: receiver of progress reports.
 
     Raises:
         CapsnetError: as `run_experiment`.
-        StoppedExperiment: by a signal; calling again goes on.
+        StoppedExperiment: a signal stopped it; call it again to resume.
     """
     inner = inner_split(dataset)
     if not len(inner.test):
         raise CapsnetError(
-            f"{dataset.name}: a learning rate cannot be chosen with one training image in each class; add images, or "
-            "name one for all models with --learning-rate"
+            f"{dataset.name}: a learning rate cannot be chosen with one training image per class; add images, or set "
+            "one for all models with --learning-rate"
         )
     chosen = []
     for number, variant in enumerate(variants):
@@ -60,14 +60,15 @@ def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch
         best = min(RATES, key=errors.__getitem__)
         if errors[best] == inf:
             raise CapsnetError(
-                f"{dataset.name}: {variant.name} learns at none of {', '.join(map(str, RATES))}"
+                f"{dataset.name}: {variant.name} diverges at every learning rate of {', '.join(map(str, RATES))}; set "
+                "a smaller one for all models with --learning-rate"
             )
         chosen.append(with_rate(variant, best))
     return chosen
 
 
 class _OnTheWay:
-    """Passes on how a training goes, and not its error, which is none of the test set's."""
+    """Pass on the progress of a trial training, without its error."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -76,7 +77,7 @@ class _OnTheWay:
         self.progress.logged(step, steps, values)
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def noticed(self, message: str) -> None:
         self.progress.noticed(message)
@@ -87,25 +88,29 @@ def _error(trial: Variant, inner: Dataset, options: Options, progress: Progress)
     watch, device, resume = _OnTheWay(progress), options.device, options.resume
     try:
         done = train_variant(trial, SEED, data, options.work, device=device, resume=resume, progress=watch)
-    except NotFinite:  # that rate is too large
+    except NotFinite:  # the rate is too large
         return inf
     return done.evaluation.error
 
 
 def with_rate(variant: Variant, rate: float) -> Variant:
-    """The variant with another learning rate."""
+    """Return the variant with another learning rate."""
     return replace(variant, training=replace(variant.training, learning_rate=rate))
 
 
 def inner_split(dataset: Dataset) -> Dataset:
-    """The training images alone, a fifth of each class (at least one, if there are two) in the place of the test set.
+    """Split the training images: a fifth of each class becomes the test set.
+
+    At least one image per class is held out if the class has two or more.
 
     Raises:
-        TypeError: training images that are not `Examples`.
+        TypeError: the training images are not `Examples`.
     """
     train = dataset.train
     if not isinstance(train, Examples):
-        raise TypeError(f"inner_split: the training images of {dataset.name} are {type(train).__name__}")
+        raise TypeError(
+            f"inner_split: the training images of {dataset.name} are {type(train).__name__}; they must be Examples"
+        )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     held_out = torch.zeros(len(train), dtype=torch.bool)
     for label in range(len(dataset.class_names)):

@@ -87,7 +87,7 @@ def class_pose(model: HasPoses, batch_size: int = 250) -> Features:
 
 
 def layer_output(model: Classifier, layer: nn.Module, batch_size: int = 250) -> Features:
-    """Return Φ: the flattened output of a layer, for example a CNN's last hidden layer.
+    """Return Φ: the flattened output of a layer, such as a CNN's last hidden layer.
 
     Φ raises ValueError if the scores do not use the layer.
     """
@@ -139,7 +139,7 @@ def fit_equivariance(
     ridge: float = 1e-4,
     components: int | None = None,
 ) -> Equivariance:
-    """Fit one linear map T′ per class on `fit` (images, labels) and test it on `held_out`.
+    """Fit one linear map T′ per class on `fit` and test it on `held_out`.
 
     Each class needs its own map, because the axes of two class capsules are unrelated.
 

@@ -1,4 +1,4 @@
-"""Change one dimension of a capsule at a time and decode it (section 5.1, figure 4)."""
+"""Change one dimension of a capsule at a time and decode it (figure 4)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def dimension_effects(
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of the finite values over the first axis; NaN where there are none."""
+    """Return the mean of the finite values over the first axis; NaN for none."""
     there = np.isfinite(values)
     total = np.where(there, values, 0.0).sum(axis=0)
     count = there.sum(axis=0)

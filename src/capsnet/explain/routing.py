@@ -14,7 +14,7 @@ from capsnet.routing import RoutingTrace
 
 
 def coupling_entropy(trace: RoutingTrace) -> Float[Tensor, "iterations batch"]:
-    """Return the entropy of the couplings, mean over the children, relative to its maximum.
+    """Return the mean entropy of the children's couplings, relative to its maximum.
 
     At 1 each child is spread evenly over its parents; at 0 each child sends to one parent only. With leaky
     routing the leaked share counts as one more parent. NaN if there is only one parent.

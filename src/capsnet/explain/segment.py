@@ -1,4 +1,4 @@
-"""Separate overlapping digits by decoding each winning capsule alone (section 6, figure 5)."""
+"""Separate overlapping digits: decode each winning capsule alone (figure 5)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class SegmentationQuality:
 def segmentation_quality(
     model: Decodes, source: Source, examples: int = 1000, batch_size: int = 250, threshold: float = THRESHOLD
 ) -> SegmentationQuality:
-    """Compare each capsule's drawing with the true digit, for the first `examples` of a test source.
+    """Compare each capsule's drawing with the true digit, on the first `examples`.
 
     Raises:
         ValueError: the source is random (fix it with `fixed_random`), or the model has no decoder.

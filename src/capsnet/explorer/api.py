@@ -1,4 +1,4 @@
-"""Define the API's endpoints, one function each. The library computes every answer."""
+"""Define the API's endpoints, one function each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Service:
-    """Hold a session, a worker for quick requests, and a low-priority worker for slow ones."""
+    """Hold a session, a worker for quick requests and one for slow ones."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -36,7 +36,7 @@ class Service:
     async def compute(
         self, request: Request, run: str | None, work: Callable[[Session], T], *, patient: bool = False
     ) -> T:
-        """Queue `work` and wait for its result; drop it if the client disconnects while waiting.
+        """Queue `work` and wait for its result; drop it if the client disconnects.
 
         Raises:
             HTTPException: the request names another model, or the client disconnected.
@@ -63,7 +63,7 @@ class Service:
 
 
 async def _disconnected(request: Request) -> None:
-    """Wait until the client disconnects. The body has been read, so nothing else can arrive."""
+    """Wait until the client disconnects; the body has already been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -158,7 +158,7 @@ async def sweep(request: Request, here: Here, body: s.SweepRequest) -> s.SweepRe
 
 @router.post("/ablation")
 async def ablation(request: Request, here: Here, body: s.Scene) -> s.AblationResponse:
-    """Classify a scene with different numbers of routing iterations; 1 has uniform couplings."""
+    """Classify a scene with different numbers of routing iterations."""
     return await here.compute(request, body.run, lambda session: comparing.ablation(session, body))
 
 

@@ -73,7 +73,7 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """Answer with one line, without the input: it may be megabytes, or NaN, which JSON cannot hold."""
+    """Answer with one line, without the input, which may be large or not JSON."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""Compare the capsules with the control, and different numbers of routing iterations."""
+"""Compare capsules with the control, and numbers of routing iterations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SWEEPS: dict[Parameter, tuple[float, ...]] = {
 
 
 def moved(layer: Layer, parameter: Parameter, amount: float) -> Layer:
-    """Return a layer with `amount` added to one parameter; a scale is multiplied by it."""
+    """Return a layer with one parameter changed; a scale is multiplied."""
     transform = layer.transform
     if parameter == "scale":
         changes = {"scale_x": transform.scale_x * amount, "scale_y": transform.scale_y * amount}
@@ -50,7 +50,7 @@ def moved(layer: Layer, parameter: Parameter, amount: float) -> Layer:
 
 @torch.no_grad()
 def sweep(session: Session, request: SweepRequest) -> SweepResponse:
-    """Move the first layer step by step, and compare the change of pose and control features.
+    """Move the first layer step by step; compare pose and control features.
 
     Raises:
         CapsnetError: a layer has another size, or the model does not have the class.

@@ -113,7 +113,7 @@ def child(session: Session, request: ChildRequest) -> ChildResponse:
 
 
 def _before_squash(session: Session, maps: Tensor, kind: int, row: int, column: int) -> Tensor:
-    """Compute s of one primary capsule: the second convolution for its channels at its position."""
+    """Compute s of one primary capsule with the second convolution."""
     primary, config = session.model.primary, session.model.config
     top, left, size = row * config.primary_stride, column * config.primary_stride, config.primary_kernel
     patch = maps[0, :, top : top + size, left : left + size]
@@ -151,14 +151,14 @@ def decode(session: Session, request: CapsuleRequest) -> DecodeResponse:
 
 
 def sheet(session: Session, request: CapsuleRequest) -> SheetResponse:
-    """Decode a capsule with each dimension changed from −0.25 to 0.25 (figure 4 of the paper)."""
+    """Decode a capsule with each dimension changed from −0.25 to 0.25 (figure 4)."""
     images = dimension_sheet(session.model, _capsules(session, request)[0], request.number)
     return SheetResponse(offsets=list(OFFSETS), images=Array.of(images))
 
 
 @torch.no_grad()
 def meanings(session: Session, number: int) -> MeaningsResponse:
-    """Measure what each dimension of a class capsule changes, on test digits of that class."""
+    """Measure what each dimension of a class capsule changes, on test digits."""
     check_class(session, number)
     if session.model.decoder is None:
         raise CapsnetError("this model was trained without a decoder, so it cannot draw")

@@ -12,7 +12,7 @@ from torch import Tensor
 def main_directions(
     vectors: Float[Tensor, "*groups n dim"], count: int = 2
 ) -> Float[Tensor, "*groups dim count"]:
-    """Return the orthonormal directions with the largest share of the vectors' sum of squares.
+    """Return the orthonormal main directions of the vectors, from the origin.
 
     The sign of each direction makes the sum of its entries positive, so that the picture does not flip
     between two similar inputs.
@@ -30,7 +30,7 @@ def main_directions(
 def flatten_arrows(
     capsules: Float[Tensor, "types places dim"], planes: Float[Tensor, "types dim 2"]
 ) -> Float[Tensor, "types places 2"]:
-    """Project each capsule onto its type's plane, and scale the arrow to the capsule's length."""
+    """Project each capsule onto its type's plane, and keep its length."""
     arrows = capsules @ planes
     length = capsules.norm(dim=-1, keepdim=True)
     stretched: Tensor = arrows * (length / arrows.norm(dim=-1, keepdim=True).clamp(min=1e-12))
@@ -54,7 +54,7 @@ def vote_plane(
     couplings: Float[Tensor, "iterations in_caps"],
     outputs: Float[Tensor, "iterations dim"],
 ) -> VotePlane:
-    """Project the votes for one parent onto its final vector and the main direction beside it.
+    """Project the votes for one parent onto its final vector and a second axis.
 
     The first coordinate is û·v/‖v‖: multiplied by ‖v‖ it is what routing adds to the child's logit. Means and
     covariances are weighted by the couplings of each iteration.

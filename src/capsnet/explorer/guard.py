@@ -37,9 +37,10 @@ class Refused(Exception):
 
 
 class Guard:
-    """Check Host (DNS rebinding), Origin (other sites), content type and body size (ASGI).
+    """Check host, origin, content type and body size of requests (ASGI).
 
-    The guard reads the body, up to its limit, before anything parses it.
+    The check of the host protects against DNS rebinding, the check of the origin against other web sites. The guard
+    reads the body, up to its limit, before anything parses it.
 
     Args:
         app: the application to guard.
@@ -131,7 +132,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that first repeats the body, and then passes on later messages."""
+    """Return a `receive` that repeats the body, then passes on later messages."""
     message: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def once() -> Message:

@@ -1,4 +1,4 @@
-"""Add the sizes of the served model (pixels, classes, …) to the OpenAPI description."""
+"""Add the served model's sizes to the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capsnet.models import CapsNetConfig
 
 
 def describe_sizes(app: FastAPI, config: CapsNetConfig) -> None:
-    """Put this model's limits into `/openapi.json`; the schemas only set upper limits for all models."""
+    """Put this model's limits into `/openapi.json`."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -49,7 +49,7 @@ def sizes(config: CapsNetConfig) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def _limit(schema: dict[str, Any], limits: dict[str, int]) -> None:
-    """Set limits on a field's schema; a nullable field has its value schema one level down."""
+    """Set limits on a field's schema, also inside a nullable one."""
     for option in schema.get("anyOf", [schema]):
         if option.get("type") != "null":
             option.update(limits)

@@ -13,7 +13,7 @@ from capsnet.explorer.schemas import Array, ImageResponse
 
 
 def read_picture(content: bytes, image_shape: tuple[int, int, int]) -> ImageResponse:
-    """Read a picture like a training image from a folder, and invert dark ink on light paper.
+    """Read a picture like a training image, and invert dark ink on light paper.
 
     Raises:
         CapsnetError: the content is not a readable picture.

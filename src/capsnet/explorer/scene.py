@@ -41,7 +41,7 @@ def pixels_of(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
 
 
 def placed(layers: list[Layer], image_shape: tuple[int, int, int]) -> Images:
-    """Transform each layer. With the identity transform the pixels stay exactly the same."""
+    """Transform each layer; the identity keeps the pixels exactly."""
     images = pixels_of(layers, image_shape)
     moved = [number for number, layer in enumerate(layers) if layer.transform != Transform()]
     if moved:
@@ -55,7 +55,7 @@ def compose(layers: Images) -> Float[Tensor, "1 channels height width"]:
 
 
 def outlines(layers: list[Layer], image_shape: tuple[int, int, int]) -> Float[Tensor, "batch 4 2"]:
-    """Return the corners of each layer's frame, in pixels (across, down) from the top left.
+    """Return the corners of each layer's frame, in pixels from the top left.
 
     The frame is the bounding box of the ink plus one pixel, after the transform. Without ink it is the whole
     image.

@@ -72,7 +72,7 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind a listening socket. This comes first, so that a bad port fails before the model loads.
+    """Bind a listening socket, before the slow loading of a model.
 
     Raises:
         CapsnetError: the port is taken, or the address does not belong to this machine.
@@ -89,7 +89,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _warm_up(session: Session, plain: ExitStack) -> None:
-    """Load the compiled kernels while the page uses the plain path, then switch to them."""
+    """Load the compiled kernels in the background, then switch to them."""
     import torch
 
     import_module("capsnet.routing.cpu.kernels")

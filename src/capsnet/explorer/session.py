@@ -1,4 +1,4 @@
-"""Load what the explorer shows: a capsule network, a control network and example digits."""
+"""Load the explorer's capsule network, control network and example digits."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class Measured(BaseModel):
 
 
 def read_measured(folder: Path) -> TestsetResponse | None:
-    """Read the results that `measure` saved; return None if they are missing or of other weights."""
+    """Read the results that `measure` saved for these weights, or return None."""
     path = folder / FILE
     if not path.exists():
         return None

@@ -110,7 +110,7 @@ def trace_scene(session: Session, request: TraceRequest) -> TraceResponse:
 
 
 def speakers(ranking: list[int], reconstructions: Tensor | None, layers: Tensor) -> list[int]:
-    """Assign the longest capsules to the layers, with the smallest total reconstruction error."""
+    """Assign the longest capsules to the layers by reconstruction error."""
     longest = ranking[: len(layers)]
     if len(longest) < 2 or reconstructions is None:
         return longest

@@ -18,7 +18,7 @@ class Busy(Exception):
 
 
 class Worker:
-    """Run jobs from a bounded queue on one thread; a job cancelled while waiting never runs.
+    """Run jobs from a bounded queue on one thread.
 
     Args:
         waiting: largest number of waiting jobs.

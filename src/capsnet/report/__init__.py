@@ -28,7 +28,7 @@ __all__ = ["write_report"]
 def write_report(
     run_folder: Path, dataset: Dataset, model: Classifier, evaluation: Evaluation | None = None
 ) -> Path:
-    """Write report/index.html and its figures, report/*.png, into a finished run's folder.
+    """Write report/index.html and its figures into a finished run's folder.
 
     The page embeds all its figures. If a figure cannot be made (no capsules, no decoder or no metrics), a
     sentence on the page says so.

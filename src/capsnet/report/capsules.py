@@ -1,4 +1,4 @@
-"""Draw what each dimension of a class capsule changes, and how the couplings develop."""
+"""Draw the effect of each capsule dimension, and the couplings per iteration."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _meaning(meaning: tuple[str, float] | None) -> str:
 
 
 def couplings_picture(material: Material, model: Traceable, index: int, name: str) -> Picture:
-    """Draw the couplings to the two longest class capsules, and their spread, per iteration."""
+    """Draw the couplings to the two longest class capsules, per iteration."""
     batch = material.batch([index])
     trace = model.trace(batch.images)
     first, second = _two_longest(trace)
@@ -204,7 +204,7 @@ def _iterations(count: int) -> list[int]:
 
 
 def coupling_maps(model: Traceable, trace: CapsNetTrace) -> Float[Tensor, "iterations rows columns classes"]:
-    """Return couplings of the first example per grid position, mean over the capsule types."""
+    """Return the first example's couplings per position, mean over capsule types."""
     rows, columns = model.config.grid
     couplings = trace.routing.couplings[:, 0]
     return couplings.unflatten(1, (-1, rows, columns)).mean(dim=1)  # type: ignore[no-untyped-call,no-any-return]

@@ -1,4 +1,4 @@
-"""Load what a report needs: a finished run, its model and test set, and the examples to show."""
+"""Load a finished run, its model and test set, and select examples to show."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Material:
 
     @cached_property
     def is_light_on_dark(self) -> bool:
-        """Return whether thickness, slant and other measures are meaningful for these images."""
+        """Return whether thickness, slant and so on are meaningful for these images."""
         return is_light_on_dark(self.pictures(self.batch(list(range(min(32, len(self.test)))))))
 
     @property
@@ -157,7 +157,7 @@ class Material:
         return [int(i) for i in value.argsort(descending=True, stable=True)[: min(count, int(here.sum()))]]
 
     def several(self, count: int) -> list[int]:
-        """Return the first `count` test examples, or fewer if their votes need too much memory."""
+        """Return the first `count` test examples, or as many as memory allows."""
         config = self.model.config
         votes = config.in_caps * config.num_classes * config.class_dim
         return list(range(min(count, len(self.test), max(1, MAX_VOTES // votes))))

@@ -1,4 +1,4 @@
-"""Render sections as one HTML file with embedded pictures and style, without scripts."""
+"""Render sections as one HTML file with embedded pictures, without scripts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .875rem; }
 
 @dataclass(frozen=True)
 class Section:
-    """Hold a headline, sentences, figures and a table. All strings are plain text, escaped here."""
+    """Hold a headline, sentences, figures and a table. `render` escapes all text."""
 
     title: str
     text: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""Draw the model's predictions: confusions, examples with reconstructions, capsule lengths."""
+"""Draw confusions, examples with reconstructions, and capsule lengths."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def columns(material: Material) -> int:
 
 
 def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
-    """Draw the confusion matrix as a heat map; the diagonal stays pale to show the mistakes."""
+    """Draw the confusion matrix as a heat map with a pale diagonal."""
     errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
     chosen = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
     part = matrix[np.ix_(chosen, chosen)]
@@ -113,7 +113,7 @@ def confusion_picture(material: Material, matrix: NDArray[np.int64]) -> Picture:
 
 
 def commonest(material: Material, matrix: NDArray[np.int64], count: int = 8) -> list[tuple[str, str, str]]:
-    """Return (true class, predicted class, count) of the most frequent mistakes, with full names."""
+    """Return (true class, predicted class, count) of the most frequent mistakes."""
     mistakes = matrix.copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
@@ -123,7 +123,7 @@ def commonest(material: Material, matrix: NDArray[np.int64], count: int = 8) -> 
 
 
 def examples(material: Material, chosen: list[int], name: str) -> Picture:
-    """Draw inputs with the model's predictions and, with a decoder, the reconstructions below."""
+    """Draw inputs with predictions and, below them, reconstructions if possible."""
     batch = material.batch(chosen)
     inputs = material.pictures(batch)
     wrong = bool(material.evaluation.wrong[chosen].any())
@@ -161,7 +161,7 @@ def _verdict(material: Material, index: int, wrong: bool) -> str:
         strengths = " + ".join(f"{float(scores[number]):.2f}" for number in numbers)
         return f"{material.named(numbers)} ({strengths})" if len(numbers) == 1 else material.named(numbers)
 
-    return f"true: {text(labels)}\npredicted: {text(said)}" if wrong else text(labels)
+    return f"true {text(labels)}\npred. {text(said)}" if wrong else text(labels)
 
 
 def _drawn(
@@ -184,7 +184,7 @@ def _drawn(
 
 
 def _as_labelled(answer: Segmentation, labels: Tensor) -> list[list[int]]:
-    """Return, for each image, the order of the predictions that matches the true labels.
+    """Return the order of each image's predictions that matches its true labels.
 
     A correct prediction gets the place, and so the colour, of its true digit.
     """
@@ -196,7 +196,7 @@ def _as_labelled(answer: Segmentation, labels: Tensor) -> list[list[int]]:
 
 
 def overlay(images: Float[Tensor, "count channels height width"]) -> NDArray[np.float32]:
-    """Overlay two images, the first in orange and the second in blue: (height, width, 3)."""
+    """Overlay two images, in orange and in blue: (height, width, 3)."""
     first, second = (image.mean(dim=0).detach().float().cpu().numpy()[..., None] for image in images[:2])
     mixed: NDArray[np.float32] = np.clip(first * FIRST + second * SECOND, 0, 1).astype(np.float32)
     return mixed

@@ -1,4 +1,4 @@
-"""Write the report's sections: the sentences that explain each figure to a learner."""
+"""Write the report's sections, with sentences that explain each figure."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def drawable(names: Sequence[str], limit: int = 12) -> tuple[str, ...]:
 
 
 def pixels(image: Float[Tensor, "channels height width"]) -> NDArray[np.float32]:
-    """Convert an image for matplotlib: (height, width) or (height, width, 3), in [0, 1].
+    """Convert an image for matplotlib: (height, width[, 3]) in [0, 1].
 
     An image with two channels (a stereo pair) is shown by its first channel.
     """
@@ -147,7 +147,7 @@ def show(axes: Axes, image: NDArray[Any]) -> None:
 def mosaic(
     images: Float[Tensor, "rows columns channels height width"], gap: int = 2
 ) -> tuple[NDArray[np.float32], list[float], list[float]]:
-    """Join images with white gaps, and return the centres of rows and columns for ticks."""
+    """Join images with white gaps; also return the centres of rows and columns."""
     rows, columns, channels, height, width = images.shape
     colours = () if channels < 3 else (3,)
     tall, broad = height + gap, width + gap

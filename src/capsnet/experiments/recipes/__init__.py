@@ -1,4 +1,4 @@
-"""The paper's experiments, one file each, and all of them by name."""
+"""Register the paper's experiments, one file each."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ for _experiment in (
 ):
     add(_experiment)
 
-#: Every experiment by name, the paper's in its order.
+#: All experiments by name: first the paper's, in its order.
 EXPERIMENTS: Mapping[str, Experiment] = ByName()

@@ -1,4 +1,4 @@
-"""Robustness to affine change that was never trained on (section 5.2), at equal accuracy on what was."""
+"""Test robustness to untrained affine changes at equal accuracy (section 5.2)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from capsnet.experiments.scales import NARROW, Steps, capsnet, controls, trainin
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.report.style import Picture
 
-#: Most steps; training stops earlier at the accuracy.
+#: Largest number of steps; training stops earlier when it reaches the target.
 STEPS = Steps(quick=5000, full=30_000, quick_batch=64)
 STOPS = {"smoke": Stop(0.0), "quick": Stop(0.04, 100), "full": Stop(0.008, 100)}
 SHAPE = (1, CANVAS, CANVAS)
-#: Training places the 28 × 28 image at most so many pixels off the centre.
+#: In training, the 28 × 28 image is at most this many pixels off the centre.
 FAMILIAR = (CANVAS - 28) / 2
 #: The smallest difference that would matter to a user.
 MARGIN = Margin(0.01, "one digit in 100; the paper's difference is 13 points")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """CapsNet with and without routing, and the controls."""
+    """Return CapsNet with and without routing, and the controls."""
     plan = training(scale, "mnist40", STEPS, schedule="constant", learning_rate=0.001)
     like, stop = capsnet(scale, image_shape=SHAPE), STOPS[scale]
     return (
@@ -51,19 +51,19 @@ def variants(scale: Scale) -> Sequence[Variant]:
 
 @dataclass(frozen=True, eq=False)
 class Transformed:
-    """What no model was trained on."""
+    """Hold test digits with transforms that no model was trained on."""
 
     affine: Examples
     familiar: Tensor
-    """Which of these are no further off the centre than training places digits, bool (n,)."""
+    """bool (n,): which of `affine` are as near the centre as the training digits."""
     series: dict[str, dict[float, Examples]]
     affnist: Examples | None
-    """The published set, where it is on this machine."""
+    """The published set, if it is on this machine."""
 
 
 @lru_cache(maxsize=1)
 def test_sets(data_dir: Path | None, whole: int, each: int) -> Transformed:
-    """The first `whole` digits transformed, and the first `each` digits in every severity series."""
+    """Load `whole` transformed digits, and `each` digits per severity series."""
     base = digits.load("mnist", data_dir).test
     assert isinstance(base, Examples)
     there = any(any(place.glob(files)) for place in directories("affnist", data_dir) for files in PLACES)
@@ -77,7 +77,7 @@ def test_sets(data_dir: Path | None, whole: int, each: int) -> Transformed:
 
 
 def measure(trained: Trained) -> Findings:
-    """The error on the training domain, on the transformed digits, and in every severity series."""
+    """Measure the error on familiar and transformed digits, and by severity."""
     sets = test_sets(trained.data_dir, trained.few(10_000, 10_000), trained.few(2_000, 10_000))
     affine = evaluate(trained.model, sets.affine.to(trained.device))
     tests = {
@@ -102,7 +102,7 @@ def measure(trained: Trained) -> Findings:
 
 
 def figures(records: Sequence[Record]) -> list[Picture]:
-    """Errors on the transformed digits, and against the severity of each transform."""
+    """Draw errors on the transformed digits, and against the severity."""
     units = {
         "rotation": "degrees",
         "shear": "across per down",
@@ -125,8 +125,8 @@ def figures(records: Sequence[Record]) -> list[Picture]:
             "affine-severity",
             panels,
             "error, %",
-            "One transform alone of digits in the centre, harder and harder; means over the seeds. Translation, up to "
-            "these 6 pixels, is what was trained on.",
+            "Centred digits with one transform of increasing severity; means over the seeds. Training had translations "
+            "of up to 6 pixels.",
         ),
     ]
 
@@ -138,25 +138,25 @@ def _first(examples: Examples, count: int) -> Examples:
 EXPERIMENT = Experiment(
     name="affine",
     number=3,
-    title="Robustness to affine change never trained on",
-    source="Section 5.2: 79 % accuracy on affNIST, a CNN of its size 66 %, both at 99.2 % on translated digits",
+    title="Robustness to affine changes that were not trained",
+    source="Section 5.2: 79 % accuracy on affNIST; 66 % for a CNN of its size; both at 99.2 % on translated digits",
     protocol=(
-        "Train on MNIST digits placed at random on 40×40, at a constant learning rate; stop when the error on "
-        "such test digits is low enough, the same for all models. Then test on digits that are rotated, sheared, "
-        "scaled and moved (`affnist-synth`, our own fixed set, which is not affNIST), on affNIST itself where "
-        "its files are, and on each transform alone. 59 % of the transformed digits lie further off the centre than "
-        "training places any (6 px): errors there tell of translations never seen, so the claims are about the "
-        "4,087 others, in familiar places. A model that has not reached the target after the last step is compared "
-        'as it is: "reached" is then below 100 %.'
+        "Train on MNIST digits at random positions in a 40×40 image, with a constant learning rate. Stop when the "
+        "error on such test digits reaches a target, the same for all models. Then test on digits that are rotated, "
+        "sheared, scaled and moved (`affnist-synth`, our own fixed set, which is not affNIST), on affNIST itself if "
+        "its files are on the machine, and on each transform alone. 59 % of the transformed digits are farther from "
+        "the centre than any training digit (6 px). Errors on them are also errors on untrained translations, so the "
+        "claims are about the 4,087 others, in familiar places. A model that does not reach the target by the last "
+        'step is compared as it is; "reached" is then below 100 %.'
     ),
     deviations={
         "quick": (
             NARROW[0],
             "batches of 64",
             "stopped at 96 % accuracy on translated digits, not 99.2 %; severity series on 2,000 digits",
-            "affnist-synth in place of affNIST",
+            "affnist-synth instead of affNIST",
         ),
-        "full": ("affnist-synth in place of affNIST, unless its files are given",),
+        "full": ("affnist-synth instead of affNIST, unless its files are on the machine",),
     },
     cost={"quick": "about 35 minutes on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
     seeds={"smoke": 1, "quick": 3, "full": 3},
@@ -168,7 +168,7 @@ EXPERIMENT = Experiment(
         Measure(
             "test", "error, translated (matched)", better=None, published={"r3": "0.8", "cnn-max-pool": "0.8"}
         ),
-        Measure("reached", "reached the target", better=None, digits=0),
+        Measure("reached", "runs that reached the target", better=None, digits=0),
     ),
     claims=(
         Claim(

@@ -1,4 +1,4 @@
-"""Less training data: error against examples per class, the same examples for every model."""
+"""Measure the error against the number of training examples per class."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from capsnet.experiments.statistics import estimate
 from capsnet.report.style import Picture
 
 STEPS = Steps(quick=400, full=5_000, quick_batch=64)
-#: Names of the sizes, for variants: examples of each class.
+#: Names of the training-set sizes (for variants), and examples per class.
 SIZES = {"all" if count is None else str(count): count for count in PER_CLASS}
 #: For each size, the smallest difference that would matter to a user.
 MARGINS = {
     size: Margin(
         share,
-        f"about a tenth of a max-pooling CNN's errors with {size} per class, as 15 to 20 % more examples would save",
+        f"about a tenth of a max-pooling CNN's errors with {size} per class; 15 to 20 % more examples save as much",
     )
     for size, share in {"1": 0.05, "5": 0.015, "10": 0.01, "50": 0.003, "100": 0.002}.items()
 } | {"all": TABLE1_MARGIN}
-#: MNIST has about so many training digits of each class.
+#: Approximate number of MNIST's training digits per class.
 ALL = 6_000
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """CapsNet and the controls with 1, 5, 10, 50, 100 and all examples of each class."""
+    """Return CapsNet and the controls with 1 to all examples per class."""
     plan = training(scale, "mnist", STEPS, schedule="one-cycle")
     models = (
         Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", capsnet(scale), plan),
@@ -50,7 +50,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
 
 
 def measure(trained: Trained) -> Findings:
-    """The test error, and how many different examples of each class were seen."""
+    """Measure the test error, and the number of examples seen per class."""
     plan, count = trained.variant.training, trained.variant.per_class or ALL
     assert plan.steps is not None
     seen = min(count, plan.steps * plan.batch_size / len(trained.dataset.class_names))
@@ -58,7 +58,7 @@ def measure(trained: Trained) -> Findings:
 
 
 def figures(records: Sequence[Record]) -> list[Picture]:
-    """Error against examples per class."""
+    """Draw the error against the number of examples per class."""
     lines: dict[str, dict[float, float]] = {}
     for variant, runs in by_variant(records).items():
         error, count = estimate(runs, "test"), estimate(runs, "per class")
@@ -71,9 +71,9 @@ def figures(records: Sequence[Record]) -> list[Picture]:
     return [
         curves(
             "data-efficiency",
-            {"| training examples of each class, seen in training": sorted_lines},
+            {"| training examples per class": sorted_lines},
             "test error, %",
-            "Means over the draws; every model sees the same examples.",
+            "Means over the random subsets; every model gets the same examples.",
             log=True,
         )
     ]
@@ -83,16 +83,16 @@ EXPERIMENT = Experiment(
     name="data-efficiency",
     number=5,
     title="Less training data",
-    source="A claim made for capsules in general; the paper reports no number",
+    source="A common claim about capsules; the paper reports no number",
     protocol=(
-        "1, 5, 10, 50, 100 or all of MNIST's training digits of each class, drawn by the seed, the same for every "
-        "model, shifted by up to 2 px; the same steps. Where there are fewer examples than in a batch, they are the "
-        "batch. Test on all 10,000 test digits; paired by draw."
+        "Train on 1, 5, 10, 50, 100 or all of MNIST's training digits per class, shifted by up to 2 px. The seed draws "
+        "the examples; they and the number of steps are the same for every model. If there are fewer examples than a "
+        "batch, all of them are the batch. Test on all 10,000 test digits. Differences are paired by seed."
     ),
     deviations={
         "quick": (
             *NARROW,
-            "batches of 64, so that of all 60,000 digits 25,600 are seen once and the others never",
+            "batches of 64: with all 60,000 digits, 25,600 are seen once and the others never",
         ),
         "full": ("one-cycle learning rate over 5,000 steps",),
     },

@@ -1,4 +1,4 @@
-"""What a capsule's sixteen numbers mean (section 5.1, figure 4)."""
+"""Measure what the dimensions of a class capsule mean (section 5.1, figure 4)."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from capsnet.explain.perturb import CLEAR_CORRELATION
 from capsnet.models.protocols import Decodes, HasPoses, decodes
 from capsnet.report.style import DIVERGING, Picture, bare, mosaic, new_figure, plain, png, text_font
 
-#: Examples of each class that a number is turned in, to give it a meaning.
+#: Examples per class in which a dimension is changed to measure its meaning.
 TURNED = 10
-#: Directions that a control's features are reduced to within each class: as many as a capsule has numbers.
+#: Principal directions of a control's features within each class: as many as a capsule has dimensions.
 COMPONENTS = 16
 #: The smallest difference that would matter to a user.
 MARGIN = Margin(0.05, "correlations closer than that look the same when drawn")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """CapsNet as in `table1`, and the same stem without capsules."""
+    """Return CapsNet as in `table1`, and the same stem without capsules."""
     plan = training(scale, "mnist", STEPS)
     same_stem, *_ = controls(capsnet(scale), plan)
     return (
@@ -44,7 +44,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
 
 
 def measure(trained: Trained) -> Findings:
-    """How single numbers follow the measures of the digit; for CapsNets with a decoder also what turning does."""
+    """Measure how dimensions correlate with the digit and change its drawing."""
     test, model = trained.dataset.test, trained.model
     assert isinstance(test, Examples)
     count = trained.few(2_000, 10_000)
@@ -78,19 +78,19 @@ def readings(
     labels: Tensor,
     half: int | None = None,
 ) -> NDArray[np.float64]:
-    """Correlation of each number with each measure of the digit, class by class: (classes, numbers, measures).
+    """Return correlations of digits, (classes, dimensions, measures).
 
-    Features of more than `COMPONENTS` numbers are reduced to their principal directions within the class.
+    Features with more than `COMPONENTS` dimensions are reduced to their principal directions within the class.
 
     Args:
-        features, images, labels: of the digits.
-        half: 0 or 1: over every second digit of a class only, from its first or its second on.
+        features, images, labels: features, images and classes of the digits.
+        half: 0 or 1 uses every second digit of a class, starting at the first or the second. None uses all.
     """
     values = []
     for number in range(int(labels.max()) + 1):
         found = np.full((COMPONENTS, len(MEASURES)), np.nan)
         rows = labels == number
-        if rows.sum() > 5:  # three in each half, the least that a correlation needs
+        if rows.sum() > 5:  # a correlation needs at least three in each half
             own = features[rows].double()
             if own.shape[1] > COMPONENTS:
                 centred = own - own.mean(dim=0)
@@ -104,8 +104,11 @@ def readings(
 def meanings(
     model: Decodes, images: Float[Tensor, "n channels height width"], labels: Tensor, examples: int
 ) -> tuple[NDArray[np.float32], float]:
-    """What turning each number does to the drawing of so many examples of each class, (classes, dim, measures) as
-    correlations; and how many of a capsule's numbers have a clear meaning, mean over the classes."""
+    """Change each dimension in several examples, and correlate it with the drawing.
+
+    Returns:
+        Correlations (classes, dim, measures), and the number of dimensions with a clear meaning, mean over classes.
+    """
     effects, named = [], []
     for number in range(model.config.num_classes):
         some = images[labels == number][:examples]
@@ -123,9 +126,9 @@ def meanings(
 def sheets(
     model: Decodes, images: Float[Tensor, "n channels height width"], labels: Tensor
 ) -> NDArray[np.uint8]:
-    """The first digit of each class, each number turned: (classes, dim, offsets, height, width), 8 bits.
+    """Draw the dimension sheet of the first digit of each class, in 8 bits.
 
-    Black for a class without digits.
+    Returns (classes, dim, offsets, height, width); black for a class without digits.
     """
     shape = (model.config.num_classes, model.config.class_dim, len(OFFSETS), *images.shape[2:])
     drawn = torch.zeros(shape, device=images.device)
@@ -137,7 +140,7 @@ def sheets(
 
 
 def figures(records: Sequence[Record]) -> list[Picture]:
-    """The sheet of every class, and which number follows which measure."""
+    """Draw the sheet of every class, and the correlations of dimensions and measures."""
     pictures = []
     for record in records:
         if "sheets" in record.arrays:
@@ -160,9 +163,9 @@ def _sheet_figure(record: Record) -> Picture:
     return Picture(
         "dimensions-sheets",
         png(figure),
-        "Reconstructions of one digit of each class with one of its capsule's sixteen numbers changed",
-        "One digit of each class. Rows: the sixteen numbers of its capsule; columns: −0.25 … 0.25 added to it. "
-        "The paper's figure 4, for every class.",
+        "Reconstructions of one digit of each class with one of its capsule's sixteen dimensions changed",
+        "One digit of each class. Rows are the sixteen dimensions of its capsule; columns add −0.25 to 0.25 to one "
+        "dimension. This is the paper's figure 4, for every class.",
         wide=True,
     )
 
@@ -174,20 +177,20 @@ def _reading_figure(record: Record) -> Picture:
     for number, (panel, values) in enumerate(zip(panels, reading, strict=False)):
         shown = panel.imshow(values.T, cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto")
         panel.set_yticks(range(len(MEASURES)), MEASURES, **text_font())
-        plain(panel, str(number), "number" if number >= 5 else "")
+        plain(panel, str(number), "dimension" if number >= 5 else "")
     figure.colorbar(shown, ax=list(panels), shrink=0.6, label="correlation")
     return Picture(
         "dimensions-readings",
         png(figure),
-        "Correlation of each of the sixteen numbers of a digit's capsule with measures of the digit, for every class",
-        f"Correlation of the capsule's numbers (across) with measures of the test digit (down), {record.variant}, "
+        "Correlation of each dimension of a digit's capsule with measures of the digit, for every class",
+        f"Correlation of the capsule's dimensions (columns) with measures of the test digit (rows), {record.variant}, "
         f"seed {record.seed}.",
         wide=True,
     )
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """For each class of the first run, the number that follows thickness, slant, width, … most closely."""
+    """List the dimension with the strongest correlation for each class and measure."""
     read = [
         record for record in records if record.variant == "r3-reconstruction" and "halves" in record.arrays
     ]
@@ -207,22 +210,25 @@ def notes(records: Sequence[Record]) -> list[str]:
             cells.append(f"{row} ({value:+.2f})" if abs(value) > chance else "–")
         lines.append(f"| {number} | {' | '.join(cells)} |")
     return [
-        "The number that follows each measure most closely on half of the test digits, with its correlation on the "
-        f"other half ({read[0].variant}, seed {read[0].seed}); – where that is within what chance gives in 95 of 100 "
-        "cases:",
+        "The dimension with the strongest correlation with each measure on one half of the test digits, and its "
+        f"correlation on the other half ({read[0].variant}, seed {read[0].seed}). A dash means that this correlation "
+        "may be chance (95 % of random correlations are this small):",
         "\n".join(lines),
     ]
 
 
 def _chosen(chosen_on: NDArray[Any], told_on: NDArray[Any]) -> tuple[int, float]:
-    """The number with the strongest correlation in one half, and its correlation in the other; 0 for none."""
+    """Return the dimension with the strongest r in one half, and its r in the other."""
     row = int(np.nan_to_num(np.abs(chosen_on)).argmax())
     return row, float(np.nan_to_num(told_on[row]))
 
 
 def strongest(halves: NDArray[np.float64]) -> list[float]:
-    """For each measure, |correlation| of the number that is chosen on one half, told on the other, and the other way
-    round; mean over both and over the classes. The best of sixteen on the same digits would be 0.15 by chance."""
+    """Return the cross-fitted correlation of each measure, mean over classes.
+
+    The dimension is chosen on one half and its |r| reported on the other. Without this split, the best of sixteen
+    dimensions would have |r| = 0.15 by chance.
+    """
     found = [
         [
             abs(_chosen(chosen_on[number, :, column], told_on[number, :, column])[1])
@@ -237,22 +243,22 @@ def strongest(halves: NDArray[np.float64]) -> list[float]:
 EXPERIMENT = Experiment(
     name="dimensions",
     number=7,
-    title="What the sixteen numbers mean",
-    source="Figure 4: one number turned at a time; no number reported",
+    title="What the sixteen dimensions mean",
+    source="Figure 4: one dimension changed at a time; no number reported",
     protocol=(
-        "CapsNet trained as in `table1`. Each number of the class's capsule is turned over −0.25 … 0.25 in steps of "
-        "0.05 and decoded. Which number explains thickness, slant, width, …: the one whose correlation with the "
-        "measure of the digit is strongest over half of a class's test digits; told is its |correlation| over the "
-        "other half, mean over both ways round and the classes. Capsules are read number by number, in their own "
-        f"coordinates; the control in the first {COMPONENTS} principal directions, within each class, of a CNN's "
-        "last layer. A number changes the drawing clearly if turning it changes a measure of what is drawn with "
-        f"|correlation| ≥ {CLEAR_CORRELATION} in {TURNED} examples."
+        "CapsNet is trained as in `table1`. For each measure of the digit (thickness, slant, width, …), the dimension "
+        "with the strongest correlation is chosen on one half of a class's test digits, and its |r| is reported on the "
+        "other half; the value is the mean over both ways and over the classes. Capsules are read dimension by "
+        f"dimension. The control is read in the first {COMPONENTS} principal directions, within each class, of a CNN's "
+        "last layer. In addition, each dimension of the class capsule is changed from −0.25 to 0.25 in steps of 0.05 "
+        "and decoded. A dimension changes the drawing clearly if it changes a measure of the drawing with "
+        f"|r| ≥ {CLEAR_CORRELATION} in {TURNED} examples."
     ),
     deviations={
-        "quick": (*NARROW, "read on 2,000 test digits"),
-        "full": ("the measures and the control are ours; the paper shows examples",),
+        "quick": (*NARROW, "measured on 2,000 test digits"),
+        "full": ("the measures and the control are ours; the paper shows only examples",),
     },
-    cost={"quick": "minutes after table1, whose trainings it shares", "full": "minutes after table1"},
+    cost={"quick": "minutes after table1, because it reuses its trainings", "full": "minutes after table1"},
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(
@@ -261,7 +267,7 @@ EXPERIMENT = Experiment(
             for name in ("thickness", "slant", "width")
         ),
         Measure(
-            "named", "numbers that change the drawing clearly, of 16", percent=False, better=None, digits=1
+            "named", "dimensions that change the drawing clearly, of 16", percent=False, better=None, digits=1
         ),
         Measure("test", "test error", better=None),
     ),
@@ -270,14 +276,14 @@ EXPERIMENT = Experiment(
         for name in ("thickness", "slant", "width")
         for claim in (
             Claim(
-                f"A single number of a capsule follows {name} better than one of a CNN's directions",
+                f"One dimension of a capsule correlates with {name} more than one of a CNN's principal directions",
                 f"follows {name}",
                 "r3-reconstruction",
                 "cnn-same-stem",
                 MARGIN,
             ),
             Claim(
-                f"Reconstruction makes a single number follow {name}",
+                f"Reconstruction increases the correlation of one dimension with {name}",
                 f"follows {name}",
                 "r3-reconstruction",
                 "r3-no-reconstruction",

@@ -1,4 +1,4 @@
-"""Does the pose follow the image? A linear map from Φ(x) to Φ(Tx), fitted on some digits and judged on others."""
+"""Measure equivariance: fit a linear map from Φ(x) to Φ(Tx) and test it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ from capsnet.models import Classifier
 from capsnet.models.protocols import HasFeatures, HasPoses
 from capsnet.report.style import BLUE, FAINT, ORANGE, Picture, new_figure, plain, png, text_font
 
-#: T′ sees as many directions of every model's features as a class capsule has numbers.
+#: T′ reads as many directions of every model's features as a class capsule has dimensions.
 COMPONENTS = 16
 #: The smallest difference that would matter to a user.
-MARGIN = Margin(
-    0.02, "two hundredths of the variance; a map that explains so little more serves the same uses"
-)
+MARGIN = Margin(0.02, "2 % of the variance; a map that explains so little more has the same uses")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """The networks of `table1`, whose trainings are shared."""
+    """Return the networks of `table1`; their trainings are reused."""
     plan = training(scale, "mnist", STEPS)
     return (
         Variant("r3-reconstruction", "CapsNet, with reconstruction", capsnet(scale), plan),
@@ -42,7 +40,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
 
 
 def last_layer(model: Classifier, batch_size: int = 250) -> Features:
-    """Return Φ of a network without capsules: its last hidden layer, whatever the class."""
+    """Return Φ of a network without capsules: its last hidden layer."""
     assert isinstance(model, HasFeatures)
 
     @torch.no_grad()
@@ -53,7 +51,10 @@ def last_layer(model: Classifier, batch_size: int = 250) -> Features:
 
 
 def every_second(labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """Every second example of each class. Not the second half: MNIST's last test digits are of other writers."""
+    """Select every second example of each class.
+
+    The second half would not do: MNIST's last test digits are by other writers than the first.
+    """
     chosen = torch.zeros_like(labels, dtype=torch.bool)
     for number in set(labels.tolist()):
         chosen[(labels == number).nonzero()[1::2, 0]] = True
@@ -61,7 +62,7 @@ def every_second(labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
 
 
 def measure(trained: Trained) -> Findings:
-    """R² of the linear map and of no change, and the change of length, for each transform."""
+    """Measure R² of the linear map and of no change, and the change of length."""
     test, model = trained.dataset.test, trained.model
     assert isinstance(test, Examples)
     each = trained.few(2_000, 5_000)
@@ -85,7 +86,7 @@ def measure(trained: Trained) -> Findings:
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """A table of every transform: R² of the linear map, in brackets that of "no change", and the length."""
+    """Tabulate R² of the linear map, R² of no change, and the change of length."""
     lines = [
         f"| variant | {' | '.join(TRANSFORMS)} |",
         f"|---|{'---|' * len(TRANSFORMS)}",
@@ -100,11 +101,11 @@ def notes(records: Sequence[Record]) -> list[str]:
             ]
             cells.append("{:.2f} ({:.2f}); {:+.3f}".format(*numbers) if len(numbers) == 3 else "–")
         lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return ["R² of T′ (of no change at all); mean change of the features' length:", "\n".join(lines)]
+    return ["R² of T′ (in brackets: R² of no change); mean change of the features' length:", "\n".join(lines)]
 
 
 def figures(records: Sequence[Record]) -> list[Picture]:
-    """R² of T′ as bars, and of no change at all as a line across each."""
+    """Draw R² of T′ as bars, each with a line for R² of no change."""
     groups = by_variant(records)
     figure = new_figure(7.2, 2.9)
     panels = figure.subplots(1, len(TRANSFORMS), sharey=True)
@@ -128,9 +129,9 @@ def figures(records: Sequence[Record]) -> list[Picture]:
         Picture(
             "equivariance",
             png(figure),
-            f"How well a linear map predicts the transformed digit's features, R² by transform; means: {about}",
-            "Bar: R² of the fitted linear map on held-out digits. Black line: R² of no change at all; where it is "
-            "high, the features hardly notice the transform.",
+            f"R² of a linear map that predicts the transformed digit's features, by transform; means: {about}",
+            "Bar: R² of the fitted linear map on held-out digits. Black line: R² of no change. A high black line means "
+            "that the transform hardly changes the features.",
             wide=True,
         )
     ]
@@ -139,21 +140,22 @@ def figures(records: Sequence[Record]) -> list[Picture]:
 EXPERIMENT = Experiment(
     name="equivariance",
     number=4,
-    title="Equivariance: the pose moves with the image, linearly",
+    title="Equivariance: the pose changes linearly with the image",
     source="Sections 1 and 5.1: a claim without a number",
     protocol=(
-        "Networks trained as in `table1`. Digits of the test set are rotated, moved, enlarged, thickened; for each "
-        f"class a linear map T′ with Φ(Tx) ≈ T′Φ(x) is fitted on half of them and judged by R² on the other half. "
-        f"Φ is the pose of the true class's capsule, or a CNN's last hidden layer, of which T′ sees the {COMPONENTS} "
-        "directions that hold most within the class, and predicts all. R² is of the variance within classes; that of "
-        '"no change" (T′ = I) stands beside it, since features that ignore the transform are easily predicted.'
+        "Networks are trained as in `table1`. Test digits are rotated, moved, enlarged or thickened. For each class, a "
+        "linear map T′ with Φ(Tx) ≈ T′Φ(x) is fitted on one half of the digits and tested by R² on the other half. "
+        "Φ is the pose of the true class's capsule, or a CNN's last hidden layer. Of the hidden layer, T′ reads the "
+        f"{COMPONENTS} principal directions within the class and predicts all features. R² is the explained share of "
+        'the variance within classes. R² of "no change" (T′ = I) is reported beside it, because features that ignore '
+        "the transform are easy to predict."
     ),
     deviations={
-        "quick": (*NARROW, "fitted on 2,000 digits, judged on 2,000 others"),
+        "quick": (*NARROW, "fitted on 2,000 digits, tested on 2,000 others"),
         "full": ("the paper makes the claim and reports no measurement",),
     },
     cost={
-        "quick": "20 minutes on 2 cores after table1, whose trainings it shares",
+        "quick": "20 minutes on 2 cores after table1, because it reuses its trainings",
         "full": "minutes after table1",
     },
     seeds={"smoke": 1, "quick": 3, "full": 3},

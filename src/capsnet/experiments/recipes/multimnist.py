@@ -1,4 +1,4 @@
-"""Two overlapping digits: told apart, and drawn apart (section 6, figure 5)."""
+"""Classify and separate two overlapping digits (section 6, figure 5)."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ STEPS = Steps(quick=1200, full=300_000, quick_batch=64)
 SHAPE = (1, 36, 36)
 #: The smallest difference that would matter to a user.
 MARGIN = Margin(0.01, "one pair in 100; the paper's differences are 2 to 3 points")
-IOU_MARGIN = Margin(0.02, "about two of a digit's hundred lit pixels, which no one sees")
-#: Edges of the classes of overlap (share of the smaller bounding box) that errors are counted in.
+IOU_MARGIN = Margin(0.02, "about two of a digit's hundred bright pixels, which is not visible")
+#: Edges of the bins of overlap (share of the smaller bounding box) in which errors are counted.
 OVERLAPS = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """CapsNet with and without routing, and in the authors' reading; the paper's CNN and ours."""
+    """Return CapsNet, without routing, as in the authors' code, and controls."""
     plan = training(scale, "multimnist", STEPS)
     like = capsnet(scale, image_shape=SHAPE)
     return (
@@ -66,13 +66,13 @@ def variants(scale: Scale) -> Sequence[Variant]:
 
 
 def digit_errors(evaluation: Evaluation) -> float:
-    """Share of digits that are not among the answers, counted digit by digit."""
+    """Return the share of digits that are not among the predictions."""
     found = (evaluation.labels[:, :, None] == evaluation.predictions[:, None, :]).any(dim=2)
     return 1 - float(found.float().mean())
 
 
 def errors_by_overlap(evaluation: Evaluation, overlaps: Tensor) -> NDArray[Any]:
-    """Rows: pairs and wrong pairs in each class of `OVERLAPS`."""
+    """Count all pairs and wrong pairs (two rows) in each bin of `OVERLAPS`."""
     place = torch.bucketize(overlaps, torch.tensor(OVERLAPS[1:-1]), right=True)
     classes = len(OVERLAPS) - 1
     pairs = torch.bincount(place, minlength=classes)
@@ -81,7 +81,7 @@ def errors_by_overlap(evaluation: Evaluation, overlaps: Tensor) -> NDArray[Any]:
 
 
 def measure(trained: Trained) -> Findings:
-    """Pair error, digit error, error against overlap; for CapsNets also how well the digits are drawn apart."""
+    """Measure pair error, digit error, error by overlap, and the separation."""
     test = trained.dataset.test
     parts = torch.arange(len(test)).split(500)  # type: ignore[no-untyped-call]
     overlaps = torch.cat([box_overlap(test.to("cpu").batch(part).originals) for part in parts])
@@ -104,7 +104,7 @@ def measure(trained: Trained) -> Findings:
 
 
 def figures(records: Sequence[Record], name: str = "multimnist") -> list[Picture]:
-    """Errors, error against overlap, and the digits drawn apart; the files' names begin with `name`."""
+    """Draw errors, errors by overlap and the separated digits."""
     centres = [100 * (a + b) / 2 for a, b in pairwise(OVERLAPS)]
     lines = {}
     for variant, runs in by_variant(records).items():
@@ -117,7 +117,7 @@ def figures(records: Sequence[Record], name: str = "multimnist") -> list[Picture
             f"{name}-overlap",
             {"| overlap of the bounding boxes, %": lines},
             "pair error, %",
-            "Error of test pairs whose digits overlap more and more, over all seeds.",
+            "Error of test pairs, by the overlap of their digits, over all seeds.",
         ),
     ]
     drawn = [record for record in records if record.variant == "r3" and "inputs" in record.arrays]
@@ -130,12 +130,13 @@ EXPERIMENT = Experiment(
     title="Overlapping digits: which two, and which pixels",
     source="Section 6: 5.2 % pair error with r = 3 against 8.1 % for the CNN, at about 80 % overlap",
     protocol=(
-        "Pairs of digits of different classes on 36×36, each shifted up to 4 px, made anew in every epoch from "
-        "MNIST's training digits; 10,000 fixed pairs of its test digits. The two longest capsules are the answer, "
-        "right only if both are. Each is decoded alone. The image's pixels that are at least half lit belong to the "
-        "capsule that draws them brightest, and to the other too if that half lights them; IoU is that of these "
-        'pixels with the true digit\'s, 0 for a digit not found. "IoU of drawings" is that of the pixels that the '
-        'drawing itself half lights; "IoU of all ink" is what giving all pixels to both digits would get.'
+        "Train on pairs of digits of different classes on 36×36, each shifted by up to 4 px. Every epoch makes new "
+        "pairs from MNIST's training digits. Test on 10,000 fixed pairs of its test digits. The two longest capsules "
+        "are the answer; it is correct only if both classes are. Each of the two capsules is decoded alone. A pixel "
+        "is bright if its value is at least one half. Each bright pixel belongs to the capsule that draws it "
+        "brightest, and also to the other one if its drawing is bright there. IoU (intersection over union) compares "
+        'these pixels with the true digit; it is 0 for a digit not found. "IoU of drawings" uses the bright pixels of '
+        'the drawing itself. "IoU of all ink" is the control: all bright pixels are given to both digits.'
     ),
     deviations={
         "quick": (*NARROW, NARROW_BASELINE, "batches of 64"),
@@ -158,20 +159,18 @@ EXPERIMENT = Experiment(
     ),
     claims=(
         Claim("Three routing iterations are better than one", "test", "r3", "r1", MARGIN),
-        Claim(
-            "CapsNet is better than a CNN of the kind of the paper's", "test", "r3", "cnn-baseline", MARGIN
-        ),
+        Claim("CapsNet is better than the paper's kind of CNN", "test", "r3", "cnn-baseline", MARGIN),
         Claim("CapsNet is better than a CNN of its own size", "test", "r3", "cnn-max-pool", MARGIN),
         Claim("Routing is better than a fully connected head", "test", "r3", "cnn-same-stem", MARGIN),
         Claim(
-            "Routing draws digits that it finds apart better than uniform couplings",
+            "Routing separates the digits that it finds better than uniform couplings do",
             "IoU of found",
             "r3",
             "r1",
             IOU_MARGIN,
         ),
         Claim(
-            "The authors' reading draws them apart better than the text's",
+            "The settings of the authors' code separate them better than those of the paper's text",
             "IoU of found",
             "official-r3",
             "r3",

@@ -1,4 +1,4 @@
-"""CIFAR-10 with an ensemble and leaky routing, and SVHN (section 7)."""
+"""Classify CIFAR-10, with leaky routing and an ensemble, and SVHN (section 7)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CIFAR10_STEPS = Steps(quick=1000, full=100_000)
 SVHN_STEPS = Steps(quick=1000, full=100_000)
 #: The smallest difference that would matter to a user.
 CIFAR10_MARGIN = Margin(
-    0.01, "one photograph in 100; less goes unnoticed in a model that errs on every third"
+    0.01, "one photograph in 100; less is not noticed in a model that is wrong on every third"
 )
 SVHN_MARGIN = Margin(
     0.005, "one house number in 200, about a tenth of the errors that the paper's network makes"
@@ -24,7 +24,7 @@ SVHN_MARGIN = Margin(
 
 
 def cifar10_variants(scale: Scale) -> Sequence[Variant]:
-    """CapsNet with a none-of-the-above logit and twice the capsule types, without it, and the controls."""
+    """Return CapsNet with and without leaky routing, and the controls."""
     plan = training(scale, "cifar10", CIFAR10_STEPS)
     options = {"image_shape": (3, 24, 24), "primary_types": 2 * SIZES[scale].primary_types}
     like = capsnet(scale, routing_leaky=True, **options)
@@ -42,7 +42,7 @@ def cifar10_variants(scale: Scale) -> Sequence[Variant]:
 
 
 def svhn_variants(scale: Scale) -> Sequence[Variant]:
-    """The paper's smaller network, and the controls."""
+    """Return the paper's smaller network, and the controls."""
     plan = training(scale, "svhn", SVHN_STEPS)
     sizes = {"image_shape": (3, 32, 32), "primary_dim": 6, "class_dim": 8}
     if scale == "full":
@@ -56,7 +56,7 @@ def svhn_variants(scale: Scale) -> Sequence[Variant]:
 
 
 def with_scores(trained: Trained) -> Findings:
-    """The test error, and every score, so that ensembles can be made of the seeds."""
+    """Measure the test error, and keep every score for ensembles of the seeds."""
     evaluation = trained.evaluation
     return Findings(
         {"test": evaluation},
@@ -68,7 +68,7 @@ def with_scores(trained: Trained) -> Findings:
 
 
 def ensembles(records: Sequence[Record]) -> list[str]:
-    """The error when each variant's seeds vote with their scores; how many vote is what the records have."""
+    """Compute the error of each variant's ensemble, with added scores."""
     lines = []
     for variant, runs in by_variant(records).items():
         if len(runs) < 2:
@@ -81,10 +81,10 @@ def ensembles(records: Sequence[Record]) -> list[str]:
             f"| {variant} | {len(runs)} | {100 * error:.2f} % | {100 * low:.2f} to {100 * high:.2f} % |"
         )
     if not lines:
-        return ["No ensemble: there is one seed of each variant. The paper's has 7 models."]
+        return ["No ensemble: each variant has one seed. The paper's ensemble has 7 models."]
     head = "| ensemble of | models | test error | 95 % interval (Wilson) |\n|---|---|---|---|\n"
     return [
-        "The seeds of each variant as an ensemble, their scores added (the paper's has 7 models):",
+        "The seeds of each variant as an ensemble with added scores (the paper's ensemble has 7 models):",
         head + "\n".join(lines),
     ]
 
@@ -95,9 +95,9 @@ CIFAR10 = Experiment(
     title="CIFAR-10: an ensemble with leaky routing",
     source="Section 7: 10.6 % test error, an ensemble of 7",
     protocol=(
-        "Random 24×24 crops, flips, brightness and contrast; standardised; tested on the centre crop. 64 types of "
-        "primary capsules, a none-of-the-above logit in the routing softmax. Where there are several seeds, they are "
-        "also taken as an ensemble."
+        "Train on standardised images with random 24×24 crops, flips, brightness and contrast; test on the centre "
+        "crop. The network has 64 types of primary capsules and a none-of-the-above logit in the routing softmax. "
+        "Several seeds are also evaluated as an ensemble."
     ),
     deviations={
         "quick": (
@@ -135,8 +135,8 @@ SVHN = Experiment(
     title="SVHN: a small network",
     source="Section 7: 4.3 % test error, trained on the 73,257 training images only",
     protocol=(
-        "64 stem channels, 16 types of 6-D primary capsules, 8-D class capsules; shifts of up to 2 px. Answers on "
-        "26,032 images."
+        "The network has 64 stem channels, 16 types of 6-D primary capsules and 8-D class capsules. Training shifts "
+        "the images by up to 2 px. Test on 26,032 images."
     ),
     deviations={
         "quick": (

@@ -1,4 +1,4 @@
-"""What routing iterations do (the paper's appendix A, and its critics' question)."""
+"""Measure the effect of the number of routing iterations (the paper's appendix A)."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from capsnet.models.protocols import Traceable
 from capsnet.report.style import Picture
 
 ITERATIONS = (1, 2, 3, 4, 5)
-#: The logits are followed for so many iterations, whatever the network was trained with.
+#: Number of iterations over which the logits are followed, for every network.
 FOLLOWED = 10
-#: The training loss is the mean over so many last lines of metrics, ten steps each.
+#: The training loss is the mean over this many last lines of metrics, each of ten steps.
 LAST_LINES = 10
 #: The smallest difference in training loss that would matter to a user; of errors, that of `table1`.
-LOSS_MARGIN = Margin(0.004, "about a tenth of the loss that training with one iteration ends at")
+LOSS_MARGIN = Margin(0.004, "about a tenth of the final loss of the training with one iteration")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """The networks of `table1` with r = 1 … 5."""
+    """Return the network of `table1` with r = 1 … 5."""
     plan = training(scale, "mnist", STEPS)
     return tuple(
         Variant(
@@ -47,7 +47,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
 
 
 def routing_statistics(model: Traceable, source: Source, count: int, batch_size: int = 50) -> Findings:
-    """How much the logits change per iteration, how spread the couplings are, how many capsules are dead."""
+    """Measure logit changes, coupling entropy and the share of dead capsules."""
     device = next(model.parameters()).device
     changes, entropies, primary, classes = [], [], [], []
     for part in torch.arange(min(count, len(source))).split(batch_size):  # type: ignore[no-untyped-call]
@@ -68,7 +68,7 @@ def routing_statistics(model: Traceable, source: Source, count: int, batch_size:
 
 
 def measure(trained: Trained) -> Findings:
-    """Test error, training loss, and what the routing does on test digits."""
+    """Measure test error, training loss and the routing statistics on test digits."""
     assert isinstance(trained.model, Traceable)
     found = routing_statistics(trained.model, trained.dataset.test, trained.few(1_000, 2_000))
     losses = [line for line in trained.run.metrics() if "loss" in line][-LAST_LINES:]
@@ -79,30 +79,30 @@ def measure(trained: Trained) -> Findings:
 
 
 def slope(changes: NDArray[Any]) -> float:
-    """Of log₁₀ of the logits' changes, per iteration: below 0 where they fall as in the paper's figure A.1."""
+    """Return the slope of log₁₀ of the logit changes (negative in figure A.1)."""
     steps = np.arange(len(changes), dtype=np.float64)
     return float(np.polyfit(steps, np.log10(np.maximum(changes, 1e-30)), 1)[0])
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """Whether the logits' changes fall, as the paper's figure A.1 shows."""
+    """Say whether the logit changes fall, as in the paper's figure A.1."""
     lines = []
     for variant, runs in by_variant(records).items():
         slopes = [slope(run.array("logit change")) for run in runs]
         middle, (low, high) = mean(slopes), t_interval(slopes)
-        word = "falls" if high < 0 else "rises" if low > 0 else "neither clearly rises nor falls"
+        word = "falls" if high < 0 else "rises" if low > 0 else "neither rises nor falls clearly"
         between = f" ({10**low:.2f} to {10**high:.2f})" if isfinite(low) else ""
         lines.append(
             f"- {variant}: {word}, by a factor of {10**middle:.2f}{between} from one iteration to the next."
         )
     return [
-        "**The paper's figure A.1** shows a change of the logits that falls with each iteration. Here it:",
+        "**The paper's figure A.1** shows that the change of the logits falls with each iteration. In these runs it:",
         "\n".join(lines),
     ]
 
 
 def figures(records: Sequence[Record]) -> list[Picture]:
-    """Logit changes per iteration, and everything else against r."""
+    """Draw the logit changes per iteration, and error, loss and entropy against r."""
     groups = by_variant(records)
     changes = {}
     for variant, runs in groups.items():
@@ -122,7 +122,7 @@ def figures(records: Sequence[Record]) -> list[Picture]:
             "routing-iterations-logits",
             {"| routing iteration": changes},
             "log₁₀ of the logits' mean change",
-            "Networks trained with r iterations, all routed for ten. The lines of the paper's figure A.1 fall.",
+            "Networks trained with r iterations, all evaluated with ten. In the paper's figure A.1 the lines fall.",
         ),
         curves("routing-iterations", panels, "", "Means over the seeds."),
     ]
@@ -131,20 +131,21 @@ def figures(records: Sequence[Record]) -> list[Picture]:
 EXPERIMENT = Experiment(
     name="routing-iterations",
     number=6,
-    title="Routing iterations: what they change",
+    title="The number of routing iterations",
     source="Figures A.1 and A.2: the logits' change falls log-linearly; r = 3 trains to a lower loss (CIFAR-10)",
     protocol=(
-        "Networks trained as in `table1` with r = 1 … 5. The logits' mean change from each iteration to the next, "
-        "routed for ten iterations; the entropy of the couplings in the network's last iteration, as a share of the "
-        "largest possible (1: no decision at all); capsules never longer than 0.01 on test digits count as dead."
+        "Networks are trained as in `table1` with r = 1 … 5. Three things are measured on test digits: the mean change "
+        "of the logits from each iteration to the next, over ten iterations; the entropy of the couplings after the "
+        "network's last iteration, relative to its maximum (1 for uniform couplings); and the share of dead capsules, "
+        "which are never longer than 0.01."
     ),
     deviations={
         "quick": (*NARROW, "routing measured on 1,000 test digits"),
-        "full": ("MNIST, where the paper's figure A.2 is of CIFAR-10",),
+        "full": ("MNIST; the paper's figure A.2 uses CIFAR-10",),
     },
     cost={
-        "quick": "about 20 minutes on 2 cores, less after table1, with which it shares trainings",
-        "full": "as five runs of table1",
+        "quick": "about 20 minutes on 2 cores; less after table1, because it reuses its trainings",
+        "full": "as much as five runs of table1",
     },
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,

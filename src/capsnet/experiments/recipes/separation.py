@@ -1,4 +1,4 @@
-"""The paper's figure 5: two digits on top of each other, what each capsule draws, and which pixels are whose."""
+"""Draw the paper's figure 5: overlapping digits and each capsule's drawing."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from capsnet.inference.evaluation import Evaluation
 from capsnet.models.protocols import Decodes
 from capsnet.report.style import Picture, bare, new_figure, png
 
-#: Columns of the figure: pairs answered right, and pairs answered wrong.
+#: Columns of the figure: correctly classified pairs, and wrongly classified pairs.
 RIGHT, WRONG = 6, 3
-#: Colours of the two digits, red and green: where they overlap it becomes yellow. The two are also shown apart.
+#: Colours of the two digits, red and green; overlap is yellow. The figure also shows each drawing alone.
 FIRST, SECOND = np.array([1.0, 0.25, 0.2]), np.array([0.2, 0.85, 0.35])
 
 
 @torch.no_grad()
 def separated(model: Decodes, test: Source, evaluation: Evaluation) -> dict[str, NDArray[Any]]:
-    """The first pairs answered right and wrong, with drawings, as 8-bit arrays.
+    """Return the first correct and wrong pairs with their drawings, as 8-bit arrays.
 
     Returns:
         inputs (n, height, width); originals (n, 2, …); labels (n, 2) and answers (n, 2);
-        drawings (n, 2, …) of the answers; true_drawings (n, 2, …) of the digits that are there;
-        absent (n,), a digit that is neither there nor an answer, and absent_drawings (n, …).
+        drawings (n, 2, …) of the answers; true_drawings (n, 2, …) of the true digits;
+        absent (n,), a class that is neither a true digit nor an answer, and absent_drawings (n, …).
     """
     wrong = evaluation.wrong
     chosen = torch.cat([(~wrong).nonzero()[:RIGHT, 0], wrong.nonzero()[:WRONG, 0]])
@@ -54,8 +54,11 @@ def separated(model: Decodes, test: Source, evaluation: Evaluation) -> dict[str,
 
 
 def separation_figure(name: str, record: Record) -> Picture:
-    """Rows: the input, both answers' drawings in two colours and each alone, the input's pixels shared out, the true
-    digits' drawings, and the drawing of a digit that is not there."""
+    """Draw one column per pair: the input, and the drawings of several capsules.
+
+    The rows are the input, both answers in two colours, each answer alone, the assigned pixels of the input, the
+    true digits, and a class that is absent.
+    """
     inputs, labels, answers = record.array("inputs"), record.array("labels"), record.array("answers")
     drawings = record.array("drawings")
     absent, absent_drawings = record.array("absent"), record.array("absent_drawings")
@@ -67,16 +70,16 @@ def separation_figure(name: str, record: Record) -> Picture:
     )
     rows: list[tuple[str, list[NDArray[Any]], list[str]]] = [
         ("input", list(inputs), [f"{a} and {b}" for a, b in labels]),
-        ("drawn", [coloured(pair) for pair in drawings], [f"says {a}, {b}" for a, b in answers]),
+        ("both answers", [coloured(pair) for pair in drawings], [f"answer {a}, {b}" for a, b in answers]),
         ("first answer", list(drawings[:, 0]), [str(a) for a, _ in answers]),
         ("second answer", list(drawings[:, 1]), [str(b) for _, b in answers]),
         (
-            "shared out",
+            "assigned pixels",
             [shared_out(image, pair) for image, pair in zip(inputs, drawings, strict=True)],
             nothing,
         ),
-        ("the true digits", [coloured(pair) for pair in true_drawings], [f"{a}, {b}" for a, b in true]),
-        ("a digit not there", list(absent_drawings), [f"as {a}" for a in absent]),
+        ("true digits", [coloured(pair) for pair in true_drawings], [f"{a}, {b}" for a, b in true]),
+        ("absent class", list(absent_drawings), [f"as {a}" for a in absent]),
     ]
     columns = max(1, len(inputs))
     figure = new_figure(0.95 * columns + 1.0, 1.15 * len(rows))
@@ -87,30 +90,30 @@ def separation_figure(name: str, record: Record) -> Picture:
             if column < len(images):
                 axes.imshow(images[column], cmap="gray", vmin=0, vmax=255)
                 is_wrong = sorted(labels[column]) != sorted(answers[column])
-                bare(axes, below=below[column] + (" ✗" if is_wrong and title == "drawn" else ""))
+                bare(axes, below=below[column] + (" ✗" if is_wrong and title == "both answers" else ""))
         axes_row[0].set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
-    pairs = ", ".join(f"{a} and {b}: says {c}, {d}" for (a, b), (c, d) in zip(labels, answers, strict=True))
+    pairs = ", ".join(f"{a} and {b}: answer {c}, {d}" for (a, b), (c, d) in zip(labels, answers, strict=True))
     return Picture(
         name,
         png(figure),
-        f"Overlapping digits and what the capsules draw of them. {pairs}",
-        f"The first {RIGHT} test pairs that {record.variant} answers right and the first {WRONG} that it answers "
-        "wrong (✗). Drawn: both answers decoded alone, one in red and one in green. Shared out: the input's lit pixels "
-        "in the colour of the capsule that draws them brightest, yellow where both do. The true digits: the capsules "
-        "of the digits that are there, one that was found in its answer's colour. A digit not there: a capsule that is "
-        "neither there nor an answer.",
+        f"Overlapping digits and the drawings of several capsules. {pairs}",
+        f"The first {RIGHT} test pairs that {record.variant} classifies correctly and the first {WRONG} that it "
+        "classifies wrongly (✗). Both answers: the two capsules decoded alone, one in red and one in green. Assigned "
+        "pixels: the input's bright pixels in the colour of the capsule that draws them brightest, yellow for both. "
+        "True digits: the capsules of the true classes; a digit that was found has its answer's colour. Absent class: "
+        "a capsule whose class is neither a true digit nor an answer.",
         wide=True,
     )
 
 
 def like_answers(labels: NDArray[np.uint8], answers: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The order of each pair of labels (n, 2) in which one that was found stands where the answers (n, 2) have it."""
+    """Return the order of each pair of labels that matches its answers."""
     crossed = (labels == answers[:, ::-1]).any(axis=1)
     return np.where(crossed[:, None], [1, 0], [0, 1])
 
 
 def coloured(pair: NDArray[Any]) -> NDArray[np.uint8]:
-    """Two grey drawings (2, height, width) in 0…255 as one picture in two colours."""
+    """Combine two grey drawings (2, height, width) into one in two colours."""
     light = pair.astype(np.float64)[..., None] / 255
     both = light[0] * FIRST + light[1] * SECOND
     result: NDArray[np.uint8] = (255 * both.clip(0, 1)).round().astype(np.uint8)
@@ -118,7 +121,7 @@ def coloured(pair: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def shared_out(image: NDArray[np.uint8], pair: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image's lit pixels in the colours of the drawings that they belong to; the others stay grey."""
+    """Colour the image's bright pixels by the drawing that they belong to."""
     unused = torch.zeros(1, 2)
     light, drawings = (torch.from_numpy(array.astype(np.float32) / 255)[None] for array in (image, pair))
     masks = Segmentation(light[:, None], unused.long(), unused, drawings[:, :, None]).masks()[0].numpy()

@@ -1,4 +1,4 @@
-"""Toys from many sides: 5-way error on smallNORB (section 7)."""
+"""Classify smallNORB: toys from many viewpoints, in 5 classes (section 7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARGIN = Margin(0.01, "one pair of photographs in 100, a quarter of the views of
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """CapsNet with and without routing, and the controls."""
+    """Return CapsNet with and without routing, and the controls."""
     plan = training(scale, "smallnorb", STEPS)
     shape = {"image_shape": (2, 32, 32), "num_classes": 5}
     return (
@@ -27,11 +27,11 @@ def variants(scale: Scale) -> Sequence[Variant]:
 EXPERIMENT = Experiment(
     name="smallnorb",
     number=8,
-    title="smallNORB: toys from many sides",
+    title="smallNORB: toys from many viewpoints",
     source="Section 7: 2.7 % test error with the architecture of MNIST",
     protocol=(
-        "24,300 stereo pairs of 25 toys at 48×48, random crops of 32×32; tested on the centre crops of 24,300 pairs "
-        "of 25 other toys. Both cameras are channels."
+        "Train on random 32×32 crops of 24,300 stereo pairs of 25 toys at 48×48. Test on the centre crops of 24,300 "
+        "pairs of 25 other toys. The two cameras are the two channels."
     ),
     deviations={
         "quick": NARROW,

@@ -1,4 +1,4 @@
-"""Table 1: does routing help on MNIST, does reconstruction, and is it better than a CNN four times its size?"""
+"""Reproduce table 1: routing, reconstruction and CNNs on MNIST."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from capsnet.experiments.scales import NARROW, NARROW_BASELINE, Steps, baseline,
 
 STEPS = Steps(quick=700, full=300_000)
 #: The smallest difference that would matter to a user.
-MARGIN = Margin(0.001, "one digit in 1,000; size and speed decide between models that are closer than that")
+MARGIN = Margin(0.001, "one digit in 1,000; between closer models, size and speed decide")
 
 
 def variants(scale: Scale) -> Sequence[Variant]:
-    """r ∈ {1, 3} × reconstruction ∈ {no, yes} as the text says, r ∈ {1, 3} as the authors' code, controls."""
+    """Return CapsNets with r = 1 and 3, as in text and code, and the controls."""
     plan = training(scale, "mnist", STEPS)
     paper = [
         Variant(
@@ -48,12 +48,13 @@ EXPERIMENT = Experiment(
     title="MNIST: routing, reconstruction, and CNNs",
     source="Table 1: 0.25 % test error with r = 3 and reconstruction, 0.39 % for the baseline CNN",
     protocol=(
-        "Train on MNIST's 60,000 digits shifted by up to 2 px, test on its 10,000. Adam, batches of 128, "
-        "the last step's model. The readings of the paper's text and of the authors' code (official-…) side by side."
+        "Train on MNIST's 60,000 digits, shifted by up to 2 px, with Adam and batches of 128. Test the model of the "
+        "last step on the 10,000 test digits. The paper's text and the authors' code differ; the variants official-… "
+        "follow the code, the others the text."
     ),
     deviations={
         "quick": (*NARROW, NARROW_BASELINE),
-        "full": ("one random shift per step in place of all shifts of every image",),
+        "full": ("one random shift per step instead of all shifts of every image",),
     },
     cost={
         "quick": "about 40 minutes on 2 cores",
@@ -84,10 +85,12 @@ EXPERIMENT = Experiment(
             "r1-reconstruction",
             MARGIN,
         ),
-        Claim("The same in the authors' reading", "test", "official-r3", "official-r1", MARGIN),
+        Claim(
+            "The same with the settings of the authors' code", "test", "official-r3", "official-r1", MARGIN
+        ),
         Claim("Reconstruction helps", "test", "r3-reconstruction", "r3-no-reconstruction", MARGIN),
         Claim(
-            "CapsNet is better than a CNN of the kind of the paper's baseline",
+            "CapsNet is better than the paper's kind of baseline CNN",
             "test",
             "r3-reconstruction",
             "cnn-baseline",

@@ -1,4 +1,4 @@
-"""Viewpoints never trained on, at equal error on the familiar ones (the comparison of "Matrix Capsules", table 2)."""
+"""Test on new viewpoints, at equal error on familiar ones (Matrix Capsules)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from capsnet.experiments.record import Findings
 from capsnet.experiments.scales import NARROW, Steps, capsnet, controls, training
 from capsnet.inference.evaluation import evaluate
 
-#: Most steps; training stops earlier at the accuracy.
+#: Largest number of steps; training stops earlier when it reaches the target.
 STEPS = Steps(quick=1200, full=20_000, quick_batch=64)
 STOPS = {"smoke": Stop(0.0), "quick": Stop(0.25, 100), "full": Stop(0.05, 50)}
 AXES: tuple[Axis, ...] = ("azimuth", "elevation")
@@ -37,7 +37,7 @@ MARGIN = Margin(0.02, "one view in 50, a third of the paper's differences of 5.5
 
 
 def variants_on(data: str, channels: int, scale: Scale) -> Sequence[Variant]:
-    """CapsNet and the controls, once trained on few azimuths and once on few elevations."""
+    """Return CapsNet and the controls, for azimuths and for elevations."""
     found = []
     for axis in AXES:
         plan = training(scale, f"{data}-{axis}", STEPS, schedule="constant", learning_rate=0.001)
@@ -55,13 +55,13 @@ def variants_on(data: str, channels: int, scale: Scale) -> Sequence[Variant]:
 
 @lru_cache(maxsize=2)
 def split(name: str, data_dir: Path | None) -> Viewpoints:
-    """The training views, the familiar and the novel test views of "objects3d-azimuth" and the like."""
+    """Return training, familiar and novel views, e.g. of "objects3d-azimuth"."""
     base, _, axis = name.partition("-")
     return viewpoints(base, "azimuth" if axis == "azimuth" else "elevation", data_dir)
 
 
 def load(variant: Variant, seed: int, data_dir: Path | None) -> Dataset:  # noqa: ARG001
-    """Familiar viewpoints of the training toys to train on, of the test toys to test on."""
+    """Load the familiar viewpoints of the training toys and of the test toys."""
     name = variant.training.data
     views = split(name, data_dir)
     channels = views.train.images.shape[1]
@@ -70,7 +70,7 @@ def load(variant: Variant, seed: int, data_dir: Path | None) -> Dataset:  # noqa
 
 
 def measure(trained: Trained) -> Findings:
-    """The error on familiar and on novel viewpoints, and whether the familiar ones came to the target."""
+    """Measure the error on familiar and novel viewpoints."""
     novel = split(trained.variant.training.data, trained.data_dir).novel
     if trained.scale == "smoke":
         novel = novel.subset(torch.arange(min(trained.few(0, 0), len(novel))))
@@ -93,22 +93,25 @@ def _experiment(name: str, data: str, channels: int, what: str) -> Experiment:
             "(EM capsules), new elevations 17.8 % and 12.3 %"
         ),
         protocol=(
-            "Train on 6 of 18 azimuths (or the 3 lowest of 9 elevations) of 25 toys; test on 25 other toys from the "
-            "familiar and from all other viewpoints. Constant learning rate; training stops at the same error on "
-            "familiar viewpoints for all models. A model that has not come so far after the last step is compared "
-            f'as it is: "reached" is then below 100 %. Data: {what}.'
+            "Train on 6 of 18 azimuths (or the 3 lowest of 9 elevations) of 25 toys, with a constant learning rate. "
+            "Test on 25 other toys from the familiar viewpoints and from all other ones. Training stops when the error "
+            "on familiar viewpoints reaches a target, the same for all models. A model that does not reach the target "
+            f'by the last step is compared as it is; "reached" is then below 100 %. Data: {what}.'
         ),
         deviations={
             "quick": (
                 NARROW[0],
                 "batches of 64",
                 "stopped at 25 % on familiar viewpoints",
-                "dynamic routing, where the paper has EM",
+                "dynamic routing instead of the paper's EM routing",
             ),
-            "full": ("dynamic routing, where the paper has EM", "stopped at 5 % on familiar viewpoints"),
+            "full": (
+                "dynamic routing instead of the paper's EM routing",
+                "stopped at 5 % on familiar viewpoints",
+            ),
         },
         cost={
-            "quick": "about 16 minutes on one core, and two more to render the toys",
+            "quick": "about 16 minutes on one core, plus two to render the toys",
             "full": "about 20 minutes on one data-centre GPU",
         },
         seeds={"smoke": 1, "quick": 1, "full": 3},
@@ -116,7 +119,7 @@ def _experiment(name: str, data: str, channels: int, what: str) -> Experiment:
         measures=(
             Measure("novel", "error, new viewpoints"),
             Measure("familiar", "error, familiar viewpoints (matched)", better=None),
-            Measure("reached", "reached the target", better=None, digits=0),
+            Measure("reached", "runs that reached the target", better=None, digits=0),
         ),
         claims=tuple(
             Claim(
@@ -137,7 +140,5 @@ def _experiment(name: str, data: str, channels: int, what: str) -> Experiment:
     )
 
 
-OBJECTS = _experiment("viewpoint", "objects3d", 1, "toys of our own, rendered; not smallNORB")
-SMALLNORB = _experiment(
-    "viewpoint-smallnorb", "smallnorb", 2, "smallNORB; its viewpoint labels must be there"
-)
+OBJECTS = _experiment("viewpoint", "objects3d", 1, "rendered toys of our own, not smallNORB")
+SMALLNORB = _experiment("viewpoint-smallnorb", "smallnorb", 2, "smallNORB with its viewpoint labels")

@@ -1,4 +1,7 @@
-"""Define the parts of all messages. Arrays are little-endian numbers in base64: exact and small."""
+"""Define the parts of all messages.
+
+Arrays are sent as little-endian numbers in base64, which is exact and small.
+"""
 
 from __future__ import annotations
 

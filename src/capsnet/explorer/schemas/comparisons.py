@@ -1,4 +1,4 @@
-"""Define the responses that compare capsules, the control and numbers of iterations."""
+"""Define the responses of sweeps, pooling, agents and ablations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define the responses with the arithmetic of one unit, and with drawings of capsules."""
+"""Define the responses with one unit's arithmetic or a capsule's drawing."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ Estimates = Annotated[list[Annotated[list[Estimate], Field(min_length=2, max_len
 
 
 class AgentsRequest(Strict):
-    """Give votes by hand: the estimates of estate agents for houses, (agents, houses, 2)."""
+    """Give votes by hand: estimates of estate agents, (agents, houses, 2)."""
 
     estimates: Annotated[list[Annotated[Estimates, Field(max_length=8)]], Field(min_length=1, max_length=50)]
     iterations: Iterations = 3
