@@ -85,7 +85,7 @@ def cases(groups: Sequence[Group]) -> list[Case]:
 
 
 def rates(case: Case, seeds: int, random: np.random.Generator, draws: int = DRAWS) -> Rates:
-    """Make up the outcomes of so many seeds, normally distributed, and return how often each verdict is given."""
+    """Draw the outcomes of `seeds` seeds, normally distributed, and return how often each verdict is given."""
     error = case.spread.error(seeds) * random.standard_normal(draws)
     parts = [
         (expected * np.sqrt(_variance(random, freedom, draws)), freedom)

@@ -78,7 +78,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: ArrayLike, sizes: ArrayLike = 1.0) -> Mean:
-        """Of independent sums (n,) of so many values each (n,): a ratio of sums, linearised."""
+        """Return the mean of a ratio of sums, linearised: independent sums (n,) of `sizes` values each (n,)."""
         sums = np.asarray(values, np.float64)
         count = np.broadcast_to(np.asarray(sizes, np.float64), sums.shape)
         middle, n = float(sums.sum() / count.sum()), len(sums)

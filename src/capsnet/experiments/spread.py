@@ -61,7 +61,7 @@ class Spread:
         return cls(np.sqrt(np.maximum(0.0, seeds)), np.sqrt(np.maximum(0.0, images)), np.sqrt(rest), units)
 
     def error(self, seeds: Any) -> Any:
-        """Return the standard error of the mean difference over so many seeds (a number or an array)."""
+        """Return the standard error of the mean difference over this number of seeds (a number or an array)."""
         variance = np.square(self.seeds) / seeds
         if self.units:
             variance = variance + (np.square(self.images) + np.square(self.answers) / seeds) / self.units

@@ -54,7 +54,7 @@ def estimate(records: Sequence[Record], measure: str) -> Estimate | None:
         if tests is None:
             return Estimate(mean(values), *t_interval(values), len(values), stdev(values), None)
         low, high = crossed_interval(tests.wrong, tests.groups)
-        if tests.groups is None:  # of few errors nothing varies: not less than is told of one run
+        if tests.groups is None:  # few errors do not vary: at least as wide as for one run
             n = tests.wrong.shape[1]
             least, most = wilson_interval(round(n * mean(values)), n)
             low, high = min(low, least), max(high, most)

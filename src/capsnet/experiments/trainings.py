@@ -48,7 +48,7 @@ class StopAtAccuracy:
         self.stop, self.model, self.dataset, self.progress = stop, model, dataset, progress
 
     def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
-        """Look at the test set every so many steps.
+        """Evaluate on the test set every `stop.every` steps.
 
         Raises:
             EqualAccuracy: the error is at most the target.
