@@ -1,4 +1,4 @@
-"""Looks into one model: its size and cost, what its capsules draw, how it routes an image."""
+"""Look into one model: its cost, what its capsules draw, how it routes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def info(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the size and cost of a model: its parts, and the memory of a training batch.
+    """Show the cost of a model: its parts, and the memory of a training batch.
 
     Everything is computed from the configuration, so no weights are needed: try sizes with --set before training.
     """
@@ -115,7 +115,7 @@ def perturb(
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Draw what each dimension of a capsule changes in the reconstruction (the paper's figure 4), as a PNG."""
+    """Draw what each dimension of a capsule changes, as a PNG (figure 4)."""
     import torch
 
     from capsnet._support.files import write_bytes
@@ -161,7 +161,7 @@ def trace(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show how routing decides on an image: couplings and capsule lengths after each iteration."""
+    """Show couplings and capsule lengths of an image in each routing iteration."""
     from capsnet._support.files import write_bytes
     from capsnet.distributed import pick_device
     from capsnet.explain import routing_summary
@@ -197,7 +197,7 @@ def trace(
 def _configuration(
     context: typer.Context, model: str | None, architecture: str, settings: list[str] | None
 ) -> tuple[str, ClassifierConfig, TrainConfig]:
-    """Return a model's name and configurations: those of a saved model or an architecture, changed by `--set`."""
+    """Return a model's name and its configurations, changed by `--set`."""
     from dataclasses import replace
 
     from capsnet._support.validation import parse_config
@@ -287,7 +287,7 @@ def _read(image: Path, saved: SavedModel, model: Classifier, invert: bool) -> Te
 
 
 def _first_example(saved: SavedModel, model: Classifier, data_dir: Path | None) -> Tensor:
-    """Return the first test image of the data that the model was trained on, or of mnist5k."""
+    """Return the first test image of the model's data set, or of mnist5k."""
     import torch
 
     from capsnet.data import load_local
@@ -319,7 +319,7 @@ def _class_number(name: str, names: tuple[str, ...]) -> int:
 
 
 def _print_routing(figures: list[dict[str, Any]]) -> None:
-    """Print a row for each of the longest capsules and a column for each iteration, or for some of many."""
+    """Print a row for each of the longest capsules, and a column for each iteration."""
     if (count := len(figures)) > ITERATIONS_SHOWN:
         last_step = ITERATIONS_SHOWN - 1
         figures = [figures[round(step * (count - 1) / last_step)] for step in range(ITERATIONS_SHOWN)]

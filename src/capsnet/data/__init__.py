@@ -85,7 +85,7 @@ def load(
 
 
 def load_local(name: str | None, image_shape: tuple[int, int, int], num_classes: int) -> Dataset | None:
-    """Load a data set that is on this machine and fits a model; else mnist5k if it fits; else None.
+    """Load a data set if it is on this machine, else mnist5k; None if neither fits.
 
     Args:
         name: of the data set that the model was trained on, if it is known.

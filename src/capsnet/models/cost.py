@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training needs for one batch in float32, from the shapes of the tensors."""
+    """Bytes that training on one batch needs in float32, from the tensors' shapes."""
 
     parameters: int
     gradients: int
@@ -88,7 +88,7 @@ def multiply_adds_to_classify(config: ClassifierConfig) -> int:
 
 
 def parts_of(config: ClassifierConfig) -> list[Part]:
-    """Return parameters and multiply-adds of each part of a model, in the order in which they are built.
+    """Return parameters and multiply-adds of each part of a model.
 
     Counted on the loss of one image without memory for the tensors, so that a decoder counts too.
 
@@ -166,7 +166,7 @@ def training_memory(config: ClassifierConfig, batch_size: int, *, stored_votes: 
 
 
 def has_votes(config: ClassifierConfig) -> bool:
-    """Return whether a model routes dynamically, so that plain routing would store its votes."""
+    """Return whether a model has dynamic routing, whose plain form stores the votes."""
     layers = _without_memory(config).modules()
     return any(isinstance(x, CapsuleLayer) and isinstance(x.routing, DynamicRouting) for x in layers)
 
@@ -194,7 +194,10 @@ def _batch(config: ClassifierConfig, count: int) -> Batch:
 
 
 def _leaves(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts of a model: modules are divided as long as all their parameters are in several children."""
+    """Yield the parts of a model by name.
+
+    A module is divided if all its parameters are in several children.
+    """
     for name, child in module.named_children():
         inner = [grandchild for grandchild in child.children() if _count(grandchild)]
         own = any(True for _ in child.parameters(recurse=False))

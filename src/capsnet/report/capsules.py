@@ -147,7 +147,7 @@ def draw_couplings(
     names: Sequence[str],
     title: str,
 ) -> bytes:
-    """Draw the couplings of the first example of a trace to its two longest capsules, as a PNG.
+    """Draw the couplings to the two longest capsules of the first example, as a PNG.
 
     Args:
         model: of the trace.
