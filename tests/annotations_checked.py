@@ -13,7 +13,8 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 MODULES = (
-    "convolution", "data", "explain", "functional", "inference.evaluation", "layers", "models",
+    "convolution.im2col", "convolution.winograd", "data", "explain", "functional", "inference.evaluation",
+    "layers", "models",
     "routing.chunked", "routing.cpu.backend", "routing.cuda.backend", "routing.reference",
 )  # fmt: skip
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as type checkers have it

@@ -199,7 +199,7 @@ def _multiply(a: Float[Tensor, "n i k"], b: Float[Tensor, "n k j"]) -> Float[Ten
 
 def _unshuffle(
     values: Float[Tensor, "items channels h w"], stride: Pair, size: Pair
-) -> Float[Tensor, "r c n"]:
+) -> Float[Tensor, "rows columns items s1 s2 channels"]:
     """Return (rows, columns, items, stride, stride, channels), cut or padded with zeros to `size`."""
     out = take(*size, len(values), *stride, values.shape[1])
     for i, j in np.ndindex(stride):
