@@ -27,8 +27,8 @@ class RoutingTrace:
     """b: how well each child's votes have agreed with each parent so far; 0 in the first iteration."""
     couplings: Float[Tensor, "iterations batch in_caps out_caps"]
     """c: how much of each child goes to each parent; sums to 1 over parents (to less when leaky)."""
-    outputs: Float[Tensor, "iterations batch out_caps out_dim"]
-    """v: the parents' vectors."""
+    outputs: Float[Tensor, "iterations batch out_caps *rows out_dim"]
+    """v: the parents' vectors, or matrix poses."""
     leaky: bool = False
     """Whether routing was leaky: the couplings of a child then sum to less than 1, and the rest goes to no parent."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +23,7 @@ class Capsules(NamedTuple):
     activations: Float[Tensor, "batch caps"]
 
 
+@runtime_checkable
 class Routing(Protocol):
     """What `CapsuleLayer(routing=…)` needs: how the votes W_ij u_i become parents.
 
