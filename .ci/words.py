@@ -26,7 +26,7 @@ PHRASES = (
 )
 #: Files and folders to search. Of the tests only the names of files, functions and classes count.
 PLACES = ("src", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "tests")
-#: Not yet rewritten.
+#: Folders and files to skip.
 EXCEPT: tuple[str, ...] = ()
 ENDINGS = {".py", ".pyi", ".md", ".html", ".js", ".ts", ".css", ".txt", ".toml"}
 

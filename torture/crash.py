@@ -140,7 +140,7 @@ def _damage(training: Training, chance: random.Random, wanted: int) -> Trial:
             (run / BEFORE).write_bytes(content)
             process = launch(training.log, *training.command(run, "--no-report"))
             process.wait()
-            lost += not process.ended_in_one_line("damaged", "start it again")
+            lost += not process.ended_in_one_line("damaged", "start again")
         else:
             well = training.ends_well(run)
             lost += not (well and "damaged" in training.log.read_text())

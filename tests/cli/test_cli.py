@@ -339,7 +339,7 @@ def test_evaluating_on_other_class_names_is_refused(capsnet: Command, tmp_path: 
         picture(tmp_path / "evening" / f"{number}.png", False)
         picture(tmp_path / "morning" / f"{number}.png", True)
     outcome = capsnet("evaluate", finished, "--data", f"folder:{tmp_path}")
-    assert_one_line(outcome, "class 0 'evening'", "'bright'", "the same classes")
+    assert_one_line(outcome, "class 0 is 'evening'", "'bright'", "the same classes")
 
 
 def test_images_too_small_for_the_network_say_what_to_do(capsnet: Command, tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_compare_refuses_to_write_among_the_images(capsnet: Command, tmp_path: P
     ("arguments", "said"),
     [
         (("train", "--data", "mnst"), "did you mean 'mnist'?"),
-        (("train", "--data", "folder:"), "name a folder"),
+        (("train", "--data", "folder:"), "as in folder:photos"),
         (("train", "--data-dir", "nowhere"), "--data-dir: nowhere is not a directory"),
         (("train", "--shift", "28"), "at most 27"),
         (("train", "--epochs", "1", "--steps", "2"), "give one of them"),
@@ -450,7 +450,7 @@ def test_bad_options_fail_before_loading(capsnet: Command, arguments: tuple[str,
 
 
 def test_a_path_to_a_weights_file_is_refused_and_names_its_folder(capsnet: Command, finished: Path) -> None:
-    assert_one_line(capsnet("evaluate", finished / "model.safetensors"), f"lies in: {finished}")
+    assert_one_line(capsnet("evaluate", finished / "model.safetensors"), f"name its folder instead: {finished}")
 
 
 def test_resuming_or_reporting_on_renamed_classes_is_refused(
@@ -462,12 +462,12 @@ def test_resuming_or_reporting_on_renamed_classes_is_refused(
     (own / "bright").rename(own / "zebra")
     (run / "result.json").rename(run / "elsewhere.json")
     for again in (("evaluate", run), ("train", "--resume", run)):
-        assert_one_line(capsnet(*again), "class 0 'dark'", "'bright'")
+        assert_one_line(capsnet(*again), "class 0 is 'dark'", "'bright'")
     (run / "elsewhere.json").rename(run / "result.json")
-    assert_one_line(capsnet("report", run), "class 0 'dark'", "'bright'")
+    assert_one_line(capsnet("report", run), "class 0 is 'dark'", "'bright'")
 
 
 def test_evaluating_on_training_digits_says_so(capsnet: Command) -> None:
     done = capsnet("evaluate", "cnn-mnist", "--data", "mnist5k")
     assert done.code == 0, done.err
-    assert "on which this model was trained" in done.err
+    assert "this model was trained on them" in done.err
