@@ -88,7 +88,7 @@ export const STEPS = [
     body: (fail) => {
       const figure = agentsFigure(fail);
       return {
-        nodes: [...text("Here is routing in an everyday example. Two houses are for sale, and nine agents estimate each house: its size (to the right) and its price (up). At first both houses give every agent the same weight.", "Six agents agree about the first house, and three agree about the second. Their other estimates are guesses. Press Play: in each round a house gives more weight to the agents that agree with its weighted mean. This is routing, computed with the network's own equations. Drag an estimate away from the others and watch its weight fall.").nodes, figure.element],
+        nodes: [...text("Two houses are for sale, and nine agents estimate each house: its size (to the right) and its price (up). At first both houses give every agent the same weight.", "Six agents agree about the first house, and three agree about the second. The other estimates are guesses. Press Play: in each round a house gives more weight to the agents near its weighted mean. This is routing, with the network's own equations. Drag an estimate away and watch its weight fall.").nodes, figure.element],
         close: figure.close,
       };
     },
