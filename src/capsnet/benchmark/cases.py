@@ -89,7 +89,7 @@ def build_routing(
 
 
 def build_agree(sizes: Sizes, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
-    """One pass of `agree` with all that EM gives it, forward and backward."""
+    """Build one pass of `agree` with EM's arguments, forward and backward."""
     u, weight = _children(sizes, device)
     generator = torch.Generator().manual_seed(1)
     shape = (sizes.batch, sizes.out_caps, sizes.out_dim)
@@ -121,7 +121,7 @@ def build_agree(sizes: Sizes, device: torch.device, plain: bool) -> Callable[[],
 def build_routing_by_name(
     name: str, sizes: Sizes, device: torch.device, plain: bool
 ) -> Callable[[], tuple[Tensor, ...]]:
-    """A routing of the registry with its own parameters and options, forward and backward."""
+    """Build a registered routing with its parameters, forward and backward."""
     u, weight = _children(sizes, device)
     routing: Any = find_routing(name, backend="reference" if plain else "auto")
     routing.build(weight)

@@ -55,7 +55,7 @@ def logit_changes(trace: RoutingTrace) -> Float[Tensor, "steps batch"]:
 def routing_summary(
     trace: RoutingTrace, class_names: Sequence[str], example: int = 0
 ) -> list[dict[str, Any]]:
-    """Return what one example's routing did in each iteration, as JSON values.
+    """Return one example's routing in each iteration, as values for JSON.
 
     Args:
         trace: of class capsules.
