@@ -450,7 +450,9 @@ def test_bad_options_fail_before_loading(capsnet: Command, arguments: tuple[str,
 
 
 def test_a_path_to_a_weights_file_is_refused_and_names_its_folder(capsnet: Command, finished: Path) -> None:
-    assert_one_line(capsnet("evaluate", finished / "model.safetensors"), f"name its folder instead: {finished}")
+    assert_one_line(
+        capsnet("evaluate", finished / "model.safetensors"), f"name its folder instead: {finished}"
+    )
 
 
 def test_resuming_or_reporting_on_renamed_classes_is_refused(
