@@ -416,7 +416,7 @@ def test_compare_answers_in_one_sentence_and_resumes(
     anew = capsnet(*arguments, "--out", out, "--no-resume", "--lr", 0.002, "--json")
     assert {model["learning_rate"] for model in json.loads(anew.out)["models"]} == {0.002}
     table = capsnet("report", "--results", out, "--target", tmp_path / "page.md")
-    assert_one_line(table, "`capsnet compare` only", "compare-my-pictures")
+    assert_one_line(table, "only results of `capsnet compare`", "compare-my-pictures")
 
 
 def test_compare_refuses_to_write_among_the_images(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
@@ -450,7 +450,9 @@ def test_bad_options_fail_before_loading(capsnet: Command, arguments: tuple[str,
 
 
 def test_a_path_to_a_weights_file_is_refused_and_names_its_folder(capsnet: Command, finished: Path) -> None:
-    assert_one_line(capsnet("evaluate", finished / "model.safetensors"), f"name its folder instead: {finished}")
+    assert_one_line(
+        capsnet("evaluate", finished / "model.safetensors"), f"name its folder instead: {finished}"
+    )
 
 
 def test_resuming_or_reporting_on_renamed_classes_is_refused(
