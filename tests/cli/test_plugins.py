@@ -17,6 +17,7 @@ from capsnet.data.registry import DATASETS
 from capsnet.experiments.registry import _EXPERIMENTS
 from capsnet.layers import CapsuleLayer
 from capsnet.models import MODELS
+from capsnet.routing import ROUTINGS
 from command import Command
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -43,7 +44,7 @@ def install(folder: Path, files: dict[str, str], entry_points: str) -> None:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget what a test registered."""
-    kept = [(registry, dict(registry._things)) for registry in (MODELS, DATASETS, _EXPERIMENTS)]
+    kept = [(registry, dict(registry._things)) for registry in (MODELS, DATASETS, _EXPERIMENTS, ROUTINGS)]
     for registry, _ in kept:
         vars(registry).pop("_plugins", None)
     yield

@@ -122,7 +122,7 @@ def test_deterministic_is_a_command_line_option(tmp_path: Path, capsnet: Command
     done = capsnet("train", *small, "--deterministic", "--out", str(run), "--device", "cpu")
     assert done.code == 0, done.err
     assert Run(run).training().deterministic
-    assert "CPU does so always" in " ".join(capsnet("train", "--help").out.replace("│", " ").split())
+    assert "A CPU always is" in " ".join(capsnet("train", "--help").out.replace("│", " ").split())
     changed = capsnet("train", "--resume", str(run), "--deterministic")
     assert (changed.code, changed.err.count("\n")) == (2, 1)
     assert "--deterministic cannot be changed when resuming" in changed.err
