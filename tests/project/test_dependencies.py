@@ -24,6 +24,8 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 OPTIONAL = {"triton"}
 
 RUNTIME = [Requirement(text) for text in (*PROJECT["dependencies"], *EXTRAS["explorer"], *EXTRAS["export"])]
+#: For users who have a cluster: imported where it is used, and not installed for the tests (Ray) or for them alone.
+CLUSTER = [Requirement(text) for text in EXTRAS["cluster"]]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -43,13 +45,15 @@ def test_imported_packages_are_declared() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"capsnet"} - OPTIONAL
-    declared = {canonicalize_name(requirement.name) for requirement in RUNTIME}
+    declared = {canonicalize_name(requirement.name) for requirement in (*RUNTIME, *CLUSTER)}
     assert {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in foreign} <= declared
 
 
 def test_the_oldest_versions_tested_are_the_lower_bounds() -> None:
     oldest = pins("constraints-oldest.txt")
-    claimed = {canonicalize_name(r.name): Version(next(iter(r.specifier)).version) for r in RUNTIME}
+    claimed = {
+        canonicalize_name(r.name): Version(next(iter(r.specifier)).version) for r in (*RUNTIME, *CLUSTER)
+    }
     assert oldest.pop("torch") == pins("constraints.txt")["torch"]  # why: in the file
     del claimed["torch"]
     assert {name: Version(version) for name, version in oldest.items()} == claimed
@@ -57,7 +61,7 @@ def test_the_oldest_versions_tested_are_the_lower_bounds() -> None:
 
 def test_pinned_versions_are_allowed_by_the_declared_ones() -> None:
     pinned = pins("constraints.txt")
-    for requirement in RUNTIME:
+    for requirement in (*RUNTIME, *CLUSTER):
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier
 
 

@@ -12,6 +12,10 @@ class CannotWrite(CapsnetError):
     """A file could not be written: the disk is full, or the folder is not writable."""
 
 
+class InUse(CapsnetError):
+    """Another process holds a folder."""
+
+
 class NotFinite(CapsnetError):
     """A loss, a gradient, a weight or a score is NaN or infinite."""
 

@@ -12,7 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from capsnet._support.errors import CannotWrite, CapsnetError, shown
+from capsnet._support.errors import CannotWrite, CapsnetError, InUse, shown
 
 #: Parsed JSON takes up to twenty times its length in memory. The longest file that capsnet writes has about 100 kB.
 MAX_JSON_BYTES = 2**24
@@ -94,7 +94,7 @@ def hold(lock_file: Path, busy: str) -> Any:
 
     Raises:
         CannotWrite: the folder is not writable.
-        CapsnetError: another process holds the lock. `busy` is the message.
+        InUse: another process holds the lock. `busy` is the message.
     """
     from filelock import FileLock, Timeout
 
@@ -103,7 +103,7 @@ def hold(lock_file: Path, busy: str) -> Any:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
-        raise CapsnetError(busy) from None
+        raise InUse(busy) from None
     except OSError as error:
         raise cannot_write(lock_file.parent, error) from error
     return lock

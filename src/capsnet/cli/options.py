@@ -60,6 +60,12 @@ ImageSizeOption = Annotated[
     int | None, typer.Option(min=1, help="folder:PATH only: resize images to this size.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+JobsOption = Annotated[
+    int | None, typer.Option(help="Trainings at the same time. Default: 1; with --budget, one a core.")
+]
+BackendOption = Annotated[
+    str, typer.Option(help="Where they run: loky (processes here), or a cluster of dask or ray.")
+]
 FastOption = Annotated[
     bool, typer.Option("--fast/--no-fast", help="--no-fast uses only the plain reference code.")
 ]

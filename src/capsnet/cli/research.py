@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capsnet._support.errors import shown
+from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
 from capsnet.cli.console import ExperimentLines, out
 from capsnet.cli.loading import absolute, check_side, load_data, options_by_name
 from capsnet.cli.options import (
+    BackendOption,
     DataDirOption,
     DataOption,
     DeviceOption,
     ImageSizeOption,
+    JobsOption,
     JsonOption,
     Precision,
     Scale,
 )
-from capsnet.distributed import require_single_process
+from capsnet.distributed import pick_device, require_single_process
 
 if TYPE_CHECKING:
+    from capsnet.experiments import Experiment, Options
+    from capsnet.experiments.parallel import Workers
     from capsnet.experiments.record_groups import Group
 
 
@@ -54,6 +58,8 @@ def compare(
         Path, typer.Option("--out", help="Folder for the page, the records and the trainings.")
     ] = Path("comparisons"),
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is finished.")] = True,
+    jobs: JobsOption = None,
+    backend: BackendOption = "loky",
     as_json: JsonOption = False,
 ) -> None:
     """Train CapsNet and its controls in the same way, and test the difference."""
@@ -72,6 +78,7 @@ def compare(
         steps=steps,
         precision=precision.value if precision else None,
         resume=resume,
+        workers=_workers(jobs, backend),
     )
     dataset = load_data(data, data_dir, image_size)
     check_side(dataset, image_size)
@@ -144,10 +151,19 @@ def reproduce(
         "runs/reproduce"
     ),
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep what is finished.")] = True,
+    show_plan: Annotated[
+        bool, typer.Option("--plan", help="Show the seeds that each claim needs, and their minutes.")
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Run planned seeds for a time such as 2h, the cheapest decisions first."),
+    ] = None,
+    jobs: JobsOption = None,
+    backend: BackendOption = "loky",
 ) -> None:
     """Run an experiment of the paper with controls and seeds; resume if stopped."""
-    from capsnet.experiments import EXPERIMENTS
-    from capsnet.experiments import reproduce as run_experiment
+    from capsnet.experiments import EXPERIMENTS, Options, find_experiment
+    from capsnet.experiments.running import run_experiment
 
     if listed or name is None:
         for experiment in EXPERIMENTS.values():
@@ -157,9 +173,7 @@ def reproduce(
     require_single_process(
         "reproduce", "; on several GPUs, once for each with its own --variant and CUDA_VISIBLE_DEVICES"
     )
-    run_experiment(
-        name,
-        watch=ExperimentLines(),
+    options = Options(
         scale=scale.value,
         seeds=seeds,
         variants=tuple(variant or ()),
@@ -170,7 +184,42 @@ def reproduce(
         out=out_folder,
         work=work,
         resume=resume,
+        workers=_workers(jobs, backend, device if budget else None),
     )
+    experiment = find_experiment(name)
+    if show_plan or budget is not None:
+        _plan(experiment, options, show_plan, budget)
+    else:
+        run_experiment(experiment, options, ExperimentLines())
+
+
+def _plan(experiment: Experiment, options: Options, show_plan: bool, budget: str | None) -> None:
+    from capsnet.experiments.budget import run_budget, seconds_of
+    from capsnet.experiments.planning import plan
+
+    others = {"--plan": show_plan, "--budget": budget is not None}
+    others |= {"--seeds": options.seeds is not None, "--no-resume": not options.resume}
+    if len(given := [name for name, is_given in others.items() if is_given]) > 1:
+        raise CapsnetError(f"{given[0]} and {given[1]} exclude each other")
+    if budget is not None:
+        found = run_budget(experiment, options, seconds_of(budget), ExperimentLines())
+    else:
+        found = plan(experiment, options)
+        if not found.minutes:
+            raise CapsnetError(
+                f"{shown(options.out)} has no results of {experiment.name} at the {options.scale} scale to plan by; "
+                f"capsnet reproduce {experiment.name} makes some"
+            )
+    for line in found.lines:
+        out.print(line)
+
+
+def _workers(jobs: int | None, backend: str, budget_on: str | None = None) -> Workers:
+    """As asked for. If nobody says how many: all of a cluster, all cores within a budget, else one at a time."""
+    from capsnet.experiments.parallel import Workers
+
+    many = backend != "loky" or (budget_on is not None and pick_device(budget_on).type == "cpu")
+    return Workers(1 if jobs is None and not many else jobs, backend)
 
 
 @app.command()

@@ -9,6 +9,8 @@ record.py              the JSON record of a run
 statistics.py          intervals, p-values and their correction
 record_groups.py       records that may be averaged together, and records of other settings
 verdicts.py            a verdict for each claim
+planning.py            the seeds that each claim needs
+parallel.py            trainings in several processes or on a cluster
 comparison.py          capsules against controls on any data set (`capsnet compare`)
 tuning.py              a learning rate for each model of a comparison
 page.py                tables and figures from the records

@@ -43,7 +43,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A claim as a simulation sees it."""
+    """What a simulation needs to know of a claim."""
 
     spread: Spread
     margin: float
@@ -68,7 +68,7 @@ class Rates:
 
 
 def cases(groups: Sequence[Group]) -> list[Case]:
-    """The claims of groups of records that have two seeds or more."""
+    """Return the claims that have records of two seeds or more."""
     found = []
     for group in groups:
         claims = group.experiment.claims
@@ -85,7 +85,7 @@ def cases(groups: Sequence[Group]) -> list[Case]:
 
 
 def rates(case: Case, seeds: int, random: np.random.Generator, draws: int = DRAWS) -> Rates:
-    """Draw the outcomes of `seeds` seeds, normally distributed, and return how often each verdict is given."""
+    """Simulate experiments of `seeds` seeds; return how often each verdict is given."""
     error = case.spread.error(seeds) * random.standard_normal(draws)
     parts = [
         (expected * np.sqrt(_variance(random, freedom, draws)), freedom)
@@ -95,7 +95,7 @@ def rates(case: Case, seeds: int, random: np.random.Generator, draws: int = DRAW
 
 
 def planned_rates(case: Case, random: np.random.Generator, draws: int = DRAWS // 4) -> Rates:
-    """The same with the number of seeds that `planned` asks for after the first ones of each made-up experiment."""
+    """Simulate experiments whose first seeds decide, by `planned`, how many seeds there are."""
     spread, units = case.spread, case.spread.units
     runs = np.square(spread.parts(1)[0][0])
     first = random.chisquare(PILOT - 1, draws)
@@ -118,12 +118,12 @@ def planned_rates(case: Case, random: np.random.Generator, draws: int = DRAWS //
 
 
 def _variance(random: np.random.Generator, freedom: int, draws: int) -> Any:
-    """What a variance of 1 is estimated to be."""
+    """Draw estimates of a variance of 1."""
     return random.chisquare(freedom, draws) / freedom
 
 
 def _rates(case: Case, error: Any, parts: list[tuple[Any, Any]]) -> Rates:
-    """How often each verdict is given, from errors of the mean difference and the standard errors that runs show."""
+    """Count verdicts, from errors of the mean difference and the standard errors that runs show."""
     single, corrected, alike = (
         half_width(parts, p) for p in (SIGNIFICANT, SIGNIFICANT / case.claims, 2 * SIGNIFICANT)
     )
@@ -145,14 +145,14 @@ def _rates(case: Case, error: Any, parts: list[tuple[Any, Any]]) -> Rates:
 
 
 def table(groups: Sequence[Group], seed: int = 0) -> list[tuple[str, list[Rates]]]:
-    """For each number of seeds, and for planned ones, the rates of every claim that has two seeds or more."""
+    """Return the rates of every claim with two seeds or more, by number of seeds and as planned."""
     found, random = cases(groups), np.random.default_rng(seed)
     rows = [(str(seeds), [rates(case, seeds, random) for case in found]) for seeds in SEEDS]
     return [*rows, ("as planned", [planned_rates(case, random) for case in found])] if found else []
 
 
 def section(groups: Sequence[Group]) -> str:
-    """The table as Markdown, with what it is of; empty where no claim has two seeds."""
+    """Return the table as Markdown with its text; empty if no claim has two seeds."""
     rows = table(groups)
     if not rows:
         return ""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
+from uuid import uuid4
 
 from capsnet._support.errors import CapsnetError
 from capsnet.data import Dataset
 from capsnet.distributed import pick_device
+from capsnet.experiments.parallel import Task, Workers, each
 from capsnet.experiments.progress import Unwatched, Watch
 from capsnet.experiments.recipe import SCALES, Experiment, Scale, Trained, Variant
 from capsnet.experiments.record import Answers, PackedArray, Record, record_path
 from capsnet.experiments.trainings import prepared, train_variant, with_options
 from capsnet.models.cost import cost_of
 from capsnet.training.config import Precision
+from capsnet.training.loop import Progress
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Options:
     precision: Precision | None = None
     resume: bool = True
     """Leave finished results alone, and go on with stopped trainings. False: train all again."""
+    workers: Workers = field(default_factory=Workers)
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -67,50 +71,88 @@ def run_experiment(experiment: Experiment, options: Options, watch: Watch | None
     watch = watch or Unwatched()
     seeds = range(options.seeds or experiment.seeds[options.scale])
     variants = chosen_variants(experiment, options)
-    todo = [(variant, seed) for seed in seeds for variant in variants]
+    jobs = [Job(variant, seed) for seed in seeds for variant in variants]
     pick_device(options.device)
-    found = {(variant.name, seed): _existing(experiment, variant, seed, options) for variant, seed in todo}
-    check_writable(options.out)
-    loaded = _Loader(experiment, options)
-    for variant, seed in todo:
-        if found[variant.name, seed] is None:
-            prepared(variant, seed, loaded(variant, seed), options.scale)
+    found = {job.key: existing(experiment, job.variant, job.seed, options) for job in jobs}
+    for job in jobs:
+        if found[job.key] is not None:
+            watch.skipped(job.label(experiment))
+    new = run_jobs(experiment, [job for job in jobs if found[job.key] is None], options, watch)
+    return [found[job.key] or new[job.key] for job in jobs]
 
-    records = []
-    for number, (variant, seed) in enumerate(todo, start=1):
-        label = f"{experiment.name} {variant.name}, seed {seed}"
-        record = found[variant.name, seed]
-        if record is not None:
-            watch.skipped(label)
-        else:
-            dataset = prepared(variant, seed, loaded(variant, seed), options.scale)
-            with watch.training(label, number, len(todo)) as progress:
-                trial = train_variant(
-                    variant,
-                    seed,
-                    dataset,
-                    options.work,
-                    device=options.device,
-                    resume=options.resume,
-                    progress=progress,
-                )
-            record = measured(
-                experiment,
-                Trained(
-                    variant,
-                    seed,
-                    options.scale,
-                    options.data_dir,
-                    dataset,
-                    trial.model,
-                    trial.evaluation,
-                    trial.run,
-                ),
-            )
-            record.write(record_path(options.out, experiment.name, variant.name, options.scale, seed))
-            watch.finished(record)
-        records.append(record)
-    return records
+
+@dataclass(frozen=True)
+class Job:
+    """A training of an experiment."""
+
+    variant: Variant
+    seed: int
+    latest: float | None = None
+    """It is left out if it cannot begin before this time (of `parallel.now`)."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Return what identifies the job."""
+        return self.variant.name, self.seed
+
+    def label(self, experiment: Experiment) -> str:
+        """Return the job's name for progress reports."""
+        return f"{experiment.name} {self.variant.name}, seed {self.seed}"
+
+
+def run_jobs(
+    experiment: Experiment, jobs: Sequence[Job], options: Options, watch: Watch
+) -> dict[tuple[str, int], Record]:
+    """Train and measure jobs; write each record as soon as it is there.
+
+    Returns:
+        The records by the jobs' keys, without those of jobs that were left out.
+
+    Raises:
+        CapsnetError, StoppedExperiment: as `run_experiment`.
+    """
+    check_writable(options.out)
+    if not options.workers.is_this_process:  # others may work in another folder
+        folders = {name: path.resolve() for name in ("work", "data_dir") if (path := getattr(options, name))}
+        options = replace(options, **folders)
+    found = {}
+    load = _Loader(experiment, options.data_dir)
+    for job in jobs:
+        prepared(job.variant, job.seed, load(job.variant, job.seed), options.scale)
+    train = _Training(experiment, options, load)
+    tasks = [Task(job.label(experiment), job, job.latest) for job in jobs]
+    for job, record in each(train, tasks, options.workers, options.work, watch):
+        record.write(record_path(options.out, experiment.name, job.variant.name, options.scale, job.seed))
+        watch.finished(record)
+        found[job.key] = record
+    return found
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Train and measure a job, in this process or in another."""
+
+    experiment: Experiment
+    options: Options
+    load: _Loader
+
+    def __call__(self, job: Job, progress: Progress | None) -> Record:
+        variant, seed, options = job.variant, job.seed, self.options
+        dataset = prepared(variant, seed, self.load(variant, seed), options.scale)
+        trial = train_variant(
+            variant,
+            seed,
+            dataset,
+            options.work,
+            device=options.device,
+            resume=options.resume,
+            progress=progress,
+            wait=progress is None,
+        )
+        done = (trial.model, trial.evaluation, trial.run)
+        return measured(
+            self.experiment, Trained(variant, seed, options.scale, options.data_dir, dataset, *done)
+        )
 
 
 def measured(experiment: Experiment, trained: Trained) -> Record:
@@ -172,20 +214,40 @@ def code_fingerprint() -> str:
 
 
 class _Loader:
-    """Loads each data set once."""
+    """Load each data set once, also in another process."""
 
-    def __init__(self, experiment: Experiment, options: Options) -> None:
-        self.experiment, self.options = experiment, options
+    def __init__(self, experiment: Experiment, data_dir: Path | None) -> None:
+        self.experiment, self.data_dir = experiment, data_dir
         self.loaded: dict[str, Dataset] = {}
+        self.name = uuid4().hex
 
     def __call__(self, variant: Variant, seed: int) -> Dataset:
         name = variant.training.data
         if name not in self.loaded:
-            self.loaded[name] = self.experiment.load(variant, seed, self.options.data_dir)
+            self.loaded[name] = self.experiment.load(variant, seed, self.data_dir)
         return self.loaded[name]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _loader_here, (self.name, self.experiment, self.data_dir)
 
-def _existing(experiment: Experiment, variant: Variant, seed: int, options: Options) -> Record | None:
+
+#: In a process that trains for another one: its loader, by name.
+_loaders: dict[str, _Loader] = {}
+
+
+def _loader_here(name: str, experiment: Experiment, data_dir: Path | None) -> _Loader:
+    if name not in _loaders:
+        _loaders.clear()
+        _loaders[name] = _Loader(experiment, data_dir)
+    return _loaders[name]
+
+
+def existing(experiment: Experiment, variant: Variant, seed: int, options: Options) -> Record | None:
+    """Return the record of a run, if it counts; None without one.
+
+    Raises:
+        CapsnetError: there is one, and it is of other settings.
+    """
     path = record_path(options.out, experiment.name, variant.name, options.scale, seed)
     if not options.resume or not path.exists():
         return None

@@ -25,7 +25,7 @@ Real = float | NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """Standard deviations of what a difference is the sum of: seeds, images, and the rest of each single answer."""
+    """Standard deviations of the parts of a difference: seeds, images, single answers."""
 
     seeds: Real
     """Between seeds."""
@@ -38,7 +38,7 @@ class Spread:
 
     @classmethod
     def of(cls, found: Paired) -> Spread:
-        """Estimate it by an analysis of variance.
+        """Estimate a spread by an analysis of variance.
 
         Raises:
             ValueError: one seed says nothing about others.
@@ -56,19 +56,22 @@ class Spread:
 
     @classmethod
     def of_variances(cls, over_runs: Real, over_units: Real, rest: Real, runs: int, units: int) -> Spread:
-        """From the variances of means over runs and over images, and of what both leave of single answers."""
+        """Convert variances of means over runs, of means over images, and of the residuals."""
         seeds, images = over_runs - rest / units, over_units - rest / runs
         return cls(np.sqrt(np.maximum(0.0, seeds)), np.sqrt(np.maximum(0.0, images)), np.sqrt(rest), units)
 
     def error(self, seeds: Any) -> Any:
-        """Return the standard error of the mean difference over this number of seeds (a number or an array)."""
+        """Return the standard error of the mean over `seeds` seeds (number or array)."""
         variance = np.square(self.seeds) / seeds
         if self.units:
             variance = variance + (np.square(self.images) + np.square(self.answers) / seeds) / self.units
         return np.sqrt(variance)
 
     def parts(self, seeds: Any) -> list[tuple[Any, Any]]:
-        """Return what `Mean.crossed` would find: standard errors over seeds and over images, degrees of freedom."""
+        """Return expected standard errors over seeds and images, with degrees of freedom.
+
+        They are what `Mean.crossed` estimates.
+        """
         if not self.units:
             return [(np.sqrt(np.square(self.seeds) / seeds), seeds - 1)]
         rest = np.square(self.answers)
@@ -79,8 +82,9 @@ class Spread:
 
 
 def for_difference(spread: Spread, size: float, claims: int, most: int = MOST) -> Any:
-    """Return the seeds that find a difference of this size with a chance of `POWER`, or `most` + 1.
+    """Return the seeds that find a difference of this size with a chance of `POWER`.
 
+    `most` + 1 stands for more than `most`.
     It must survive Holm's correction where it is the first of all claims. Runs are taken to show the standard errors
     of the spread.
 
@@ -94,12 +98,15 @@ def for_difference(spread: Spread, size: float, claims: int, most: int = MOST) -
 
 
 def for_equivalence(spread: Spread, margin: float, most: int = MOST) -> Any:
-    """Return the seeds that show equivalence with a chance of `POWER` if there is no difference, or `most` + 1."""
+    """Return the seeds that show equivalence with a chance of `POWER`.
+
+    The difference is taken to be 0; `most` + 1 stands for more than `most`.
+    """
     return _first(spread, margin, 2 * SIGNIFICANT, (1 + POWER) / 2, most)
 
 
 def _first(spread: Spread, room: float, p: float, chance: float, most: int) -> Any:
-    """The least number of seeds whose interval, which leaves out p, keeps within the room with this chance."""
+    """Return the least seeds whose interval, which leaves out p, is within the room with this chance."""
     seeds = np.arange(2, most + 1)[:, None]
     enough = half_width(spread.parts(seeds), p) + NormalDist().inv_cdf(chance) * spread.error(seeds) <= room
     found = np.where(enough.any(axis=0), 2 + enough.argmax(axis=0), most + 1)
@@ -107,11 +114,12 @@ def _first(spread: Spread, room: float, p: float, chance: float, most: int) -> A
 
 
 def planned(pilot: Spread, margin: float, claims: int) -> Any:
-    """Return the seeds to run for a claim: enough for a difference of the margin's size and for equivalence.
+    """Return the seeds to run for a claim.
 
-    What more than `LARGEST` seeds would show is not planned for; `LEAST` are run in any case. The plan is made once, of
-    the spread of the first `PILOT` seeds. What they say about the difference has no part in it, nor have later seeds:
-    to run more seeds until a verdict appears would make false verdicts more frequent.
+    They are enough for a difference of the margin's size and for equivalence. What more than `LARGEST` seeds would show
+    is not planned for; `LEAST` are run in any case. The plan is made once, from the spread of the first `PILOT` seeds.
+    Their difference has no part in it, nor have later seeds: adding seeds until a verdict appears makes false verdicts
+    more frequent.
     """
     asked = [for_difference(pilot, margin, claims, LARGEST), for_equivalence(pilot, margin, LARGEST)]
     within = [np.where(np.asarray(seeds) <= LARGEST, seeds, LEAST) for seeds in asked]
@@ -120,7 +128,7 @@ def planned(pilot: Spread, margin: float, claims: int) -> Any:
 
 
 def _by_group(images: NDArray[np.float64], groups: NDArray[Any]) -> NDArray[np.float64]:
-    """One value of each run for each group (runs, groups), whose mean is that of the run's images."""
+    """Return a value of each run for each group (runs, groups), with the mean of the run's images."""
     place = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(place)
     sums = np.stack([np.bincount(place, weights=run) for run in images])

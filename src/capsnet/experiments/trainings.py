@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -9,7 +10,7 @@ from shutil import rmtree
 import torch
 
 from capsnet._support.environment import environment
-from capsnet._support.errors import CapsnetError
+from capsnet._support.errors import CapsnetError, InUse
 from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
 from capsnet.data.fixed_random import Frozen
@@ -127,6 +128,7 @@ def train_variant(
     device: str = "auto",
     resume: bool = True,
     progress: Progress | None = None,
+    wait: bool = False,
 ) -> Trial:
     """Train, or go on, or find that it is done.
 
@@ -138,12 +140,25 @@ def train_variant(
         device: as for `capsnet.training.loop.train`.
         resume: False: throw an earlier run away and train again.
         progress: who watches.
+        wait: for another process that does the same training, whose result is then used.
 
     Raises:
         StoppedExperiment: by a signal; calling again goes on.
+        InUse: another process does the same training.
         CapsnetError: the training failed.
     """
-    progress = progress or Silent()
+    while True:
+        try:
+            return _train_variant(variant, seed, dataset, work, device, resume, progress or Silent())
+        except InUse:
+            if not wait:
+                raise
+            time.sleep(1)
+
+
+def _train_variant(
+    variant: Variant, seed: int, dataset: Dataset, work: Path, device: str, resume: bool, progress: Progress
+) -> Trial:
     config = replace(variant.training, seed=seed)
     folder = work / f"{short_name(config.data)}-{variant.settings(seed)}"
     if not resume:

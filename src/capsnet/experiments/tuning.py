@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from capsnet._support.errors import CapsnetError, NotFinite
 from capsnet.data import Dataset
 from capsnet.data.dataset import Examples
+from capsnet.experiments.parallel import Task, each
 from capsnet.experiments.progress import Watch
 from capsnet.experiments.recipe import Variant
 from capsnet.experiments.running import Options
@@ -48,17 +49,18 @@ def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch
             f"{dataset.name}: a learning rate cannot be chosen with one training image per class; add images, or set "
             "one for all models with --learning-rate"
         )
-    chosen = []
-    for number, variant in enumerate(variants):
-        errors = {}
-        for place, rate in enumerate(RATES, start=1):
+    trials = []
+    for variant in variants:
+        for rate in RATES:
             trial = with_options(with_rate(variant, rate), options.steps, options.precision)
             trial = replace(trial, pixels=f"four fifths of {variant.pixels or dataset.name}")
-            label = f"{variant.name}: choosing a learning rate, {rate:g}"
-            with watch.training(label, number * len(RATES) + place, len(variants) * len(RATES)) as progress:
-                errors[rate] = _error(trial, inner, options, progress)
-        best = min(RATES, key=errors.__getitem__)
-        if errors[best] == inf:
+            trials.append(Task(f"{variant.name}: choosing a learning rate, {rate:g}", trial))
+    found = each(_Trial(inner, options), trials, options.workers, options.work, watch)
+    errors = {(trial.name, trial.training.learning_rate): error for trial, error in found}
+    chosen = []
+    for variant in variants:
+        best = min(RATES, key=lambda rate: errors[variant.name, rate])
+        if errors[variant.name, best] == inf:
             raise CapsnetError(
                 f"{dataset.name}: {variant.name} diverges at every learning rate of {', '.join(map(str, RATES))}; set "
                 "a smaller one for all models with --learning-rate"
@@ -83,14 +85,29 @@ class _OnTheWay:
         self.progress.noticed(message)
 
 
-def _error(trial: Variant, inner: Dataset, options: Options, progress: Progress) -> float:
-    data = prepared(trial, SEED, inner, options.scale)
-    watch, device, resume = _OnTheWay(progress), options.device, options.resume
-    try:
-        done = train_variant(trial, SEED, data, options.work, device=device, resume=resume, progress=watch)
-    except NotFinite:  # the rate is too large
-        return inf
-    return done.evaluation.error
+@dataclass(frozen=True)
+class _Trial:
+    """Train a variant at a rate; return its error on the held-out images."""
+
+    inner: Dataset
+    options: Options
+
+    def __call__(self, trial: Variant, progress: Progress | None) -> float:
+        data = prepared(trial, SEED, self.inner, self.options.scale)
+        try:
+            done = train_variant(
+                trial,
+                SEED,
+                data,
+                self.options.work,
+                device=self.options.device,
+                resume=self.options.resume,
+                progress=None if progress is None else _OnTheWay(progress),
+                wait=progress is None,
+            )
+        except NotFinite:  # that rate is too large
+            return inf
+        return done.evaluation.error
 
 
 def with_rate(variant: Variant, rate: float) -> Variant:

@@ -1,0 +1,289 @@
+"""Independent trainings, one after the other in this process, or through joblib: in several, or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import takewhile
+from pathlib import Path
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from capsnet._support.errors import CapsnetError
+from capsnet.experiments.progress import Watch
+from capsnet.experiments.trainings import StoppedExperiment
+from capsnet.training.loop import Progress
+from capsnet.training.run import Run
+
+#: What shares trainings out, and the package that it needs.
+BACKENDS = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def now() -> float:
+    """Return the time that all processes of a cluster agree about."""
+    return time.time()  # noqa: TID251  (it decides only which trainings begin)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where trainings run, and how many at the same time."""
+
+    jobs: int | None = 1
+    """At the same time; None: as many as there are cores, or as the cluster takes."""
+    backend: str = "loky"
+    """loky: processes of this machine. dask or ray: a cluster that is there; $DASK_SCHEDULER_ADDRESS says where."""
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise CapsnetError(f"--jobs {self.jobs}: at least 1")
+        if self.backend not in BACKENDS:
+            raise CapsnetError(f"--backend {self.backend}: choose one of {', '.join(BACKENDS)}")
+        if find_spec(BACKENDS[self.backend]) is None:
+            raise CapsnetError(
+                f"--backend {self.backend}: it is not installed; pip install 'capsnet[cluster]'"
+            )
+
+    @property
+    def is_this_process(self) -> bool:
+        """Return whether trainings run one after the other in this process."""
+        return self.jobs == 1 and self.backend == "loky"
+
+
+@dataclass(frozen=True)
+class Task(Generic[T]):
+    """A piece of work and its name."""
+
+    label: str
+    of: T
+    latest: float | None = None
+    """It is left out if it cannot begin before this time (of `now`)."""
+
+    def is_late(self) -> bool:
+        """Return whether it must be left out by now."""
+        return self.latest is not None and now() > self.latest
+
+
+def each(
+    function: Callable[[T, Progress | None], R],
+    tasks: Sequence[Task[T]],
+    workers: Workers,
+    work: Path,
+    watch: Watch,
+) -> Iterator[tuple[T, R]]:
+    """Call a function for every task that is not late; yield task and result as they come.
+
+    Args:
+        function: called with a task's `of` and the training's progress, which is None in other processes. It and
+            all that it holds are pickled for those.
+        tasks: the first are begun first.
+        workers: where.
+        work: the folder where trainings are kept, for the message of an interruption.
+        watch: receives progress reports.
+
+    Raises:
+        StoppedExperiment: by a signal. Trainings in processes of this machine have saved their state.
+        CapsnetError: by the function; the backend is not installed or not there; a process was killed.
+    """
+    if not workers.is_this_process:
+        yield from _shared_out(function, tasks, workers, work, watch)
+        return
+    for number, task in enumerate(tasks, start=1):
+        if not task.is_late():
+            with watch.training(task.label, number, len(tasks)) as progress:
+                result = function(task.of, progress)
+            yield task.of, result
+
+
+def _shared_out(
+    function: Callable[[T, Progress | None], R],
+    tasks: Sequence[Task[T]],
+    workers: Workers,
+    work: Path,
+    watch: Watch,
+) -> Iterator[tuple[T, R]]:
+    from joblib import Parallel, cpu_count, delayed, parallel_config  # noqa: TID251  (it reads no files here)
+
+    is_local = workers.backend == "loky"
+    jobs = workers.jobs or (cpu_count() if is_local else -1)
+    call = _Call(
+        function, os.getpid() if is_local else None, max(1, cpu_count() // jobs) if is_local else None
+    )
+    done = 0
+    with _cluster(workers.backend) as options, parallel_config(workers.backend, **options):
+        parallel = Parallel(
+            jobs,
+            batch_size=1,
+            pre_dispatch=workers.jobs or "n_jobs",
+            return_as="list" if workers.backend == "ray" else "generator_unordered",
+        )
+        with _asked_to_stop(is_local) as asked:
+            begun = takewhile(lambda _: not asked, enumerate(tasks))
+            try:
+                for outcome in parallel(delayed(call)(place, task) for place, task in begun):
+                    if outcome is not None:
+                        place, result = outcome
+                        done += 1
+                        with watch.training(tasks[place].label, done, len(tasks)):
+                            pass
+                        yield tasks[place].of, result
+            except (Exception, KeyboardInterrupt) as error:
+                if not asked:
+                    if killed := _killed(error):
+                        raise killed from error
+                    raise
+            if asked:
+                raise StoppedExperiment(asked[0], Run(work), resume=True)
+
+
+class _Call(Generic[T, R]):
+    """Call the function in a worker process."""
+
+    def __init__(
+        self, function: Callable[[T, Progress | None], R], parent: int | None, threads: int | None
+    ) -> None:
+        self.function, self.parent, self.threads = function, parent, threads
+
+    def __call__(self, place: int, task: Task[T]) -> tuple[int, R] | None:
+        """Return the task's place and its result; None if it was late or stopped."""
+        if self.parent is not None:
+            _end_with(self.parent)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with _TURN:  # of the threads of one process, since PyTorch's random numbers are the process's
+            if _stopped or task.is_late():
+                return None
+            try:
+                return place, self.function(task.of, None)
+            except StoppedExperiment as stopped:
+                _stopped.append(stopped.number)
+                return None
+
+
+_TURN = threading.Lock()
+#: The signal that this process got, once it has got one.
+_stopped: list[int] = []
+_watched: set[int] = set()
+
+
+def _end_with(parent: int) -> None:
+    """End this process, its training saved, soon after the process that started it."""
+    if parent in _watched:
+        return
+    _watched.add(parent)
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)  # a training saves its state; anything else ends here
+        with _TURN:
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def _asked_to_stop(is_local: bool) -> Iterator[list[int]]:
+    """Note the first SIGTERM or Ctrl-C, and pass it on to the worker processes.
+
+    Those of this machine save their trainings. The second signal is obeyed at once.
+    """
+    from multiprocessing import active_children
+
+    asked: list[int] = []
+    others = set(active_children())
+
+    def note(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        restore()
+        if not is_local:
+            raise KeyboardInterrupt
+        for process in set(active_children()) - others:
+            process.terminate()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread, which alone may handle signals
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        restore()
+
+
+@contextmanager
+def _cluster(backend: str) -> Iterator[dict[str, Any]]:
+    """Connect to what runs the trainings; yield joblib's options for it.
+
+    Raises:
+        CapsnetError: there is no cluster.
+    """
+    with ExitStack() as at_the_end:
+        options: dict[str, Any] = {}
+        try:
+            if backend == "dask":
+                options["client"] = _dask(at_the_end)
+            elif backend == "ray":
+                _ray()
+            else:
+                at_the_end.callback(_end_processes)
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # of Dask's and Ray's own, among them that nothing answers in time
+            reason = " ".join(str(error).split())[:200]
+            raise CapsnetError(f"--backend {backend}: no cluster answers ({reason})") from error
+        yield options
+
+
+def _end_processes() -> None:
+    from joblib.externals.loky import get_reusable_executor  # noqa: TID251
+
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def _dask(at_the_end: ExitStack) -> Any:
+    import dask
+    from distributed import Client, default_client
+
+    address = dask.config.get("scheduler-address", None)
+    if address is not None:
+        return at_the_end.enter_context(Client(address))
+    try:
+        return default_client()
+    except ValueError:
+        raise ValueError("start one, and say where with DASK_SCHEDULER_ADDRESS") from None
+
+
+def _ray() -> None:
+    import ray
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    if not ray.is_initialized():
+        ray.init(address="auto", logging_level="ERROR")
+
+
+def _killed(error: BaseException) -> CapsnetError | None:
+    """Return the error of a worker process that was killed; None for other errors."""
+    if type(error).__name__ not in ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"):
+        return None
+    return CapsnetError(
+        "a process that trained was killed, perhaps for lack of memory; what is finished is kept: the same command "
+        "goes on, perhaps with fewer --jobs"
+    )
