@@ -215,7 +215,7 @@ def _plan(experiment: Experiment, options: Options, show_plan: bool, budget: str
 
 
 def _workers(jobs: int | None, backend: str, budget_on: str | None = None) -> Workers:
-    """As asked for. If nobody says how many: all of a cluster, all cores within a budget, else one at a time."""
+    """Return the workers. Without --jobs: all of a cluster, all cores within a budget, else one at a time."""
     from capsnet.experiments.parallel import Workers
 
     many = backend != "loky" or (budget_on is not None and pick_device(budget_on).type == "cpu")
