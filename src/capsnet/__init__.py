@@ -4,7 +4,7 @@ Files and folders, from bottom to top; each imports only from those above it:
 
     functional.py   squash and the losses, as in `torch.nn.functional`
     routing/        the heart: reference.py is the paper line by line, the backends are fast
-    convolution/    the two convolutions of the stem, in the form that is fastest where they run
+    convolution/    `FastConv2d`, a convolution that picks its own algorithm
     distributed.py  devices, ranks, and work shared by several processes
     data/           data sets → uint8 tensors on the device; augmentation
     layers/         primary capsules, capsule layers, decoder

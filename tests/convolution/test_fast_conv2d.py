@@ -395,6 +395,11 @@ def test_the_library_explains_shapes_that_do_not_fit(small: list[Tensor], shape:
         strided(torch.rand(shape), *small[1:])
 
 
+def test_the_library_explains_a_stride_of_0(small: list[Tensor]) -> None:
+    with pytest.raises(RuntimeError, match="stride"):
+        fast(*small, stride=0)
+
+
 def test_one_image_without_a_batch(small: list[Tensor]) -> None:
     assert torch.equal(strided(small[0][0], *small[1:]), library(small[0][0], *small[1:]))
 

@@ -23,6 +23,9 @@ _WEIGHT = 40.0  # per number of the weights' planes, which training makes in eac
 _READ = 13.0  # the same, when they are at hand from the last call
 _OUTPUT = 60.0  # per number of the outputs' planes
 _MARGIN = 1.2  # the library wins a draw
+# Outputs from which on im2col is as fast as the library without gradients. Below `LARGE` it gains nothing there, but an
+# image gets the same bits in batches of a few images and of many.
+_FEW = 1 << 18
 _LARGEST = 1 << 29  # bytes of planes for the weights or for 128 images
 
 
@@ -50,12 +53,12 @@ def choose(x: Sequence[int], weight: Sequence[int], stride: Pair, train: bool) -
     """
     batch, channels, *size = x
     out, expected, *kernel = weight
-    if channels != expected or any(n < k for n, k in zip(size, kernel, strict=True)):
+    if channels != expected or min(stride) < 1 or any(n < k for n, k in zip(size, kernel, strict=True)):
         return None  # the library explains it
     rows, columns = ((n - k) // s + 1 for n, k, s in zip(size, kernel, stride, strict=True))
     direct = rows * columns * kernel[0] * kernel[1]
     if channels * kernel[0] * kernel[1] <= 2 * out:
-        return Im2col(stride) if batch * rows * columns * out >= LARGE else None
+        return Im2col(stride) if batch * rows * columns * out >= (LARGE if train else _FEW) else None
     if min(kernel) < 5 or batch < 1:
         return None
     try:

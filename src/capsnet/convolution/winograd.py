@@ -1,7 +1,7 @@
-"""Winograd convolution: the Cook–Toom algorithm along both axes, for large kernels with a stride.
+"""Winograd convolution: the Cook–Toom (Toom–Cook) algorithm along both axes, for large kernels with a stride.
 
-Known as Winograd's minimal filtering F(m, t) (Lavin and Gray, "Fast algorithms for convolutional neural networks",
-2016), here with one tile per image.
+Also known as Winograd's minimal filtering F(m, t) (Lavin and Gray, "Fast algorithms for convolutional neural networks",
+2016). Here one tile covers the whole image, so most points are roots of unity.
 
 1. A convolution with stride s is one with stride 1 over s² times as many channels: every s-th row and column of the
    input makes a channel of its own (`pixel_unshuffle`), and the kernel is cut up alike.
