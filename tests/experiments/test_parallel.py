@@ -160,7 +160,7 @@ def test_what_fails_in_a_process_is_one_error_here(function: Any, message: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_budget_goes_on(data_dir: Path, tmp_path: Path, number: int) -> None:
     asked = small(data_dir, tmp_path, steps=200, variants=("r3-reconstruction", "r1-reconstruction"))
     del asked["seeds"]
