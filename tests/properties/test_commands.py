@@ -314,7 +314,8 @@ def test_invalid_images_are_refused(model: Classifier, count: int, broken: float
 
 
 @pytest.mark.slow
-def test_all_properties_with_twenty_times_as_many_examples() -> None:
+def test_all_properties_with_five_times_as_many_examples() -> None:
+    """Or as many times as CAPSNET_EXAMPLES says."""
     files = sorted(Path(__file__).parent.glob("test_*.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *map(str, files)]
-    subprocess.run(command, check=True, env={**os.environ, "CAPSNET_EXAMPLES": "20"})
+    subprocess.run(command, check=True, env={"CAPSNET_EXAMPLES": "5", **os.environ})
