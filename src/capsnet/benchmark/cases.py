@@ -181,7 +181,8 @@ PAPER = Sizes()
 LARGE = Sizes(batch=32, in_caps=32_768, out_caps=100)
 TINY = partial(build_routing, Sizes(batch=2, in_caps=4), True)
 
-#: The routings that are made from `agree`.
+#: The routings that are made from `agree`. Not in the table yet: at the paper's size the gradients of
+#: inverted attention differ by 3e-4 between its float32 paths, more than a speed may be printed for.
 ON_AGREE = ("self-attention", "em", "inverted-attention", "variational-bayes")
 
 #: The cases in the table of docs/speed.md.
@@ -200,17 +201,6 @@ CASES = (
         partial(build_agree, PAPER),
         memory=True,
         warm_up=partial(build_agree, Sizes(batch=2, in_caps=4)),
-    ),
-    *(
-        Case(
-            f"{name} {kind}forward + backward",
-            partial(build_routing_by_name, name, PAPER),
-            memory=bool(kind),
-            tolerance=GRADIENT_TOLERANCE,
-            warm_up=partial(build_routing_by_name, name, Sizes(batch=2, in_caps=4)),
-        )
-        for name in ON_AGREE
-        for kind in ("", "memory, ")
     ),
 )
 
