@@ -1,22 +1,18 @@
 """`capsnet compare`: the same treatment for all, and one honest sentence about the outcome."""
 
-from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from capsnet._support.errors import CapsnetError, NotFinite
+from capsnet._support.errors import CapsnetError
 from capsnet.data import Dataset, Examples, load, short_name
-from capsnet.experiments import Options, tuning
+from capsnet.experiments import Options
 from capsnet.experiments import comparison as comparing
 from capsnet.experiments.comparison import CONTROLS, answer, compare, comparison
-from capsnet.experiments.progress import Unwatched
-from capsnet.experiments.recipe import Claim, Margin, Measure, Variant
+from capsnet.experiments.recipe import Claim, Margin, Measure
 from capsnet.experiments.statistics import Difference
-from capsnet.experiments.tuning import RATES, inner_split, tuned
 from capsnet.experiments.verdicts import Judgement, Verdict
 from capsnet.models import CapsNetConfig, CNNConfig
 
@@ -86,48 +82,6 @@ def test_all_models_are_trained_alike() -> None:
     ours, *controls = (variant.model for variant in variants)
     assert isinstance(ours, CapsNetConfig)
     assert {control.output for control in controls if isinstance(control, CNNConfig)} == {"softmax"}
-
-
-@pytest.mark.quick
-def test_a_learning_rate_is_chosen_on_training_images_only() -> None:
-    dataset = load("mnist5k")
-    inner = inner_split(dataset)
-    assert isinstance(dataset.train, Examples)
-    assert isinstance(inner.train, Examples)
-    assert isinstance(inner.test, Examples)
-    counts = [torch.bincount(half.labels).tolist() for half in (inner.train, inner.test)]
-    assert counts == [[320] * 10, [80] * 10]
-    together = torch.cat((inner.train.images, inner.test.images))
-    assert sorted(image.numpy().tobytes() for image in together) == sorted(
-        image.numpy().tobytes() for image in dataset.train.images
-    ), "each training image once, and no test image"
-    assert inner_split(dataset).test.labels.tolist() == inner.test.labels.tolist()
-
-
-def test_each_model_gets_the_rate_at_which_it_makes_the_fewest_errors(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    dataset, asked = load("mnist5k"), []
-    errors = {"r3": (0.3, 0.1, 0.2), "cnn-same-stem": (0.1, 0.1, 0.1), "cnn-max-pool": (inf, 0.3, 0.2)}
-
-    def trained(variant: Variant, seed: int, data: Dataset, *_: Any, **__: Any) -> Any:
-        assert data.test.labels.tolist() == inner_split(dataset).test.labels.tolist(), "of training images"
-        asked.append((variant.name, seed, len(data.train), variant.settings(0)))
-        error = errors[variant.name][RATES.index(variant.training.learning_rate)]
-        if error == inf:
-            raise NotFinite("too large")
-        return SimpleNamespace(evaluation=SimpleNamespace(error=error))
-
-    monkeypatch.setattr(tuning, "train_variant", trained)
-    variants = comparison(dataset, None).variants("quick")[:3]
-    chosen = tuned(variants, dataset, Options(work=tmp_path), Unwatched())
-    assert [variant.training.learning_rate for variant in chosen] == [RATES[1], RATES[0], RATES[2]]
-    assert {(seed, count) for _, seed, count, _ in asked} == {(tuning.SEED, 3200)}
-    counted = {variant.settings(0) for variant in chosen}
-    assert not counted & {settings for *_, settings in asked}, "what chooses is not what counts"
-    errors["r3"] = (inf, inf, inf)
-    with pytest.raises(CapsnetError, match="diverges at every learning rate"):
-        tuned(variants, dataset, Options(work=tmp_path), Unwatched())
 
 
 @pytest.mark.quick

@@ -164,6 +164,7 @@ def reproduce(
     """Run an experiment of the paper with controls and seeds; resume if stopped."""
     from capsnet.experiments import EXPERIMENTS, Options, find_experiment
     from capsnet.experiments.running import run_experiment
+    from capsnet.experiments.tuning import with_own_rates
 
     if listed or name is None:
         for experiment in EXPERIMENTS.values():
@@ -190,21 +191,24 @@ def reproduce(
     if show_plan or budget is not None:
         _plan(experiment, options, show_plan, budget)
     else:
-        run_experiment(experiment, options, ExperimentLines())
+        watch = ExperimentLines()
+        run_experiment(with_own_rates(experiment, options, watch), options, watch)
 
 
 def _plan(experiment: Experiment, options: Options, show_plan: bool, budget: str | None) -> None:
     from capsnet.experiments.budget import run_budget, seconds_of
     from capsnet.experiments.planning import plan
+    from capsnet.experiments.tuning import with_own_rates
 
     others = {"--plan": show_plan, "--budget": budget is not None}
     others |= {"--seeds": options.seeds is not None, "--no-resume": not options.resume}
     if len(given := [name for name, is_given in others.items() if is_given]) > 1:
         raise CapsnetError(f"{given[0]} and {given[1]} exclude each other")
     if budget is not None:
-        found = run_budget(experiment, options, seconds_of(budget), ExperimentLines())
+        seconds, watch = seconds_of(budget), ExperimentLines()
+        found = run_budget(with_own_rates(experiment, options, watch), options, seconds, watch)
     else:
-        found = plan(experiment, options)
+        found = plan(with_own_rates(experiment, options), options)
         if not found.minutes:
             raise CapsnetError(
                 f"{shown(options.out)} has no results of {experiment.name} at the {options.scale} scale to plan by; "

@@ -12,7 +12,7 @@ verdicts.py            a verdict for each claim
 planning.py            the seeds that each claim needs
 parallel.py            trainings in several processes or on a cluster
 comparison.py          capsules against controls on any data set (`capsnet compare`)
-tuning.py              a learning rate for each model of a comparison
+tuning.py              a learning rate for each variant, chosen on training images
 page.py                tables and figures from the records
 """
 
@@ -21,12 +21,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from capsnet.experiments.progress import Watch
+from capsnet.experiments.progress import Unwatched, Watch
 from capsnet.experiments.recipe import SCALES, Experiment, Scale
 from capsnet.experiments.recipes import EXPERIMENTS, find_experiment
 from capsnet.experiments.record import Record
 from capsnet.experiments.registry import register
 from capsnet.experiments.running import Options, run_experiment
+from capsnet.experiments.tuning import with_own_rates
 
 __all__ = [
     "EXPERIMENTS",
@@ -49,4 +50,5 @@ def reproduce(name: str, *, watch: Watch | None = None, **options: Any) -> list[
     for folder in ("out", "work", "data_dir"):
         if isinstance(options.get(folder), str):
             options[folder] = Path(options[folder])
-    return run_experiment(find_experiment(name), Options(**options), watch)
+    asked, watch = Options(**options), watch or Unwatched()
+    return run_experiment(with_own_rates(find_experiment(name), asked, watch), asked, watch)

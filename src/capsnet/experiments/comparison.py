@@ -13,6 +13,7 @@ from capsnet._support.errors import CapsnetError, NotFinite, shown
 from capsnet._support.files import read_json, write_json
 from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
+from capsnet.data.overlapping import Pairs
 from capsnet.distributed import pick_device
 from capsnet.experiments.figures import by_variant, dots
 from capsnet.experiments.progress import Unwatched, Watch
@@ -70,7 +71,7 @@ def compare(
             resume=False the files of this scale are deleted first.
         watch: receiver of progress reports.
         learning_rate: learning rate of all models. None: each model gets its own, chosen by `tuned`; for data that
-            are generated on request, such as overlapping digits, all get the scale's rate.
+            are neither `Examples` nor `Pairs`, all get the scale's rate.
         models: further architectures, by name in `capsnet.models.MODELS`, with their default sizes.
         changes: fields of the `TrainConfig` that all models share, for example image_size.
 
@@ -109,7 +110,7 @@ def compare(
         rates = read_json(plan).get("rates")
     else:
         rates = None
-        if learning_rate is None and isinstance(dataset.train, Examples):
+        if learning_rate is None and isinstance(dataset.train, Examples | Pairs):
             chosen = tuned(variants, dataset, options, watch or Unwatched())
             rates = {variant.name: variant.training.learning_rate for variant in chosen}
         write_json(plan, {"asked": asked, "rates": rates})
@@ -216,6 +217,7 @@ def comparison(
             ),
         ),
         load=lambda *_: dataset,
+        own_rates=False,
         figures=lambda records: [dots(name, records, "test", f"{error}, %")],
     )
 

@@ -239,6 +239,7 @@ def _section(group: Group, images: Path) -> str:
     parts.append(_table(head, rows) + "\n")
     if deviations := group.deviations():
         parts.append("**Deviations.** " + "; ".join(deviations) + ".\n")
+    parts.append(f"**Learning rates.** {_rates(group.records)}\n")
     if single := _over_what(group):
         parts.append(f"**Intervals.** {single}\n")
     parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
@@ -252,6 +253,21 @@ def _section(group: Group, images: Path) -> str:
         alt = " ".join(picture.alt.split()).replace("]", ")").replace("[", "(")
         parts.append(f"![{alt}]({images.name}/{path.name})\n\n*{picture.caption}*\n")
     return "\n".join(parts)
+
+
+def _rates(records: Sequence[Record]) -> str:
+    """Return which variants have which peak learning rate, and whether it was chosen."""
+    names: dict[float, dict[str, None]] = {}
+    for record in records:
+        names.setdefault(record.training["learning_rate"], {})[record.variant] = None
+    told = "; ".join(f"{rate:g} for {', '.join(names[rate])}" for rate in sorted(names, reverse=True))
+    if len(names) == 1:
+        told = f"{next(iter(names)):g} for all"
+    tried = [record.rate_errors for record in records]
+    if not all(tried):
+        return f"Fixed in the recipe: {told}."
+    rates = ", ".join(sorted({rate for errors in tried for rate in errors}, key=float))
+    return f"Chosen for each variant on training images only, of {rates}: {told}."
 
 
 def _margin(judgement: Judgement) -> str:

@@ -56,6 +56,8 @@ class Variant:
     stop: Stop | None = None
     pixels: str | None = None
     """Fingerprint of the images, if the data set's name does not determine them."""
+    rate_errors: Mapping[str, float] = field(default_factory=dict)
+    """Error on held-out training images at each learning rate that was tried; empty if none was chosen."""
 
     def build(self, dataset: Dataset) -> Classifier:
         """Return the untrained model for a data set. Seed PyTorch first."""
@@ -203,6 +205,7 @@ class Experiment:
         shows: plural name of the objects that several test examples show ("toys"); None: examples are independent.
         load: function that loads the data set of a run.
         measure: function that measures a trained model.
+        own_rates: whether each variant gets its own learning rate at the quick scale, chosen on training images.
         notes: function that returns further paragraphs of Markdown, from the records of one scale.
         figures: function that draws figures, from the records of one scale.
     """
@@ -222,6 +225,7 @@ class Experiment:
     shows: str | None = None
     load: Callable[[Variant, int, Path | None], Dataset] = load_data
     measure: Callable[[Trained], Findings] = own_test_set
+    own_rates: bool = True
     notes: Callable[[Sequence[Record]], list[str]] = nothing
     figures: Callable[[Sequence[Record]], list[Picture]] = nothing
 

@@ -144,6 +144,9 @@ class Record:
     code: str
     """SHA-256 of the package's Python files (first 12 digits), beside the commit in `environment`."""
     environment: dict[str, Any]
+    rate_errors: dict[str, float | None] = field(default_factory=dict)
+    """Error on held-out training images at each learning rate that was tried, None where training diverged. Empty if
+    the rate was not chosen."""
     format: int = 1
 
     def value(self, measure: str) -> float | None:

@@ -187,6 +187,7 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
         arrays={name: PackedArray.of(array) for name, array in findings.arrays.items()},
         code=code_fingerprint(),
         environment=result["environment"],
+        rate_errors={rate: error if isfinite(error) else None for rate, error in variant.rate_errors.items()},
     )
 
 
@@ -252,12 +253,21 @@ def existing(experiment: Experiment, variant: Variant, seed: int, options: Optio
     if not options.resume or not path.exists():
         return None
     record = Record.read(path)
-    if record.settings != variant.settings(seed):
+    refuse_other_settings(path, record, variant)
+    return record
+
+
+def refuse_other_settings(path: Path, record: Record, variant: Variant) -> None:
+    """Refuse a record of other settings than the variant's.
+
+    Raises:
+        CapsnetError: the settings differ.
+    """
+    if record.settings != variant.settings(record.seed):
         raise CapsnetError(
             f"{path} holds the result of other settings ({record.steps:,} steps); choose another --out, or "
             "replace it with --no-resume"
         )
-    return record
 
 
 def check_writable(out: Path) -> None:

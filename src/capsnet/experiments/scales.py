@@ -50,7 +50,7 @@ class Steps:
 #: Deviations of the quick scale that most experiments share.
 NARROW = (
     "32 of 256 stem channels and 8 of 32 capsule types; controls built from this CapsNet; decoder as published",
-    "one-cycle learning rate (peak 0.003) over fewer steps than published",
+    "one-cycle learning rate over fewer steps than published",
 )
 
 

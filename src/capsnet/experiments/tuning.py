@@ -1,4 +1,4 @@
-"""Choose a learning rate for each model, on training images."""
+"""Choose a learning rate for each model, on training images only."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import torch
 from capsnet._support.errors import CapsnetError, NotFinite
 from capsnet.data import Dataset
 from capsnet.data.dataset import Examples
+from capsnet.data.fixed_random import freeze
+from capsnet.data.overlapping import Pairs
+from capsnet.distributed import pick_device
 from capsnet.experiments.parallel import Task, each
 from capsnet.experiments.progress import Watch
-from capsnet.experiments.recipe import Variant
-from capsnet.experiments.running import Options
+from capsnet.experiments.recipe import Experiment, Variant
+from capsnet.experiments.record import Record
+from capsnet.experiments.running import Options, check_writable, chosen_variants, refuse_other_settings
 from capsnet.experiments.trainings import prepared, train_variant, with_options
 from capsnet.inference.evaluation import Evaluation
 from capsnet.training.loop import Progress
@@ -25,6 +29,8 @@ RATES = (0.001, 0.003, 0.0003)
 SEED = 1000
 #: Share of the training images on which the rates are compared.
 HELD_OUT = 0.2
+#: The table of random numbers for held-out pairs; see `frozen_uniforms`.
+HELD_OUT_STREAM = 5
 
 
 def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch: Watch) -> list[Variant]:
@@ -32,10 +38,11 @@ def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch
 
     Each rate is tried once, for the full number of steps, on four fifths of the training images. Errors are counted
     on the last fifth. The test images are not used. The comparison itself later trains on all training images.
+    Of the rates at which a variant stops at its target error, the fastest is the best.
 
     Args:
         variants: variants with any learning rate.
-        dataset: a data set whose training images are `Examples`.
+        dataset: a data set that `inner_split` can split.
         options: as for `run_experiment`; trainings are kept in `options.work` and not repeated.
         watch: receiver of progress reports.
 
@@ -56,17 +63,67 @@ def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch
             trial = replace(trial, pixels=f"four fifths of {variant.pixels or dataset.name}")
             trials.append(Task(f"{variant.name}: choosing a learning rate, {rate:g}", trial))
     found = each(_Trial(inner, options), trials, options.workers, options.work, watch)
-    errors = {(trial.name, trial.training.learning_rate): error for trial, error in found}
+    tried = {(trial.name, trial.training.learning_rate): result for trial, result in found}
     chosen = []
     for variant in variants:
-        best = min(RATES, key=lambda rate: errors[variant.name, rate])
-        if errors[variant.name, best] == inf:
+        errors = {rate: tried[variant.name, rate][0] for rate in RATES}
+        target = variant.stop.error if variant.stop else 0.0
+        best = min(RATES, key=lambda rate: (max(errors[rate], target), tried[variant.name, rate][1]))
+        if errors[best] == inf:
             raise CapsnetError(
                 f"{dataset.name}: {variant.name} diverges at every learning rate of {', '.join(map(str, RATES))}; set "
                 "a smaller one for all models with --learning-rate"
             )
-        chosen.append(with_rate(variant, best))
+        told = {f"{rate:g}": errors[rate] for rate in sorted(RATES)}
+        chosen.append(replace(with_rate(variant, best), rate_errors=told))
     return chosen
+
+
+def with_own_rates(experiment: Experiment, options: Options, watch: Watch | None = None) -> Experiment:
+    """Return the experiment with each variant at its own learning rate.
+
+    A rate is chosen once: records in `options.out` keep it. Only the quick scale has such rates, and only experiments
+    with `own_rates`; others are returned as they are.
+
+    Args:
+        experiment: the experiment.
+        options: as for `run_experiment`.
+        watch: receiver of progress reports. None: choose no rates, use those of the records only.
+
+    Raises:
+        CapsnetError, StoppedExperiment: as `tuned`.
+    """
+    if options.scale != "quick" or not experiment.own_rates:
+        return experiment
+    asked = experiment.variants(options.scale)
+    rated = {variant.name: _recorded(experiment, variant, options) for variant in asked}
+    if watch is not None:
+        wanted = {variant.name for variant in chosen_variants(experiment, options)}
+        pick_device(options.device)
+        check_writable(options.out)
+        new = [variant for variant in asked if variant.name in wanted and rated[variant.name] is None]
+        for data in dict.fromkeys(variant.training.data for variant in new):
+            own = [variant for variant in new if variant.training.data == data]
+            dataset = experiment.load(own[0], SEED, options.data_dir)
+            rated |= {variant.name: variant for variant in tuned(own, dataset, options, watch)}
+    variants = tuple(rated[variant.name] or variant for variant in asked)
+    return replace(experiment, variants=lambda _: variants)
+
+
+def _recorded(experiment: Experiment, variant: Variant, options: Options) -> Variant | None:
+    """Return the variant at the rate that was chosen for a record of it; None without such a record."""
+    if not options.resume:
+        return None
+    folder = options.out / experiment.name
+    for path in sorted(folder.glob(f"{variant.name}-{options.scale}-s*.json")):
+        record = Record.read(path)
+        rated = with_rate(variant, record.training["learning_rate"])
+        asked = with_options(rated, options.steps, options.precision)
+        refuse_other_settings(path, record, asked)
+        if record.rate_errors:
+            errors = {rate: inf if error is None else error for rate, error in record.rate_errors.items()}
+            return replace(rated, rate_errors=errors)
+    return None
 
 
 class _OnTheWay:
@@ -87,12 +144,12 @@ class _OnTheWay:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Train a variant at a rate; return its error on the held-out images."""
+    """Train a variant at a rate; return its error on the held-out images, and its steps."""
 
     inner: Dataset
     options: Options
 
-    def __call__(self, trial: Variant, progress: Progress | None) -> float:
+    def __call__(self, trial: Variant, progress: Progress | None) -> tuple[float, int]:
         data = prepared(trial, SEED, self.inner, self.options.scale)
         try:
             done = train_variant(
@@ -106,8 +163,10 @@ class _Trial:
                 wait=progress is None,
             )
         except NotFinite:  # that rate is too large
-            return inf
-        return done.evaluation.error
+            return inf, 0
+        result = done.run.result()
+        assert result is not None
+        return done.evaluation.error, result["steps"]
 
 
 def with_rate(variant: Variant, rate: float) -> Variant:
@@ -118,20 +177,33 @@ def with_rate(variant: Variant, rate: float) -> Variant:
 def inner_split(dataset: Dataset) -> Dataset:
     """Split the training images: a fifth of each class becomes the test set.
 
-    At least one image per class is held out if the class has two or more.
+    At least one image per class is held out if the class has two or more. Overlapping digits are made from digits of
+    the same side only.
 
     Raises:
-        TypeError: the training images are not `Examples`.
+        TypeError: the training images are neither `Examples` nor `Pairs`.
     """
     train = dataset.train
+    if isinstance(train, Pairs):
+        fit, judged = (
+            Pairs.of(part, train.shift, train.canvas)
+            for part in _split(train.examples, len(dataset.class_names))
+        )
+        return replace(dataset, train=fit, test=freeze(judged, HELD_OUT_STREAM))
     if not isinstance(train, Examples):
         raise TypeError(
-            f"inner_split: the training images of {dataset.name} are {type(train).__name__}; they must be Examples"
+            f"inner_split: the training images of {dataset.name} are {type(train).__name__}; they must be Examples or "
+            "Pairs"
         )
+    fit, judged = _split(train, len(dataset.class_names))
+    return replace(dataset, train=fit, test=judged)
+
+
+def _split(train: Examples, classes: int) -> tuple[Examples, Examples]:
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     held_out = torch.zeros(len(train), dtype=torch.bool)
-    for label in range(len(dataset.class_names)):
+    for label in range(classes):
         own = order[train.labels[order] == label]
         held_out[own[: max(1, round(HELD_OUT * len(own)))] if len(own) > 1 else own[:0]] = True
     fit, judged = (torch.nonzero(which).flatten() for which in (~held_out, held_out))
-    return replace(dataset, train=train.subset(fit), test=train.subset(judged))
+    return train.subset(fit), train.subset(judged)

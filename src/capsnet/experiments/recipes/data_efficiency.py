@@ -96,8 +96,8 @@ EXPERIMENT = Experiment(
         ),
         "full": ("one-cycle learning rate over 5,000 steps",),
     },
-    cost={"quick": "about 25 minutes on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
-    seeds={"smoke": 1, "quick": 5, "full": 5},
+    cost={"quick": "about an hour on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
+    seeds={"smoke": 1, "quick": 8, "full": 5},
     variants=variants,
     measures=(Measure("test", "test error"),),
     claims=tuple(
