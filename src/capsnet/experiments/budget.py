@@ -1,4 +1,4 @@
-"""`capsnet reproduce --budget`: as many planned runs as there is time for, those that decide the most first."""
+"""Run planned seeds within a time, the cheapest decisions first."""
 
 from __future__ import annotations
 

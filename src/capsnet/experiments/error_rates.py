@@ -43,7 +43,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Case:
-    """What a simulation needs to know of a claim."""
+    """The numbers of a claim that a simulation needs."""
 
     spread: Spread
     margin: float
@@ -95,7 +95,7 @@ def rates(case: Case, seeds: int, random: np.random.Generator, draws: int = DRAW
 
 
 def planned_rates(case: Case, random: np.random.Generator, draws: int = DRAWS // 4) -> Rates:
-    """Simulate experiments whose first seeds decide, by `planned`, how many seeds there are."""
+    """Simulate experiments whose first seeds decide how many seeds follow (`planned`)."""
     spread, units = case.spread, case.spread.units
     runs = np.square(spread.parts(1)[0][0])
     first = random.chisquare(PILOT - 1, draws)
@@ -123,7 +123,7 @@ def _variance(random: np.random.Generator, freedom: int, draws: int) -> Any:
 
 
 def _rates(case: Case, error: Any, parts: list[tuple[Any, Any]]) -> Rates:
-    """Count verdicts, from errors of the mean difference and the standard errors that runs show."""
+    """Count verdicts, from simulated mean differences and their standard errors."""
     single, corrected, alike = (
         half_width(parts, p) for p in (SIGNIFICANT, SIGNIFICANT / case.claims, 2 * SIGNIFICANT)
     )
@@ -145,7 +145,7 @@ def _rates(case: Case, error: Any, parts: list[tuple[Any, Any]]) -> Rates:
 
 
 def table(groups: Sequence[Group], seed: int = 0) -> list[tuple[str, list[Rates]]]:
-    """Return the rates of every claim with two seeds or more, by number of seeds and as planned."""
+    """Return each claim's rates, by number of seeds and as planned."""
     found, random = cases(groups), np.random.default_rng(seed)
     rows = [(str(seeds), [rates(case, seeds, random) for case in found]) for seeds in SEEDS]
     return [*rows, ("as planned", [planned_rates(case, random) for case in found])] if found else []

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of a few independent values; infinite for one.
+    """Return Student's 95 % interval of a mean; infinite for a single value.
 
     Raises:
         ValueError: no values.
@@ -23,7 +23,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def cluster_interval(values: ArrayLike, groups: NDArray[Any]) -> tuple[float, float]:
-    """Student's 95 % interval of a mean whose values (n,) are independent between groups (n,), but not within.
+    """Return Student's 95 % interval of the mean of grouped values (n,).
 
     Groups are weighted by size, so the interval is centred on the mean of all values. Where all groups are of one size
     this is Student's interval over the groups' means. Infinite for one group.
@@ -32,7 +32,7 @@ def cluster_interval(values: ArrayLike, groups: NDArray[Any]) -> tuple[float, fl
 
 
 def crossed_interval(values: ArrayLike, groups: NDArray[Any] | None = None) -> tuple[float, float]:
-    """A 95 % interval of the mean of values (runs, images), about other runs and other images at once.
+    """Return the 95 % interval of a mean over other runs and other images at once.
 
     Every run answers the same images, and both could have been others. Student's interval of the runs' means is joined
     with that of the images' means, or of their groups' (images,): the halves add up as squares (MOVER; Zou and Donner
@@ -44,14 +44,14 @@ def crossed_interval(values: ArrayLike, groups: NDArray[Any] | None = None) -> t
 
 @dataclass(frozen=True)
 class Part:
-    """A source of chance: the standard error that it gives the mean, and the degrees of freedom of that."""
+    """A source of variation: its standard error of the mean and degrees of freedom."""
 
     error: float
     freedom: int
 
 
 def half_width(parts: Sequence[tuple[Any, Any]], p: float) -> Any:
-    """Half of the interval that leaves out `p`: the halves of Student's intervals, added up as squares.
+    """Return half the width of the 1 − p interval: the parts' squares, added up.
 
     Welch's and Satterthwaite's degrees of freedom, which are usual, are too many where three runs happen to look
     alike: up to 8 % of differences would be significant at 5 % where there is none. So it is at most 5 %.
@@ -71,14 +71,14 @@ def half_width(parts: Sequence[tuple[Any, Any]], p: float) -> Any:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, and what could have made it another one."""
+    """A mean and its sources of variation."""
 
     mean: float
     parts: tuple[Part, ...]
 
     @classmethod
     def of(cls, values: ArrayLike, sizes: ArrayLike = 1.0) -> Mean:
-        """Return the mean of a ratio of sums, linearised: independent sums (n,) of `sizes` values each (n,)."""
+        """Return the linearised mean of independent sums (n,) of `sizes` values each."""
         sums = np.asarray(values, np.float64)
         count = np.broadcast_to(np.asarray(sizes, np.float64), sums.shape)
         middle, n = float(sums.sum() / count.sum()), len(sums)
@@ -89,29 +89,29 @@ class Mean:
 
     @classmethod
     def clustered(cls, values: NDArray[np.float64], groups: NDArray[Any]) -> Mean:
-        """Of values that are independent between groups only."""
+        """Return the mean of values that are independent between groups only."""
         place = np.unique(groups, return_inverse=True)[1]
         return cls.of(np.bincount(place, weights=values), np.bincount(place))
 
     @classmethod
     def crossed(cls, values: NDArray[np.float64], groups: NDArray[Any] | None) -> Mean:
-        """Of values (runs, images), both of which could have been others."""
+        """Return the mean of values (runs, images), with both as sources of variation."""
         runs, images = values.mean(axis=1), values.mean(axis=0)
         over_images = cls.of(images) if groups is None else cls.clustered(images, groups)
         over_runs = cls.of(runs)
         return cls(over_runs.mean, (*over_runs.parts, *over_images.parts))
 
     def half(self, p: float) -> float:
-        """Half of the interval that leaves out `p`, as `half_width`."""
+        """Return half the width of the 1 − p interval; see `half_width`."""
         return float(half_width([(part.error, part.freedom) for part in self.parts], p))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The interval at a level; infinite where a part has no degree of freedom."""
+        """Return the interval at a level; infinite if a part has no degree of freedom."""
         half = self.half(1 - level)
         return self.mean - half, self.mean + half
 
     def p(self) -> float:
-        """Of a mean of 0, two-sided: the p whose interval ends at 0. 1 where the interval is infinite."""
+        """Return the two-sided p-value of a mean of 0; 1 if the interval is infinite."""
         if not self.mean or not all(part.freedom for part in self.parts):
             return 1.0
         from scipy.optimize import brentq

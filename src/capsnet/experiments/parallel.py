@@ -37,7 +37,7 @@ def now() -> float:
 
 @dataclass(frozen=True)
 class Workers:
-    """Where trainings run, and how many at the same time."""
+    """The place where trainings run, and how many run at the same time."""
 
     jobs: int | None = 1
     """At the same time; None: as many as there are cores, or as the cluster takes."""
@@ -81,7 +81,7 @@ def each(
     work: Path,
     watch: Watch,
 ) -> Iterator[tuple[T, R]]:
-    """Call a function for every task that is not late; yield task and result as they come.
+    """Yield each task with the function's result as they come; leave out late tasks.
 
     Args:
         function: called with a task's `of` and the training's progress, which is None in other processes. It and
@@ -194,7 +194,7 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def _asked_to_stop(is_local: bool) -> Iterator[list[int]]:
-    """Note the first SIGTERM or Ctrl-C, and pass it on to the worker processes.
+    """Record the first SIGTERM or Ctrl-C, and pass it on to the worker processes.
 
     Those of this machine save their trainings. The second signal is obeyed at once.
     """

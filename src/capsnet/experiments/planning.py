@@ -87,7 +87,7 @@ class Prospect:
 
 @dataclass(frozen=True)
 class Plan:
-    """What all claims of an experiment need."""
+    """The seeds that all claims of an experiment need."""
 
     prospects: Sequence[Prospect]
     minutes: Mapping[str, float]
@@ -129,7 +129,7 @@ class Plan:
 
 
 def plan(experiment: Experiment, options: Options) -> Plan:
-    """Return what the claims of the chosen variants need, by the records in `options.out`.
+    """Return the seeds that the chosen variants' claims need, by `options.out`.
 
     Raises:
         CapsnetError: no such claim; records of other settings; as `chosen_variants`.
@@ -200,7 +200,7 @@ def _records_of(experiment: Experiment, variant: Variant, options: Options) -> l
 
 
 def _minutes_each(variants: Sequence[str], records: Sequence[Record]) -> dict[str, float]:
-    """Return the minutes of a training, by variant: the median of its records, else the others' mean."""
+    """Return each variant's minutes: the median of its records, else the others' mean."""
     seconds: dict[str, list[float]] = {}
     for record in records:
         seconds.setdefault(record.variant, []).append(record.seconds)

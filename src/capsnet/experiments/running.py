@@ -26,7 +26,7 @@ from capsnet.training.loop import Progress
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose about an experiment's runs."""
+    """The choices about an experiment's runs."""
 
     scale: Scale = "quick"
     seeds: int | None = None
@@ -59,7 +59,7 @@ class Options:
 
 
 def run_experiment(experiment: Experiment, options: Options, watch: Watch | None = None) -> list[Record]:
-    """Train and measure every variant with every seed; write each record as soon as it is there.
+    """Train and measure every variant with every seed; write each record at once.
 
     Seeds are the outer loop: whenever it is stopped, the variants have had the same seeds.
 
@@ -103,7 +103,7 @@ class Job:
 def run_jobs(
     experiment: Experiment, jobs: Sequence[Job], options: Options, watch: Watch
 ) -> dict[tuple[str, int], Record]:
-    """Train and measure jobs; write each record as soon as it is there.
+    """Train and measure jobs; write each record at once.
 
     Returns:
         The records by the jobs' keys, without those of jobs that were left out.
@@ -156,7 +156,7 @@ class _Training:
 
 
 def measured(experiment: Experiment, trained: Trained) -> Record:
-    """Measure a trained model and say all there is to say about its run."""
+    """Measure a trained model and return the run's record."""
     findings = experiment.measure(trained)
     variant, result = trained.variant, trained.run.result()
     assert result is not None
@@ -192,7 +192,7 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
 
 
 def chosen_variants(experiment: Experiment, options: Options) -> list[Variant]:
-    """The variants that were asked for, with steps and precision as asked.
+    """Return the chosen variants, with the chosen steps and precision.
 
     Raises:
         CapsnetError: there is no such variant.
@@ -206,7 +206,7 @@ def chosen_variants(experiment: Experiment, options: Options) -> list[Variant]:
 
 
 def code_fingerprint() -> str:
-    """SHA-256 over the package's Python files, first 12 digits: tells versions apart where there is no commit."""
+    """Return 12 digits of the SHA-256 of the package's Python files."""
     digest = hashlib.sha256()
     package = Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
@@ -290,6 +290,6 @@ def _is_number(value: float | None) -> bool:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, as JSON has them: a record is the same before and after it is written."""
+    """Return tuples as lists: a record is the same before and after it is written."""
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain

@@ -56,7 +56,7 @@ class Spread:
 
     @classmethod
     def of_variances(cls, over_runs: Real, over_units: Real, rest: Real, runs: int, units: int) -> Spread:
-        """Convert variances of means over runs, of means over images, and of the residuals."""
+        """Build it from the variances of run means, of image means and of residuals."""
         seeds, images = over_runs - rest / units, over_units - rest / runs
         return cls(np.sqrt(np.maximum(0.0, seeds)), np.sqrt(np.maximum(0.0, images)), np.sqrt(rest), units)
 
@@ -106,7 +106,7 @@ def for_equivalence(spread: Spread, margin: float, most: int = MOST) -> Any:
 
 
 def _first(spread: Spread, room: float, p: float, chance: float, most: int) -> Any:
-    """Return the least seeds whose interval, which leaves out p, is within the room with this chance."""
+    """Return the fewest seeds whose 1 − p interval fits in the room with this chance."""
     seeds = np.arange(2, most + 1)[:, None]
     enough = half_width(spread.parts(seeds), p) + NormalDist().inv_cdf(chance) * spread.error(seeds) <= room
     found = np.where(enough.any(axis=0), 2 + enough.argmax(axis=0), most + 1)
@@ -128,7 +128,7 @@ def planned(pilot: Spread, margin: float, claims: int) -> Any:
 
 
 def _by_group(images: NDArray[np.float64], groups: NDArray[Any]) -> NDArray[np.float64]:
-    """Return a value of each run for each group (runs, groups), with the mean of the run's images."""
+    """Return the values (runs, groups), whose mean is that of the run's images."""
     place = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(place)
     sums = np.stack([np.bincount(place, weights=run) for run in images])

@@ -39,7 +39,7 @@ class Estimate:
 
 
 def estimate(records: Sequence[Record], measure: str) -> Estimate | None:
-    """Mean of a measure over the seeds of one variant; None if no run has it.
+    """Return a measure's mean over the seeds of a variant; None if no run has it.
 
     The interval of an error is over seeds and test set, `crossed_interval`, and covers Wilson's of the mean error,
     which is sound for few; of a metric it is over seeds, Student's. Of a single run it is over its test set:
@@ -70,7 +70,7 @@ def estimate(records: Sequence[Record], measure: str) -> Estimate | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much larger a measure is for one variant than for another."""
+    """The difference of a measure between two variants."""
 
     mean: float
     low: float
@@ -88,13 +88,13 @@ class Difference:
     """Two-sided, of no difference."""
 
     def within(self, margin: float) -> bool:
-        """Whether the 90 % interval shows that the difference is smaller than the margin, whichever way."""
+        """Return whether the 90 % interval lies within the margin on both sides."""
         return -margin < self.low_90 and self.high_90 < margin
 
 
 @dataclass(frozen=True, eq=False)
 class Paired:
-    """Ours minus theirs, by seed and by test image."""
+    """The difference ours − theirs, by seed and by test image."""
 
     runs: NDArray[np.float64]
     """Of the measure (runs,)."""
@@ -127,7 +127,7 @@ def paired(ours: Sequence[Record], others: Sequence[Record], measure: str) -> Pa
 
 
 def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure: str) -> Difference | None:
-    """Ours minus theirs, paired by seed, and by test image where a measure is an error.
+    """Return ours − theirs, paired by seed, and by test image for an error.
 
     With two or more common seeds: `crossed_interval` of the differences of answers, and the p it ends at; of metrics
     Student's interval and t test of the differences over seeds. With one, and a test set: those of the difference of
@@ -160,7 +160,7 @@ def paired_difference(ours: Sequence[Record], others: Sequence[Record], measure:
 def _difference(
     found: Mean, seeds: int, unit: Unit | None = None, units: int = 0, wide: Mean | None = None
 ) -> Difference:
-    """The difference; the 90 % interval is as wide as that of `wide`."""
+    """Return the difference; its 90 % interval is as wide as that of `wide`."""
     half = (wide or found).half(0.1)
     ends = (*found.interval(), found.mean - half, found.mean + half)
     return Difference(found.mean, *ends, seeds, unit, units, found.p())
@@ -190,14 +190,14 @@ class _Answered:
         return "images" if self.groups is None else "groups"
 
     def same_images(self, other: _Answered) -> bool:
-        """As far as can be told: as many, and of the same groups where both know them."""
+        """Return whether two test sets have the same size and, where known, groups."""
         if self.wrong.shape[1] != other.wrong.shape[1]:
             return False
         return self.groups is None or other.groups is None or np.array_equal(self.groups, other.groups)
 
 
 def _with_two_more(change: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The differences (images,) and those of two images that only one side gets wrong."""
+    """Return the differences (images,) and those of two images that one side misses."""
     return np.append(change, [1.0, -1.0])
 
 
@@ -209,12 +209,12 @@ def _of_one_run(change: NDArray[np.float64]) -> Difference:
 
 
 def _wald(change: NDArray[np.float64]) -> float:
-    """The standard error of the mean of paired answers."""
+    """Return the standard error of the mean of paired answers."""
     return sqrt(max(0.0, float(np.square(change).mean() - change.mean() ** 2)) / len(change))
 
 
 def _mcnemar(change: NDArray[np.float64]) -> float:
-    """The exact test: of the answers that differ, are those for one model as many as those for the other?"""
+    """Return the p-value of McNemar's exact test: do both models err equally often?"""
     from scipy.stats import binomtest
 
     worse, differ = int((change > 0).sum()), int((change != 0).sum())

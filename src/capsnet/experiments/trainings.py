@@ -1,4 +1,4 @@
-"""One training of an experiment: done, taken up again, or, where the same one was done before, reused."""
+"""Run one training of an experiment: new, resumed or reused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StoppedExperiment(Interrupted):
 
 
 class EqualAccuracy(StopTraining):
-    """The target was reached."""
+    """Training reached the target error."""
 
     def __init__(self, step: int, evaluation: Evaluation) -> None:
         super().__init__(step)
@@ -43,7 +43,7 @@ class EqualAccuracy(StopTraining):
 
 
 class StopAtAccuracy:
-    """Ends a training as soon as the error is low enough. Passes everything on to another `Progress`."""
+    """A `Progress` that ends a training once the error is low enough."""
 
     def __init__(self, stop: Stop, model: Classifier, dataset: Dataset, progress: Progress) -> None:
         self.stop, self.model, self.dataset, self.progress = stop, model, dataset, progress
@@ -72,7 +72,7 @@ class StopAtAccuracy:
 
 
 def with_options(variant: Variant, steps: int | None, precision: Precision | None) -> Variant:
-    """The variant with what the command line overrides.
+    """Return the variant with the steps and precision of the command line.
 
     Fewer steps than the paper's schedule was made for would end at a high learning rate, so they get a
     one-cycle schedule.
@@ -87,7 +87,7 @@ def with_options(variant: Variant, steps: int | None, precision: Precision | Non
 
 
 def prepared(variant: Variant, seed: int, dataset: Dataset, scale: Scale) -> Dataset:
-    """The data set with the variant's few examples per class, and a short test set in a smoke run.
+    """Return the variant's data: few examples per class, few test images in a smoke run.
 
     Raises:
         CapsnetError: model and data do not fit, or a class has too few examples.

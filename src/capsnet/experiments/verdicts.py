@@ -26,7 +26,7 @@ Verdict = Literal[
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number (Holm 1979), in the same order: those at most α are significant together.
+    """Correct p-values for their number (Holm 1979), in the same order.
 
     The chance that any of them is so where there is no difference at all is then at most α.
     """
@@ -39,7 +39,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: Difference, better: Literal["lower", "higher"], p: float, margin: float) -> Verdict:
-    """Return what the runs show. A difference that is beyond chance decides first, however small it is.
+    """Return the verdict. A difference beyond chance decides first, however small.
 
     Without one, the two models are equivalent if the difference is shown to be smaller than the margin. Verdicts on
     one seed end in "in this one run".
@@ -62,7 +62,7 @@ def verdict(difference: Difference, better: Literal["lower", "higher"], p: float
 
 @dataclass(frozen=True)
 class Judgement:
-    """One claim and what became of it."""
+    """A claim and its verdict."""
 
     claim: Claim
     measure: Measure
@@ -80,18 +80,18 @@ class Judgement:
 
     @property
     def is_small(self) -> bool:
-        """Whether a difference was found, and is smaller than what matters."""
+        """Return whether a difference was found that is smaller than the margin."""
         found = self.word.startswith(("supported", "contradicted"))
         return found and self.difference.within(self.claim.margin.size)
 
     @property
     def words(self) -> str:
-        """The verdict, with what it does not say by itself."""
+        """Return the verdict in words, with its limits."""
         return f"{self.word}, but smaller than what matters" if self.is_small else self.word
 
     @property
     def line(self) -> str:
-        """All of it, as the page has it."""
+        """Return the claim with its verdict as a line of Markdown."""
         unit = " points" if self.measure.percent else ""
         text = (
             f"- {self.claim.text}: **{self.words}**. {self.claim.ours} − {self.claim.against}, {self.measure.title}: "
@@ -109,7 +109,7 @@ class Judgement:
 
 
 def judgements(group: Group) -> list[Judgement]:
-    """What became of each claim that the records can decide, in the recipe's order, whichever way it fell."""
+    """Judge each claim that the records can decide, in the recipe's order."""
     measures = {measure.key: measure for measure in group.experiment.measures}
     tested = []
     for claim in group.experiment.claims:
@@ -134,7 +134,7 @@ def judgements(group: Group) -> list[Judgement]:
 
 
 def over(difference: Difference, shows: str | None = None) -> str:
-    """What was paired: "3 seeds and 10,000 test images". `shows`: what groups of images are called."""
+    """Name what was paired, such as "3 seeds and 10,000 test images"."""
     unit = {None: "", "images": "test images", "groups": shows or "groups"}[difference.unit]
     units = f"{difference.units:,} {unit}" if unit else ""
     if difference.seeds == 1:
@@ -143,7 +143,7 @@ def over(difference: Difference, shows: str | None = None) -> str:
 
 
 def told(difference: Difference, measure: Measure) -> str:
-    """A difference with its interval, in the measure's unit."""
+    """Format a difference with its interval, in the measure's unit."""
     text = in_unit(difference.mean, measure)
     if isfinite(difference.low):
         text += f" ({in_unit(difference.low, measure)} to {in_unit(difference.high, measure)})"
@@ -151,12 +151,12 @@ def told(difference: Difference, measure: Measure) -> str:
 
 
 def told_margin(margin: Margin, measure: Measure) -> str:
-    """The size of a margin: "0.10 points"."""
+    """Format the size of a margin, such as "0.10 points"."""
     return in_unit(margin.size, measure).removeprefix("+") + " points" * measure.percent
 
 
 def in_unit(value: float, measure: Measure) -> str:
-    """A difference in the measure's unit, with its sign."""
+    """Format a difference in the measure's unit, with its sign."""
     return f"{100 * value if measure.percent else value:+.{measure.digits}f}"
 
 
