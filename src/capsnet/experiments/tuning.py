@@ -185,11 +185,9 @@ def inner_split(dataset: Dataset) -> Dataset:
     """
     train = dataset.train
     if isinstance(train, Pairs):
-        fit, judged = (
-            Pairs.of(part, train.shift, train.canvas)
-            for part in _split(train.examples, len(dataset.class_names))
-        )
-        return replace(dataset, train=fit, test=freeze(judged, HELD_OUT_STREAM))
+        sides = _split(train.examples, len(dataset.class_names))
+        first, second = (Pairs.of(side, train.shift, train.canvas) for side in sides)
+        return replace(dataset, train=first, test=freeze(second, HELD_OUT_STREAM))
     if not isinstance(train, Examples):
         raise TypeError(
             f"inner_split: the training images of {dataset.name} are {type(train).__name__}; they must be Examples or "
