@@ -45,6 +45,16 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def has_fast_bf16() -> bool:
+    """Return whether this machine's arithmetic in bfloat16 is faster than in float32."""
+    import torch
+
+    if torch.accelerator.is_available():
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def is_main_process() -> bool:
     """Return whether this process is rank 0, the one that writes files."""
     return os.environ.get("RANK", "0") == "0"

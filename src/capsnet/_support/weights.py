@@ -84,9 +84,9 @@ def load_weights(model: nn.Module, path: Path, prefixes: Mapping[str, str] | Non
                 f"{path} does not fit its config.json: {name} is {tuple(found.shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
-        if not found.is_floating_point():
+        if found.is_floating_point() != tensor.is_floating_point():  # batch norm counts batches in integers
             raise CapsnetError(
-                f"{path} does not fit its config.json: {name} is {found.dtype}; weights are floating-point"
+                f"{path} does not fit its config.json: {name} is {found.dtype}, expected {tensor.dtype}"
             )
         tensors[name] = found.to(tensor.dtype)
         if not torch.isfinite(tensors[name]).all():

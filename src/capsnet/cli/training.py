@@ -53,11 +53,15 @@ STEPS_TO_A_LOOK = 25
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0915  one statement an option
     context: typer.Context,
     data: DataOption = "mnist5k",
     architecture: Annotated[
-        str, typer.Option("--model", help="An architecture: capsnet, cnn, or one of a plug-in.")
+        str,
+        typer.Option(
+            "--model",
+            help="An architecture: see `capsnet info`. Some have other defaults for the options below.",
+        ),
     ] = "capsnet",
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
@@ -136,7 +140,8 @@ def train(
             check_names(model, dataset)
         else:
             chosen = parse_settings(settings, context, _own_options(context))
-            changes = chosen.read("model", MODELS.get(architecture).config_class)
+            kind = MODELS.get(architecture).config_class
+            changes = chosen.read("model", kind)
             with options_by_name(context):
                 options: dict[str, Any] = {
                     "data": data,
@@ -157,21 +162,26 @@ def train(
                 }
                 config = TrainConfig(**{**options, "data": absolute(options["data"])})
                 dataset = load_data(config.data, data_dir, config.image_size)
-                given = {name for name in options if is_given(context, name) or name in chosen.texts["train"]}
+                given = {
+                    name
+                    for name, value in options.items()
+                    if value is not None and (is_given(context, name) or name in chosen.texts["train"])
+                }
+                proposed = _proposed(kind.training_for(dataset), given)
                 config = _suited(
-                    config,
+                    replace(config, **proposed),
                     dataset,
-                    {name for name in given if options[name] is not None},
+                    given | proposed.keys(),
                     # The configuration of another network knows by itself which images are too small.
                     smallest=1 if changes or is_given(context, "architecture") else SMALLEST_SIDE,
                 )
-                fields: dict[str, Any] = {
+                choices: dict[str, Any] = {
                     "iterations": iterations,
                     "stem_channels": stem_channels,
                     "primary_types": primary_types,
-                    **({} if reconstruction else {"reconstruction": None}),
+                    "reconstruction": (512, 1024) if reconstruction else None,
                 }
-                fields = {name: value for name, value in fields.items() if is_given(context, name)}
+                fields = {name: value for name, value in choices.items() if is_given(context, name)}
                 model = _new_model(architecture, reading, fields, changes, dataset, config.seed)
             folder = out_folder or _next_folder(config.data)
             run = _hold(Run.create(folder, model, config), stack) if is_main_process() else Run(folder)
@@ -221,6 +231,12 @@ def _suited(config: TrainConfig, dataset: Dataset, given: set[str], smallest: in
     if "evaluate_every" not in given:
         config = replace(config, evaluate_every=-(-STEPS_TO_A_LOOK // steps))
     return config
+
+
+def _proposed(options: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Return the training options that an architecture proposes, without those that are given."""
+    replaced = given | ({"epochs"} if "steps" in given else set())
+    return {field: value for field, value in options.items() if field not in replaced}
 
 
 def _new_model(

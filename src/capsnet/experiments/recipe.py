@@ -73,6 +73,13 @@ class Variant:
         training = asdict(replace(self.training, seed=seed))
         for irrelevant in ("save_seconds", "evaluate_every", "epochs", "on_nonfinite", "deterministic"):
             del training[irrelevant]
+        for newer in (
+            "rotation",
+            "scale",
+            "average",
+        ):  # older runs, without these options, keep their fingerprints
+            if not training[newer]:
+                del training[newer]
         model = asdict(self.model)
         for told_by_the_data in ("class_names", "standardize"):
             del model[told_by_the_data]

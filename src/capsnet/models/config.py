@@ -59,6 +59,11 @@ class ClassifierConfig:
             "standardize": dataset.standardize,
         }
 
+    @classmethod
+    def training_for(cls, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG003  for subclasses
+        """Return the fields of `TrainConfig` that suit the architecture. Options given by the user win."""
+        return {}
+
     def build(self) -> Any:
         """Return an untrained model of this configuration. Seed PyTorch first."""
         raise NotImplementedError

@@ -15,7 +15,11 @@ MODELS: Registry[type[Classifier]] = Registry(
     "model",
     "capsnet.models",
     needs=("config_class", "scores", "loss", "predict", "from_saved"),
-    builtin={"capsnet": "capsnet.models.capsnet", "cnn": "capsnet.models.cnn"},
+    builtin={
+        "capsnet": "capsnet.models.capsnet",
+        "cnn": "capsnet.models.cnn",
+        "efficient-capsnet": "capsnet.models.efficient_capsnet",
+    },
 )
 
 

@@ -228,7 +228,7 @@ def couplings_of(
 def _uniform(u: Tensor, weight: Tensor, activations: Tensor | None, leaky: bool) -> Moments:
     """Return the moments where all logits are 0: a matrix product."""
     share = 1 / (weight.shape[2] + leaky)
-    total = u.new_full((len(u),), u.shape[1])
+    total = u.new_full(u.shape[:1], u.shape[1])
     if activations is not None:
         total = activations.sum(1)
         u = activations.reshape(*activations.shape, *[1] * (u.ndim - 2)) * u
@@ -276,7 +276,7 @@ def _check(
             f"{name}: u {tuple(u.shape)} must be (batch, in_caps, in_dim) or (batch, in_caps, rows, in_dim), and "
             f"weight {tuple(weight.shape)} (in_caps, in_dim, out_caps, out_dim)"
         )
-    batch, out_caps = len(u), weight.shape[2]
+    batch, out_caps = u.shape[0], weight.shape[2]  # not len(u): an exported batch size is a symbol
     dim = weight.shape[3] * (u.shape[2] if u.ndim == 4 else 1)
     optional = {
         "query": (query, (batch, out_caps, dim)),

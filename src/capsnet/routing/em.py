@@ -66,7 +66,7 @@ def em(
     wide, w = at_least_float32(u), at_least_float32(weight)
     query = offset = z = None
     precision = wide.new_zeros(
-        len(u), w.shape[2], w.shape[3] * u.shape[2:-1].numel()
+        u.shape[0], w.shape[2], w.shape[3] * u.shape[2:-1].numel()
     )  # Λ = 0: uniform couplings
     for t in range(1, iterations + 1):
         if fold is not None and t > 1:

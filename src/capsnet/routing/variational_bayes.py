@@ -54,7 +54,7 @@ def variational_bayes(
     dim = w.shape[3] * u.shape[2:-1].numel()
     d = torch.arange(dim, dtype=torch.promote_types(wide.dtype, w.dtype), device=u.device)
     query = offset = z = None
-    precision = d.new_zeros(len(u), w.shape[2], dim)  # Λ = 0: uniform responsibilities
+    precision = d.new_zeros(u.shape[0], w.shape[2], dim)  # Λ = 0: uniform responsibilities
     for t in range(1, iterations + 1):
         if fold is not None and t > 1:
             z = fold(log_normaliser(u, weight, query, precision=precision, offset=offset, backend=backend))

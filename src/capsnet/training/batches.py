@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from capsnet.data.augmentation import Shift
+from capsnet.data.augmentation import Affine, Shift
 from capsnet.data.dataset import Batch, Examples, Source
 from capsnet.training.config import TrainConfig
 
@@ -81,7 +81,13 @@ class BatchSchedule:
 
 
 def augmented(source: Source, config: TrainConfig) -> Source:
-    """Add the paper's random shifts, if the source has no augmentation of its own."""
-    if isinstance(source, Examples) and source.augment is None and config.shift:
-        return replace(source, augment=Shift(config.shift))
-    return source
+    """Add the paper's random shifts, and rotations and scales if wanted.
+
+    A source with an augmentation of its own stays as it is.
+    """
+    if not isinstance(source, Examples) or source.augment is not None:
+        return source
+    if config.rotation or config.scale:
+        factors = (1 - config.scale, 1 + config.scale)
+        return replace(source, augment=Affine(config.rotation, scale=factors, translation=config.shift))
+    return replace(source, augment=Shift(config.shift)) if config.shift else source

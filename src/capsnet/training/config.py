@@ -36,6 +36,12 @@ class TrainConfig:
     """"paper": × 0.96 every 2,000 steps, never below 1e-6. "one-cycle": up to the rate, then down to almost 0."""
     shift: Annotated[int, Field(ge=0, le=1000)] = 2
     """Shift images at random by up to this many pixels in each direction."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Rotate images at random by up to this many degrees in each direction."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Scale images at random, height and width each by up to this share: 0.1 is × 0.9 to × 1.1."""
+    average: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """The run's model is a moving average of the weights over about this share of all steps; 0: the last step's."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     evaluate_every: Annotated[int, Field(ge=0, le=10**9)] = 1

@@ -37,7 +37,8 @@ def train(
         out: a new folder for the run (weights, metrics, result), as `capsnet train --out`. None: no files are kept.
         device: "auto", "cpu", "cuda" or "mps".
         progress: is called with metrics during training.
-        options: fields of `TrainConfig`: epochs, steps, batch_size, learning_rate, schedule, shift, seed, …
+        options: fields of `TrainConfig`: epochs, steps, batch_size, learning_rate, schedule, shift, seed, …; by
+            default what the architecture proposes.
 
     Returns:
         The error on the test set, with its interval.
@@ -56,7 +57,8 @@ def train(
             f"the model takes images of {takes[0]} in {takes[1]} classes, and {dataset.name} has {has[0]} in {has[1]}; "
             "build it with CapsNetConfig.for_dataset(dataset)"
         )
-    config = TrainConfig(**{"data": dataset.name, "evaluate_every": 0, **options})
+    proposed = type(model.config).training_for(dataset)
+    config = TrainConfig(**{"data": dataset.name, "evaluate_every": 0, **proposed, **options})
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory())) / "run"
         run = stack.enter_context(Run.create(folder, model, config))

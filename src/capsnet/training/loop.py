@@ -122,7 +122,7 @@ def _train(
 ) -> Evaluation:
     source = augmented(dataset.train, config)
     schedule = BatchSchedule.of(config, source)
-    stepper = Stepper(model, source, config, schedule.batch_size, device)
+    stepper = Stepper(model, source, config, schedule.batch_size, device, schedule.steps)
     policy = NonfinitePolicy(config, schedule, run if stepper.is_main else None)
     test = dataset.test.to(stepper.device)
     position = _restore(stepper, run, progress) if resume else {"step": 0, "seconds": 0.0}
@@ -151,7 +151,7 @@ def _train(
                             progress.logged(done, schedule.steps, values)
                 with watch.paused():
                     if _at_evaluation(config, schedule, done):
-                        _look_at_test(model, test, run, done, stepper.is_main, progress)
+                        _look_at_test(stepper.result, test, run, done, stepper.is_main, progress)
                     due = time.monotonic() - saved_at >= config.save_seconds and done < schedule.steps
                     if must_stop or (at_log and due):
                         if stepper.is_main:
@@ -160,6 +160,7 @@ def _train(
                 if must_stop:
                     raise Interrupted(must_stop, run)
         stepper.check_weights()
+        stepper.finish()
         evaluation = _look_at_test(model, test, run, schedule.steps, stepper.is_main, progress)
     except NotFinite as error:
         kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "there is no checkpoint yet"

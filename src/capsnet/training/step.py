@@ -13,6 +13,7 @@ from capsnet._support.errors import CapsnetError, NotFinite, shown
 from capsnet.data.dataset import Batch, Source
 from capsnet.distributed import pick_device
 from capsnet.models.base import Classifier
+from capsnet.training.average import Average
 from capsnet.training.config import TrainConfig
 
 #: Eager steps before a CUDA graph is captured. They compile kernels and allocate buffers.
@@ -57,6 +58,7 @@ class Stepper:
         config: batch size, learning rate, precision.
         device: "auto", "cpu", "cuda" or "mps".
         batch_size: examples per step, over all processes.
+        steps: number of all steps, for the average of the weights.
 
     Raises:
         CapsnetError: the device does not exist, a batch cannot be split evenly over the processes, or several launched
@@ -64,7 +66,13 @@ class Stepper:
     """
 
     def __init__(
-        self, model: Classifier, source: Source, config: TrainConfig, batch_size: int, device: str = "auto"
+        self,
+        model: Classifier,
+        source: Source,
+        config: TrainConfig,
+        batch_size: int,
+        device: str = "auto",
+        steps: int = 1,
     ) -> None:
         self.accelerator = _accelerator(config.precision, device)
         self.device: torch.device = self.accelerator.device
@@ -87,6 +95,7 @@ class Stepper:
         self.optimizer = torch.optim.Adam(
             model.to(self.device).parameters(), lr=rate, fused=self._fused, capturable=on_gpu
         )
+        self._average = Average(model, config.average, steps) if config.average else None
         self._objective = self.accelerator.prepare(Objective(model))
         self._graph: _Graph | None = None
         self._eager_steps = 0
@@ -110,6 +119,17 @@ class Stepper:
                 self._graph = _Graph(self._eager_step, indices, uniforms)
             row = self._graph.replay(indices, uniforms)
         self._rows.append(row.clone())
+        if self._average is not None:
+            self._average.update(self.model)
+
+    @property
+    def result(self) -> Classifier:
+        """Return the model that is measured: the average of the weights, if there is one."""
+        return self.model if self._average is None else self._average.model
+
+    def finish(self) -> None:
+        """Give the trained model the averaged weights, after the last step."""
+        self.model.load_state_dict(self.result.state_dict())
 
     def is_known_nonfinite(self) -> bool:
         """Return whether the last step was non-finite. Always False on a GPU: no sync."""
@@ -161,6 +181,9 @@ class Stepper:
         """
         self.check_weights()
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self._average is not None:
+            averaged = self._average.model.state_dict()
+            tensors |= {f"average.{name}": tensor for name, tensor in averaged.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             if not all(bool(torch.isfinite(moment).all()) for moment in moments.values()):
                 raise NotFinite("the optimizer's moments are not finite")
@@ -177,17 +200,23 @@ class Stepper:
             CapsnetError: the state does not fit this model.
         """
         moments: dict[int, dict[str, Tensor]] = {}
-        weights = {}
+        weights: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
         try:
             for name, tensor in tensors.items():
                 kind, _, rest = name.partition(".")
-                if kind == "model":
-                    weights[rest] = tensor
+                if kind in weights:
+                    weights[kind][rest] = tensor
                 elif kind == "optimizer":
                     index, _, key = rest.partition(".")
                     moments.setdefault(int(index), {})[key] = tensor
-            self.model.load_state_dict(weights)
+            self.model.load_state_dict(weights["model"])
+            if self._average is not None:
+                self._average.model.load_state_dict(weights["average"])
             self._check_moments(moments)
+            parameters = list(self.model.parameters())
+            for number, of_one in moments.items():
+                for moment in ("exp_avg", "exp_avg_sq"):  # fused Adam needs the weight's own memory format
+                    of_one[moment] = torch.empty_like(parameters[number]).copy_(of_one[moment])
             groups: list[dict[str, Any]] = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
             torch.set_rng_state(tensors["random.cpu"])
@@ -209,6 +238,7 @@ class Stepper:
     def _eager_step(self, indices: Tensor, uniforms: Tensor) -> Tensor:
         """Return the loss, its parts, and two flags: loss and gradients not finite."""
         batch = self.source.batch(indices, uniforms)
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._objective(batch.images, batch.labels, batch.originals)
         self.accelerator.backward(losses["loss"])
@@ -220,6 +250,8 @@ class Stepper:
         if self.processes > 1:  # NaN in one process skips the step in all
             flags = self.accelerator.reduce(flags, reduction="sum").clamp(max=1)
         self._update(flags.amax())
+        for buffer, old in before:  # batch statistics of a skipped step
+            buffer.copy_(torch.where(flags.amax() > 0, old, buffer))
         return torch.cat([parts, flags])
 
     def _update(self, is_nonfinite: Tensor) -> None:
