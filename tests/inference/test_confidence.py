@@ -58,7 +58,7 @@ def test_a_few_images_without_an_error_do_not_make_everything_certain() -> None:
 def test_reliability_and_its_error_are_those_of_a_hand_calculation() -> None:
     confidence, correct = [0.05, 0.95, 0.85, 0.95, 1.0], [False, True, False, True, False]
     found = reliability(confidence, correct, bins=10)
-    assert found.count.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 1, 3]
+    assert found.counts.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 1, 3]
     assert found.accuracy[-1] == pytest.approx(2 / 3)
     assert np.isnan(found.confidence[1])
     by_hand = (0.05 + 0.85 + 3 * abs(2.9 / 3 - 2 / 3)) / 5

@@ -37,7 +37,7 @@ class Reliability(NamedTuple):
     """Mean confidence of each bin."""
     accuracy: Floats
     """Share of correct predictions in each bin."""
-    count: NDArray[np.int64]
+    counts: NDArray[np.int64]
     """Number of predictions in each bin."""
 
 
@@ -79,7 +79,7 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
     """
     found = reliability(confidence, correct, bins)
     gaps = np.abs(found.confidence - found.accuracy)
-    return float(np.nansum(gaps * found.count) / found.count.sum())
+    return float(np.nansum(gaps * found.counts) / found.counts.sum())
 
 
 class RiskCoverage(NamedTuple):
