@@ -2,6 +2,7 @@
 
 evaluation.py  test error with its interval
 prediction.py  image files → predictions, streaming, in order
+confidence.py  calibrated probabilities, and how typical an image is
 output.py      predictions → a resumable JSON Lines file
 export.py      ONNX, with a parity check
 
