@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 Scale = Literal["smoke", "quick", "full"]
 SCALES: tuple[Scale, ...] = ("smoke", "quick", "full")
 
+#: Training options that the first records do not know, with the values of their trainings. At these values they do not
+#: count in fingerprints, so that older records stay valid.
+LATER: Mapping[str, Any] = {"rotation": 0.0, "scale": 0.0, "average": 0.0}
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -73,13 +77,9 @@ class Variant:
         training = asdict(replace(self.training, seed=seed))
         for irrelevant in ("save_seconds", "evaluate_every", "epochs", "on_nonfinite", "deterministic"):
             del training[irrelevant]
-        for newer in (
-            "rotation",
-            "scale",
-            "average",
-        ):  # older runs, without these options, keep their fingerprints
-            if not training[newer]:
-                del training[newer]
+        for option, before in LATER.items():
+            if training[option] == before:
+                del training[option]
         model = asdict(self.model)
         for told_by_the_data in ("class_names", "standardize"):
             del model[told_by_the_data]
