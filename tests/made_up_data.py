@@ -37,14 +37,15 @@ def views(random: np.random.RandomState, channels: int) -> Views:
 
 
 def write_data_sets(folder: Path) -> None:
-    """MNIST, CIFAR-10, SVHN and smallNORB, each in the folder that its loader looks for."""
+    """MNIST, Fashion-MNIST, CIFAR-10, SVHN and smallNORB, each in the folder that its loader looks for."""
     random = np.random.RandomState(0)
-    for name in ("mnist", "cifar-10-batches-bin", "svhn", "smallnorb48"):
+    for name in ("mnist", "fashion-mnist", "cifar-10-batches-bin", "svhn", "smallnorb48"):
         (folder / name).mkdir()
     for part, count in (("train", 200), ("t10k", 80)):
         labels = np.arange(count) % 10
-        write_idx(folder / "mnist" / f"{part}-images-idx3-ubyte.gz", blots(random, labels, 28, 5))
-        write_idx(folder / "mnist" / f"{part}-labels-idx1-ubyte.gz", labels)
+        for name in ("mnist", "fashion-mnist"):
+            write_idx(folder / name / f"{part}-images-idx3-ubyte.gz", blots(random, labels, 28, 5))
+            write_idx(folder / name / f"{part}-labels-idx1-ubyte.gz", labels)
     for name in (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"):
         records = random.randint(0, 256, (20, 3073), dtype=np.uint8)
         records[:, 0] %= 10

@@ -128,6 +128,31 @@ QUESTIONS = (
             ),
         ),
     ),
+    Question(
+        "Do they notice images that are no digits?",
+        "AUROC against MNIST's test digits",
+        (
+            Comparison(
+                "unfamiliar", "garments", "capsule-drawing", "by reconstruction", "cnn-max-pool", "CNN by softmax",
+                "fashion",
+            ),
+            Comparison(
+                "unfamiliar", "letters", "capsule-drawing", "by reconstruction", "cnn-max-pool", "CNN by softmax",
+                "letters",
+            ),
+        ),
+    ),
+    Question(
+        "Is their confidence right?",
+        "Expected calibration error",
+        (
+            Comparison("calibration", "as it is", "r3", "capsule lengths", "cnn-max-pool", "CNN's softmax", "ece"),
+            Comparison(
+                "calibration", "after temperature", "r3", "capsule lengths", "cnn-max-pool", "CNN's softmax",
+                "ece scaled",
+            ),
+        ),
+    ),
 )  # fmt: skip
 
 

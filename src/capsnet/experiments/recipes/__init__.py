@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from capsnet.experiments.recipe import Experiment
 from capsnet.experiments.recipes import (
     affine,
+    calibration,
     data_efficiency,
     dimensions,
     equivariance,
@@ -16,6 +17,7 @@ from capsnet.experiments.recipes import (
     routing_iterations,
     smallnorb,
     table1,
+    unfamiliar,
     viewpoint,
 )
 from capsnet.experiments.registry import ByName, add, find_experiment
@@ -36,6 +38,8 @@ for _experiment in (
     viewpoint.SMALLNORB,
     photographs.CIFAR10,
     photographs.SVHN,
+    unfamiliar.EXPERIMENT,
+    calibration.EXPERIMENT,
 ):
     add(_experiment)
 
