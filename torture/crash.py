@@ -145,7 +145,10 @@ def _damage(training: Training, chance: random.Random, wanted: int) -> Trial:
             well = training.ends_well(run)
             lost += not (well and "damaged" in training.log.read_text())
         rmtree(run)
-    what = "the last save cut short or one bit of it flipped: noticed, and the save before goes on to the same weights"
+    what = (
+        "the last checkpoint cut short or with one flipped bit: noticed; resumed from the one before, to the same "
+        "weights"
+    )
     return Trial(what, wanted, lost, "in the last try both saves are damaged: refused in one line")
 
 
@@ -189,9 +192,9 @@ def _full_disk(training: Training, wanted: int) -> Trial:
             rmtree(disk / "run")
             copytree(training.work / "before-full", disk / "run")
     where = ", ".join(f"{name} {count}" for name, count in sorted(at.items()))
-    note = f"{refused} times it was too small, while it wrote: {where}"
+    note = f"{refused} times the disk filled up, while writing: {where}"
     return Trial(
-        "a disk that is full sooner or later: one line, and resumed when there is room", wanted, lost, note
+        "a disk that fills up during the run: one line, and resumed when there is room", wanted, lost, note
     )
 
 

@@ -110,7 +110,7 @@ def _one_broken_step(training: Training, chance: random.Random, kinds: Sequence[
                 again.ended_in_one_line("not finite") and (not is_left_out or Run(run).nonfinite() == before)
             )
         lost += not training.ends_well(run)  # without the injected value it must finish
-    note = f"{replayed} batches made again from what was written down: the same bits"
+    note = f"{replayed} batches built again from the log: the same bits"
     what = "one loss, gradient, weight or moment NaN, infinite or too large: left out, or stopped and resumed"
     return Trial(f"{what} to the weights of an undisturbed run", tried, lost, note)
 
@@ -140,7 +140,7 @@ def _spoiled_saves(training: Training, wanted: int, chance: random.Random) -> Tr
         save_checkpoint(run, state.tensors, state.position, keep_newest=False)
         assert (run / BEFORE).exists()
         lost += not (training.ends_well(run) and f"{NEWEST} is damaged" in training.log.read_text())
-    what = "one number of a save NaN or infinite, its checksum right: noticed, and the save before goes on"
+    what = "one NaN or infinite number in a checkpoint with a right checksum: noticed; resumed from the one before"
     return Trial(what, wanted, lost)
 
 
@@ -157,9 +157,7 @@ def _afresh(training: Training, wanted: int) -> Trial:
         environment = {**os.environ, "PYTHONHASHSEED": str(number), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, check=False)
         lost += not (done.returncode == 0 and training.is_same(run) and _metrics(run) == lines)
-    what = (
-        "a training in a process started afresh, or from its config.json alone: the same weights and figures"
-    )
+    what = "a training in a new process, or from its config.json alone: the same weights and figures"
     return Trial(what, wanted, lost, "byte by byte, times left out")
 
 
@@ -183,7 +181,7 @@ def _batch_sizes(images: int) -> Trial:
         tried += images
         lost += int((scores.argmax(1) != whole.argmax(1)).sum())
         furthest = max(furthest, float((scores - whole).abs().max()))
-    what = "answers in batches of 1, 7 and 128, fast and plain paths: the same classes"
+    what = "predictions in batches of 1, 7 and 128, on fast and plain paths: the same classes"
     return Trial(what, tried, lost + (furthest > 1e-5) * tried, f"scores differ by at most {furthest:.1e}")
 
 

@@ -131,7 +131,7 @@ class Several:
             self.resume(after, run)
             differences.append(self.difference(run))
         return _compared(
-            "trainings taken up by another number of processes: the losses of one",
+            "trainings resumed by another number of processes: the losses of one",
             differences,
             ", ".join(f"{before} → {after}" for before, after in pairs),
         )
@@ -155,7 +155,7 @@ class Several:
             differences.append(self.difference(run))
         return _compared(
             "`kill -9` of one of two processes at a random moment: the launch ends and names the signal, and the "
-            "run goes on to the losses of one process",
+            "run resumes, to the losses of one process",
             differences,
             "",
             silent,
@@ -171,7 +171,7 @@ class Several:
             self.resume(2, run)
             differences.append(self.difference(run))
         return _compared(
-            "SIGTERM to the launcher of two processes: saved, said how to go on, and gone on with",
+            "SIGTERM to the launcher of two processes: saved, and resumed as the message says",
             differences,
             "",
             unsaid,

@@ -50,7 +50,7 @@ def _memory(folder: Path, target: Path, number: int) -> Trial:
     third = max(1, len(looks) // 3)
     growth = float(np.median(looks[-third:]) - np.median(looks[:third])) if looks else float("inf")
     return Trial(
-        "images answered by one process, in memory that does not grow",
+        "images classified by one process, in memory that does not grow",
         number,
         number - lines if lines != number else number * (growth > LEAK),
         f"RSS {max(looks, default=0):.0f} MiB at most, {growth:+.1f} MiB from the first third to the last; "
@@ -78,10 +78,12 @@ def _crashes(folder: Path, work: Path, number: int, kills: int) -> list[Trial]:
     expected = whole.read_bytes()
     return [
         Trial(
-            "images answered by two processes, as by one", number, number * (shared.read_bytes() != expected)
+            "images classified by two processes, with the answers of one",
+            number,
+            number * (shared.read_bytes() != expected),
         ),
         Trial(
-            "`kill -9` of one or two processes at a random moment; the answers in the end as of an uninterrupted run",
+            "`kill -9` of one or two processes at a random moment; in the end the answers of an uninterrupted run",
             landed,
             landed * (killed.read_bytes() != expected),
             f"{number:,} images",
