@@ -151,7 +151,7 @@ def dies(_: int, progress: Progress | None) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "message"),
-    [(misses, "mnist: it is not on this machine"), (dies, "a process that trained was killed.*goes on")],
+    [(misses, "mnist: it is not on this machine"), (dies, "a worker process was killed.*Repeat the command")],
 )
 def test_what_fails_in_a_process_is_one_error_here(function: Any, message: str, tmp_path: Path) -> None:
     tasks = [Task(str(number), number) for number in range(4)]

@@ -1,4 +1,4 @@
-"""Independent trainings, one after the other in this process, or through joblib: in several, or on a cluster."""
+"""Run independent trainings in this process, or through joblib in several processes or on a cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from capsnet.experiments.trainings import StoppedExperiment
 from capsnet.training.loop import Progress
 from capsnet.training.run import Run
 
-#: What shares trainings out, and the package that it needs.
+#: Backends, and the package that each needs.
 BACKENDS = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 def now() -> float:
-    """Return the time that all processes of a cluster agree about."""
+    """Return the wall-clock time, which the processes of a cluster share."""
     return time.time()  # noqa: TID251  (it decides only which trainings begin)
 
 
@@ -40,9 +40,9 @@ class Workers:
     """The place where trainings run, and how many run at the same time."""
 
     jobs: int | None = 1
-    """At the same time; None: as many as there are cores, or as the cluster takes."""
+    """Trainings at the same time; None: one per core, or as the cluster decides."""
     backend: str = "loky"
-    """loky: processes of this machine. dask or ray: a cluster that is there; $DASK_SCHEDULER_ADDRESS says where."""
+    """loky: processes of this machine. dask or ray: a running cluster ($DASK_SCHEDULER_ADDRESS, $RAY_ADDRESS)."""
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
@@ -67,10 +67,10 @@ class Task(Generic[T]):
     label: str
     of: T
     latest: float | None = None
-    """It is left out if it cannot begin before this time (of `now`)."""
+    """The task is left out if it cannot begin before this time (of `now`)."""
 
     def is_late(self) -> bool:
-        """Return whether it must be left out by now."""
+        """Return whether it is too late to begin."""
         return self.latest is not None and now() > self.latest
 
 
@@ -84,16 +84,16 @@ def each(
     """Yield each task with the function's result as they come; leave out late tasks.
 
     Args:
-        function: called with a task's `of` and the training's progress, which is None in other processes. It and
-            all that it holds are pickled for those.
-        tasks: the first are begun first.
-        workers: where.
-        work: the folder where trainings are kept, for the message of an interruption.
-        watch: receives progress reports.
+        function: called with a task's `of` and the training's progress. In other processes the progress is None, and
+            the function is pickled with everything that it holds.
+        tasks: tasks, in the order in which they begin.
+        workers: place and number of processes.
+        work: folder of the trainings, for the message of an interruption.
+        watch: receiver of progress reports.
 
     Raises:
         StoppedExperiment: by a signal. Trainings in processes of this machine have saved their state.
-        CapsnetError: by the function; the backend is not installed or not there; a process was killed.
+        CapsnetError: raised by the function; no cluster answers; a worker process was killed.
     """
     if not workers.is_this_process:
         yield from _shared_out(function, tasks, workers, work, watch)
@@ -155,7 +155,7 @@ class _Call(Generic[T, R]):
         self.function, self.parent, self.threads = function, parent, threads
 
     def __call__(self, place: int, task: Task[T]) -> tuple[int, R] | None:
-        """Return the task's place and its result; None if it was late or stopped."""
+        """Return the task's position and result; None if it was late or stopped."""
         if self.parent is not None:
             _end_with(self.parent)
         if self.threads is not None:
@@ -171,13 +171,13 @@ class _Call(Generic[T, R]):
 
 
 _TURN = threading.Lock()
-#: The signal that this process got, once it has got one.
+#: The signal that this process received, if any.
 _stopped: list[int] = []
 _watched: set[int] = set()
 
 
 def _end_with(parent: int) -> None:
-    """End this process, its training saved, soon after the process that started it."""
+    """Save the training and end this process, soon after its parent has ended."""
     if parent in _watched:
         return
     _watched.add(parent)
@@ -196,7 +196,7 @@ def _end_with(parent: int) -> None:
 def _asked_to_stop(is_local: bool) -> Iterator[list[int]]:
     """Record the first SIGTERM or Ctrl-C, and pass it on to the worker processes.
 
-    Those of this machine save their trainings. The second signal is obeyed at once.
+    Workers on this machine save their trainings. A second signal ends this process at once.
     """
     from multiprocessing import active_children
 
@@ -228,7 +228,7 @@ def _asked_to_stop(is_local: bool) -> Iterator[list[int]]:
 
 @contextmanager
 def _cluster(backend: str) -> Iterator[dict[str, Any]]:
-    """Connect to what runs the trainings; yield joblib's options for it.
+    """Connect to the cluster; yield joblib's options for it.
 
     Raises:
         CapsnetError: there is no cluster.
@@ -245,7 +245,7 @@ def _cluster(backend: str) -> Iterator[dict[str, Any]]:
         except (
             OSError,
             ValueError,
-        ) as error:  # of Dask's and Ray's own, among them that nothing answers in time
+        ) as error:  # errors of Dask and Ray, such as time-outs
             reason = " ".join(str(error).split())[:200]
             raise CapsnetError(f"--backend {backend}: no cluster answers ({reason})") from error
         yield options
@@ -267,7 +267,7 @@ def _dask(at_the_end: ExitStack) -> Any:
     try:
         return default_client()
     except ValueError:
-        raise ValueError("start one, and say where with DASK_SCHEDULER_ADDRESS") from None
+        raise ValueError("start one and set DASK_SCHEDULER_ADDRESS") from None
 
 
 def _ray() -> None:
@@ -284,6 +284,6 @@ def _killed(error: BaseException) -> CapsnetError | None:
     if type(error).__name__ not in ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"):
         return None
     return CapsnetError(
-        "a process that trained was killed, perhaps for lack of memory; what is finished is kept: the same command "
-        "goes on, perhaps with fewer --jobs"
+        "a worker process was killed, perhaps because memory ran out; finished runs are kept. Repeat the command to "
+        "resume, perhaps with fewer --jobs"
     )
