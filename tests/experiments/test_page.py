@@ -462,3 +462,20 @@ def test_a_folder_without_results_says_how_to_get_some(tmp_path: Path) -> None:
         write_results(tmp_path, tmp_path / "results.md")
     with pytest.raises(CapsnetError, match="no experiment 'table9'"):
         groups([replace(FULL[0], experiment="table9")])
+
+
+def test_the_page_says_how_learning_rates_and_margins_were_fixed(tmp_path: Path) -> None:
+    def page(rate_errors: dict[str, float | None]) -> str:
+        for one in (*runs("r3-reconstruction", [10, 12]), *runs("r1-reconstruction", [20, 21])):
+            path = record_path(tmp_path / "results", "table1", one.variant, one.scale, one.seed)
+            replace(one, rate_errors=rate_errors).write(path)
+        write_results(tmp_path / "results", tmp_path / "results.md")
+        return (tmp_path / "results.md").read_text()
+
+    fixed = f"Fixed in commit {EXPERIMENTS['table1'].margins_commit}, before these runs."
+    chosen = page({"0.001": 0.01, "0.003": None})
+    assert "Chosen for each variant on training images only, of 0.001, 0.003: " in chosen
+    assert fixed in chosen
+    before = page({})
+    assert "**Learning rates.** Fixed in the recipe: " in before
+    assert fixed not in before

@@ -47,8 +47,8 @@ INTERVALS = """\
   the reported error.
 
 **Verdicts.** Each claim has a margin: the smallest difference that would matter to a user. The recipes give the margins
-and their reasons. The margins were fixed without regard to the verdicts, but after the runs shown here. Later runs are
-judged by margins that were fixed before them.
+and their reasons. All margins were fixed without regard to the verdicts. Where an experiment names the commit that
+fixed them, its runs were made after that commit; the other runs are older than their margins.
 
 - *supported* or *contradicted*: p is at most 0.05 after Holm's correction over the claims of the same experiment and
   scale that the records can decide. p is the two-sided p-value of "no difference", from the test that belongs to the
@@ -244,7 +244,10 @@ def _section(group: Group, images: Path) -> str:
         parts.append(f"**Intervals.** {single}\n")
     parts.append("**Data.** " + " ".join(dict.fromkeys(record.provenance for record in group.records)) + "\n")
     if found := judgements(group):
-        parts.append("**Margins.** " + "; ".join(dict.fromkeys(map(_margin, found))) + ".\n")
+        margins = "; ".join(dict.fromkeys(map(_margin, found)))
+        fixed = experiment.margins_commit if all(record.rate_errors for record in group.records) else None
+        before = f" Fixed in commit {fixed}, before these runs." if fixed else ""
+        parts.append(f"**Margins.** {margins}.{before}\n")
         parts.append("**Verdicts.**\n\n" + "\n".join(judgement.line for judgement in found) + "\n")
     parts += [note + "\n" for note in experiment.notes(group.records)]
     for picture in experiment.figures(group.records):

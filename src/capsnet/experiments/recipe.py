@@ -212,6 +212,7 @@ class Experiment:
         shows: plural name of the objects that several test examples show ("toys"); None: examples are independent.
         load: function that loads the data set of a run.
         measure: function that measures a trained model.
+        margins_commit: the commit that fixed the claims' margins, before the runs at the quick scale; None: later.
         own_rates: whether each variant gets its own learning rate at the quick scale, chosen on training images.
         notes: function that returns further paragraphs of Markdown, from the records of one scale.
         figures: function that draws figures, from the records of one scale.
@@ -232,6 +233,7 @@ class Experiment:
     shows: str | None = None
     load: Callable[[Variant, int, Path | None], Dataset] = load_data
     measure: Callable[[Trained], Findings] = own_test_set
+    margins_commit: str | None = None
     own_rates: bool = True
     notes: Callable[[Sequence[Record]], list[str]] = nothing
     figures: Callable[[Sequence[Record]], list[Picture]] = nothing

@@ -159,6 +159,7 @@ EXPERIMENT = Experiment(
         "full": ("affnist-synth instead of affNIST, unless its files are on the machine",),
     },
     cost={"quick": "about 35 minutes on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
+    margins_commit="0f69141",
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(

@@ -127,6 +127,7 @@ EXPERIMENT = Experiment(
     ),
     deviations={"quick": (*NARROW, "batches of 32"), "full": ()},
     cost={"quick": "about half an hour on 2 cores", "full": "as much as four runs of table1"},
+    margins_commit="2f7afa2",
     seeds={"smoke": 1, "quick": 5, "full": 3},
     variants=variants,
     measures=(

@@ -97,6 +97,7 @@ EXPERIMENT = Experiment(
         "full": ("one-cycle learning rate over 5,000 steps",),
     },
     cost={"quick": "about an hour on 2 cores", "full": "about 30 minutes on one data-centre GPU"},
+    margins_commit="0f69141",
     seeds={"smoke": 1, "quick": 8, "full": 5},
     variants=variants,
     measures=(Measure("test", "test error"),),

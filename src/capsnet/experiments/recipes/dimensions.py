@@ -259,6 +259,7 @@ EXPERIMENT = Experiment(
         "full": ("the measures and the control are ours; the paper shows only examples",),
     },
     cost={"quick": "minutes after table1, because it reuses its trainings", "full": "minutes after table1"},
+    margins_commit="0f69141",
     seeds={"smoke": 1, "quick": 8, "full": 3},
     variants=variants,
     measures=(

@@ -158,6 +158,7 @@ EXPERIMENT = Experiment(
         "quick": "20 minutes on 2 cores after table1, because it reuses its trainings",
         "full": "minutes after table1",
     },
+    margins_commit="0f69141",
     seeds={"smoke": 1, "quick": 8, "full": 3},
     variants=variants,
     measures=(

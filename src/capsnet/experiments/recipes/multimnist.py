@@ -143,6 +143,7 @@ EXPERIMENT = Experiment(
         "full": ("the test pairs are our own; the paper's are not published",),
     },
     cost={"quick": "about 35 minutes on 2 cores", "full": "hours on one data-centre GPU; see --steps"},
+    margins_commit="0f69141",
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(

@@ -149,6 +149,7 @@ EXPERIMENT = Experiment(
         "quick": "about 20 minutes on 2 cores; less after table1, because it reuses its trainings",
         "full": "as much as five runs of table1",
     },
+    margins_commit="383bbff",
     seeds={"smoke": 1, "quick": 8, "full": 3},
     variants=variants,
     measures=(

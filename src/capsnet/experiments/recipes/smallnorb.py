@@ -38,6 +38,7 @@ EXPERIMENT = Experiment(
         "full": ("the number of steps is ours; the paper does not give it",),
     },
     cost={"quick": "about 15 minutes on 2 cores", "full": "an hour on one data-centre GPU; see --steps"},
+    margins_commit="0f69141",
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(Measure("test", "test error", published={"r3": "2.7"}),),

@@ -61,6 +61,7 @@ EXPERIMENT = Experiment(
         "quick": "about two hours on 2 cores",
         "full": "300,000 steps each: hours on one data-centre GPU; see --steps",
     },
+    margins_commit="0f69141",
     seeds={"smoke": 1, "quick": 8, "full": 3},
     variants=variants,
     measures=(

@@ -125,6 +125,7 @@ EXPERIMENT = Experiment(
     ),
     deviations={"quick": (*NARROW, "batches of 32"), "full": ()},
     cost={"quick": "minutes after table1, because it reuses its trainings", "full": "minutes after table1"},
+    margins_commit="2f7afa2",
     seeds={"smoke": 1, "quick": 8, "full": 3},
     variants=variants,
     measures=(

@@ -114,6 +114,7 @@ def _experiment(name: str, data: str, channels: int, what: str) -> Experiment:
             "quick": "about 16 minutes on one core, plus two to render the toys",
             "full": "about 20 minutes on one data-centre GPU",
         },
+        margins_commit="0f69141",
         seeds={"smoke": 1, "quick": 1, "full": 3},
         variants=lambda scale: variants_on(data, channels, scale),
         measures=(
