@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from capsnet.models import load_model as load_model
     from capsnet.routing import RoutingTrace as RoutingTrace
     from capsnet.routing import route as route
+    from capsnet.training.estimator import CapsNetClassifier as CapsNetClassifier
     from capsnet.training.fit import train as train
 
 # Names → where they live. Looked up on first use, so that `capsnet --help` need not wait for PyTorch.
 _HOMES = {
     "CapsNet": "capsnet.models",
+    "CapsNetClassifier": "capsnet.training.estimator",
     "CapsNetConfig": "capsnet.models",
     "CapsnetError": "capsnet._support.errors",
     "CapsuleLayer": "capsnet.layers",

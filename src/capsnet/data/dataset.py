@@ -69,16 +69,18 @@ class Examples:
         augment: the augmentation of a batch's images. None: no augmentation.
         groups: group id per image (views of one object), for cluster-robust intervals, shape (examples,). None if
             unknown.
+        weights: how often each example is trained on, relative to the others, shape (examples,). None: all the same.
 
     Raises:
-        ValueError: the numbers of images, labels and groups differ; images are not bytes of this shape; labels are not
-            integers.
+        ValueError: the numbers of images, labels, groups and weights differ; images are not bytes of this shape; labels
+            are not integers; weights are negative, not finite or all 0.
     """
 
     images: UInt8[Tensor, "examples channels height width"]
     labels: Int[Tensor, " examples"]
     augment: Augmentation | None = None
     groups: Int[Tensor, " examples"] | None = None
+    weights: Float[Tensor, " examples"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -95,6 +97,14 @@ class Examples:
             )
         if self.groups is not None and self.groups.shape != self.labels.shape:
             raise ValueError(f"{len(self.images)} images and groups of shape {tuple(self.groups.shape)}")
+        if self.weights is not None:
+            if self.weights.shape != self.labels.shape:
+                raise ValueError(
+                    f"{len(self.images)} images and weights of shape {tuple(self.weights.shape)}"
+                )
+            finite = bool(self.weights.isfinite().all()) and bool((self.weights >= 0).all())
+            if not finite or not self.weights.sum() > 0:
+                raise ValueError("weights must be finite, at least 0, and not all 0")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,13 +116,16 @@ class Examples:
 
     def to(self, device: torch.device | str) -> Examples:
         """Return the same examples on `device`."""
-        groups = None if self.groups is None else self.groups.to(device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups)
+        moved = {name: part.to(device) for name, part in self._columns().items()}
+        return replace(self, **moved)
 
     def subset(self, indices: Int[Tensor, " chosen"]) -> Examples:
         """Return the examples `indices`, in that order, with the same augmentation."""
-        groups = None if self.groups is None else self.groups[indices]
-        return replace(self, images=self.images[indices], labels=self.labels[indices], groups=groups)
+        return replace(self, **{name: part[indices] for name, part in self._columns().items()})
+
+    def _columns(self) -> dict[str, Any]:
+        names = ("images", "labels", "groups", "weights")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def batch(
         self, indices: Int[Tensor, " batch"], uniforms: Float[Tensor, "batch draws"] | None = None

@@ -31,7 +31,7 @@ SCALES: tuple[Scale, ...] = ("smoke", "quick", "full")
 
 #: Training options that the first records do not know, with the values of their trainings. At these values they do not
 #: count in fingerprints, so that older records stay valid.
-LATER: Mapping[str, Any] = {"rotation": 0.0, "scale": 0.0, "average": 0.0}
+LATER: Mapping[str, Any] = {"rotation": 0.0, "scale": 0.0, "average": 0.0, "class_weights": None}
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ repeats exactly what the uninterrupted run would have done, and every batch can 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from capsnet._support.errors import CapsnetError
 from capsnet.data.augmentation import Affine, Shift
 from capsnet.data.dataset import Batch, Examples, Source
 from capsnet.training.config import TrainConfig
@@ -28,6 +30,8 @@ class BatchSchedule:
     draws: int
     batch_size: int
     steps: int
+    weights: Float[Tensor, " examples"] | None = field(default=None, compare=False)
+    """How often each example is drawn, relative to the others. None: once per epoch."""
 
     @classmethod
     def of(cls, config: TrainConfig, source: Source) -> Self:
@@ -37,7 +41,7 @@ class BatchSchedule:
         """
         batch_size = min(config.batch_size, len(source))
         steps = config.steps or config.epochs * (len(source) // batch_size)
-        return cls(config.seed, len(source), source.draws, batch_size, steps)
+        return cls(config.seed, len(source), source.draws, batch_size, steps, example_weights(config, source))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -53,9 +57,19 @@ class BatchSchedule:
         return self.seed * 1_000_003 + epoch
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Draw an epoch's order (examples,) and uniform numbers (examples, draws)."""
+        """Draw an epoch's order (examples,) and uniform numbers (examples, draws).
+
+        With weights, an example occurs as often as its share of the weights says, rounded up or down at random
+        (systematic sampling). So a weight works for every model, and without larger gradients.
+        """
         generator = torch.Generator().manual_seed(self.epoch_seed(epoch))
         order = torch.randperm(self.examples, generator=generator)
+        if self.weights is not None:
+            ends = self.weights.double().cumsum(0)
+            start = torch.rand(1, generator=generator, dtype=torch.float64)
+            places = (torch.arange(self.examples) + start) * (ends[-1] / self.examples)
+            chosen = torch.searchsorted(ends, places, right=True)
+            order = chosen.clamp(max=int(self.weights.nonzero()[-1]))[order]
         return order, torch.rand(self.examples, self.draws, generator=generator)
 
     def batches(self, first_step: int, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -78,6 +92,36 @@ class BatchSchedule:
         """
         _, indices, uniforms = next(self.batches(step - 1, torch.device("cpu")))
         return source.batch(indices, uniforms)
+
+
+def example_weights(config: TrainConfig, source: Source) -> Float[Tensor, " examples"] | None:
+    """Return the weights of the examples times those of their classes, on the CPU; None if all are the same.
+
+    Raises:
+        CapsnetError: the classes have weights and the images show several classes each, or there are not as many
+            weights as classes.
+    """
+    own = source.weights if isinstance(source, Examples) else None
+    weights = None if own is None else own.cpu().double()
+    if config.class_weights is not None:
+        if not isinstance(source, Examples):
+            raise CapsnetError("class_weights need one class in each image; leave them out for this data set")
+        labels = source.labels.cpu()
+        counts = labels.bincount().double()
+        if config.class_weights == "balanced":
+            of_class = 1 / counts.clamp(min=1)
+        else:
+            of_class = torch.tensor(config.class_weights, dtype=torch.float64)
+            if len(of_class) < len(counts):
+                raise CapsnetError(
+                    f"class_weights has {len(of_class)} numbers for {len(counts)} classes; give one for each class"
+                )
+        weights = of_class[labels] * (1.0 if weights is None else weights)
+        if not weights.sum() > 0:
+            raise CapsnetError(
+                "class_weights leave no example to train on; give a class that occurs a weight above 0"
+            )
+    return None if weights is None or bool((weights == weights[0]).all()) else weights
 
 
 def augmented(source: Source, config: TrainConfig) -> Source:

@@ -13,6 +13,7 @@ from capsnet._support.validation import configuration
 Schedule = Literal["one-cycle", "paper", "constant"]
 Precision = Literal["fp32", "bf16"]
 OnNonfinite = Literal["stop", "skip"]
+ClassWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @configuration
@@ -42,6 +43,8 @@ class TrainConfig:
     """Scale images at random, height and width each by up to this share: 0.1 is × 0.9 to × 1.1."""
     average: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     """The run's model is a moving average of the weights over about this share of all steps; 0: the last step's."""
+    class_weights: Literal["balanced"] | tuple[ClassWeight, ...] | None = None
+    """Weight of each class's images: how often they are trained on. "balanced": all classes equally often."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     evaluate_every: Annotated[int, Field(ge=0, le=10**9)] = 1
