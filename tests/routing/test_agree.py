@@ -1,23 +1,27 @@
-"""One pass of agreement: the reference against the equations, and the chunked form against the reference."""
+"""One pass of agreement: the reference against the equations, and the fast forms against the reference."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from capsnet._support import dispatch
 from capsnet.benchmark.measure import peak_extra_memory
-from capsnet.routing import Moments, agree, agree_chunked, backends, log_normaliser
+from capsnet.routing import Moments, agree, agree_backends, backends, log_normaliser
 
-OPTIONAL = ("query", "precision", "offset", "activations", "normaliser")
+OPTIONAL = ("query", "precision", "offset", "activations", "normaliser", "centre")
+FAST = ("chunked", "cpu")
 SIZES = ((3, 63, 17, 5, 4), (2, 1, 3, 4, 2), (2, 5, 3, 1, 2), (1, 7, 3, 2, 5))
 """(batch, in_caps, in_dim, out_caps, out_dim), odd ones; one child; one parent; one sample."""
 
@@ -53,6 +57,7 @@ def problem(
         "offset": normal(batch, out_caps),
         "activations": normal(batch, in_caps).sigmoid(),
         "normaliser": normal(batch, in_caps) + 2,
+        "centre": normal(batch, out_caps, dim) / 4,
     }
     return {name: x.to(dtype) for name, x in every.items() if name in ("u", "weight", *present)}
 
@@ -110,37 +115,73 @@ def test_the_rows_of_a_matrix_share_w() -> None:
     torch.testing.assert_close(agree(**t).first[:, 2], votes.mean(1).flatten(1) * 11 / 5)
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("rows", [None, 3])
-def test_chunked_equals_the_reference(
-    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], rows: int | None
+def test_equals_the_reference(
+    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], rows: int | None, backend: str
 ) -> None:
     room = 8 * sizes[3] * sizes[4] * (rows or 1)
     monkeypatch.setattr(
         backends, "CPU_VOTES", room * (4 if sizes[1] < 10 else 100)
     )  # samples and children in parts
-    for present in product((False, True), repeat=5):
+    for present in product((False, True), repeat=6):
         names = tuple(name for name, there in zip(OPTIONAL, present, strict=True) if there)
         tensors = problem(sizes, names, rows)
         for leaky in (False,) if "normaliser" in names else (False, True):
             expected = results(tensors, leaky=leaky, backend="reference")
             with poisoned():
-                ours = results(tensors, leaky=leaky, backend="chunked")
+                ours = results(tensors, leaky=leaky, backend=backend)
             assert close(ours, expected, 1e-12), (names, leaky)
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("rows", [None, 3])
 @pytest.mark.parametrize("leaky", [False, True])
-def test_the_chunked_normaliser_equals_the_reference(
-    monkeypatch: pytest.MonkeyPatch, leaky: bool, rows: int | None
+def test_the_normaliser_equals_the_reference(
+    monkeypatch: pytest.MonkeyPatch, leaky: bool, rows: int | None, backend: str
 ) -> None:
     monkeypatch.setattr(backends, "CPU_VOTES", 100 * 8 * 20 * (rows or 1))
-    for present in product((False, True), repeat=3):
-        names = tuple(name for name, there in zip(OPTIONAL, present, strict=False) if there)
+    for present in product((False, True), repeat=4):
+        names = tuple(name for name, there in zip((*OPTIONAL[:3], "centre"), present, strict=True) if there)
         tensors = problem(SIZES[0], names, rows)
         with poisoned():
-            ours = results(tensors, log_normaliser, leaky=leaky, backend="chunked")
+            ours = results(tensors, log_normaliser, leaky=leaky, backend=backend)
         assert close(ours, results(tensors, log_normaliser, leaky=leaky, backend="reference"), 1e-12), names
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [((37, 40, 8, 10, 16), None), ((70, 20, 4, 32, 4), 4), ((270, 9, 5, 33, 4), 4)],  # samples in groups
+    ids=str,
+)
+def test_in_float32(sizes: tuple[int, ...], rows: int | None, backend: str) -> None:
+    tensors = problem(sizes, rows=rows, dtype=torch.float32)
+    exact = results({name: x.double() for name, x in tensors.items()}, backend="reference")
+    with poisoned():
+        ours = results(tensors, backend=backend)
+    assert close([x.double() for x in ours], exact, 1e-5)
+
+
+def test_the_kernels_give_the_same_bits_in_any_batch_and_with_any_number_of_threads() -> None:
+    tensors = problem((37, 50, 9, 5, 6), dtype=torch.float32)
+    before = torch.get_num_threads()
+    runs = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        try:
+            runs.append(results(tensors, backend="cpu"))
+        finally:
+            torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert all(torch.equal(*pair) for pair in zip(runs[0], other, strict=True))
+    few = {name: x if name == "weight" else x[30:36] for name, x in tensors.items()}
+    assert all(
+        torch.equal(x[30:36], y)
+        for x, y in zip(agree(**tensors, backend="cpu"), agree(**few, backend="cpu"), strict=True)
+        if x is not None and y is not None
+    )
 
 
 def test_the_normaliser_gives_the_couplings_of_the_softmax() -> None:
@@ -150,29 +191,30 @@ def test_the_normaliser_gives_the_couplings_of_the_softmax() -> None:
         torch.testing.assert_close(agree(**tensors, normaliser=z), agree(**tensors, leaky=leaky))
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("rows", [None, 2])
 @pytest.mark.parametrize("normaliser", [False, True])
 def test_gradients_match_finite_differences(
-    monkeypatch: pytest.MonkeyPatch, normaliser: bool, rows: int | None
+    monkeypatch: pytest.MonkeyPatch, normaliser: bool, rows: int | None, backend: str
 ) -> None:
     monkeypatch.setattr(backends, "CPU_VOTES", 2 * 3 * 2 * 8 * 4)
     tensors = problem((2, 4, 2, 2, 2), OPTIONAL[: 4 + normaliser], rows)
     leaves = tuple(x.requires_grad_() for x in tensors.values())
 
     def function(*inputs: Tensor) -> tuple[Any, ...]:
-        return tuple(agree(**dict(zip(tensors, inputs, strict=True)), backend="chunked"))
+        return tuple(agree(**dict(zip(tensors, inputs, strict=True)), backend=backend))
 
     assert torch.autograd.gradcheck(function, leaves)
     assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
 
     def z(*inputs: Tensor) -> Tensor:
-        return log_normaliser(**dict(zip(tensors, inputs, strict=False)), leaky=True, backend="chunked")
+        return log_normaliser(**dict(zip(tensors, inputs, strict=False)), leaky=True, backend=backend)
 
     assert torch.autograd.gradcheck(z, leaves[:5])
     assert torch.autograd.gradgradcheck(z, leaves[:5], fast_mode=True)
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", *FAST])
 def test_children_without_activation_have_finite_gradients(backend: str) -> None:
     tensors = problem()
     tensors["activations"] = torch.zeros_like(tensors["activations"])
@@ -181,13 +223,13 @@ def test_children_without_activation_have_finite_gradients(backend: str) -> None
     assert not any(x.any() for x in found[:3])
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", *FAST])
 @pytest.mark.parametrize("sizes", [(0, 11, 5, 4, 6), (2, 0, 5, 4, 6)])
 def test_nothing_to_sum(backend: str, sizes: tuple[int, ...]) -> None:
     assert not any(x.any() for x in results(problem(sizes), backend=backend))
 
 
-@pytest.mark.parametrize("backend", ["auto", "chunked"])
+@pytest.mark.parametrize("backend", FAST)
 def test_sixteen_bits_and_autocast(backend: str) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         tensors = problem((5, 63, 17, 5, 4), dtype=dtype)
@@ -200,31 +242,42 @@ def test_sixteen_bits_and_autocast(backend: str) -> None:
         assert close(ours[3:], exact[3:], max(1e-5, 2 * torch.finfo(dtype).eps))
 
 
-def big_problem(fast: bool) -> Any:
-    tensors = {
-        name: x.requires_grad_() for name, x in problem((128, 576, 8, 10, 16), dtype=torch.float32).items()
-    }
+def step(backend: str, big: bool) -> Any:
+    sizes = {"sizes": (128, 576, 8, 10, 16)} if big else {}
+    tensors = {name: x.requires_grad_() for name, x in problem(**sizes, dtype=torch.float32).items()}
 
     def run() -> tuple[Tensor, ...]:
-        found = agree(**tensors, backend="chunked" if fast else "reference")
-        outputs = [x for x in found if x is not None]
-        return tuple(torch.autograd.grad(sum(x.sum() for x in outputs), list(tensors.values())))
+        outputs = [x for x in agree(**tensors, backend=backend) if x is not None]
+        inputs = [x for name, x in tensors.items() if name != "centre"]
+        return tuple(torch.autograd.grad(sum(x.sum() for x in outputs), inputs))
 
     return run
 
 
-def small_problem() -> Any:
-    tensors = {name: x.requires_grad_() for name, x in problem(dtype=torch.float32).items()}
-    return lambda: torch.autograd.grad(agree(**tensors, backend="chunked").first.sum(), tensors["u"])
-
-
-def fast_big_problem() -> Any:
-    return big_problem(True)
-
-
-def test_memory_is_bounded() -> None:
+@pytest.mark.parametrize("backend", FAST)
+def test_memory_is_bounded(backend: str) -> None:
     """The votes alone would take 47 MB."""
-    assert peak_extra_memory(fast_big_problem, torch.device("cpu"), small_problem) <= 12e6
+    big, small = (partial(step, backend, big) for big in (True, False))
+    assert peak_extra_memory(big, torch.device("cpu"), small) <= 12e6
+
+
+@pytest.mark.parametrize("function", [agree, log_normaliser])
+def test_compiled_graphs_do_not_hold_the_votes(function: Any) -> None:
+    tensors = problem(present=OPTIONAL[: 4 if function is agree else 3], rows=3)
+    sizes: list[int] = []
+
+    def look(graph: torch.fx.GraphModule, _: Any) -> Any:
+        made = [node.meta["val"] for node in graph.graph.nodes if "val" in node.meta]
+        sizes.extend(x.numel() for x in made if isinstance(x, Tensor))
+        return make_boxed_func(graph)
+
+    backend = aot_autograd(fw_compiler=look)  # the backward graph, too
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    assert close(results(tensors, compiled), results(tensors, function, backend="reference"), 1e-12)
+    assert max(sizes) == tensors["weight"].numel() < 3 * 11 * 4 * 18
+    plain = torch.compile(partial(function, backend="reference"), fullgraph=True, backend=backend)
+    results(tensors, plain)
+    assert max(sizes) >= 3 * 11 * 4 * 18, "the votes are there to be seen"
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func.jvp uses it
@@ -241,7 +294,7 @@ def test_transformed_and_watched_operators_are_those_of_the_reference(
     tensors["u"] = tensors["u"].detach()
     rest = {name: x for name, x in tensors.items() if name != "u"}
     plain = agree(**tensors)
-    monkeypatch.setattr(agree_chunked, "moments", refuse)
+    monkeypatch.setattr(agree_backends, "pick", refuse)
 
     def total(u: Tensor) -> Tensor:
         return agree(u, **rest).first.sum()
@@ -253,8 +306,6 @@ def test_transformed_and_watched_operators_are_those_of_the_reference(
     torch.testing.assert_close(slope, expected.sum())
     traced = make_fx(lambda u: agree(u, **rest).first)(torch.randn_like(tensors["u"]))
     torch.testing.assert_close(traced(tensors["u"]), plain.first)
-    compiled = torch.compile(lambda u: agree(u, **rest).first, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(tensors["u"]), plain.first)
     with FakeTensorMode() as mode:
         fake = {name: mode.from_tensor(x) for name, x in tensors.items()}
         assert agree(**fake).first.shape == (3, 4, 6)
@@ -277,11 +328,12 @@ def test_gradients_may_come_in_batches() -> None:
         each = torch.eye(first.numel(), dtype=first.dtype).reshape(-1, *first.shape)
         return torch.autograd.grad(first, tensors["u"], each, is_grads_batched=True)[0]
 
-    torch.testing.assert_close(jacobian("chunked"), jacobian("reference"))
+    for backend in FAST:
+        torch.testing.assert_close(jacobian(backend), jacobian("reference"))
 
 
 def test_without_a_precision_there_are_no_second_moments() -> None:
-    for backend in ("reference", "chunked"):
+    for backend in ("reference", *FAST):
         found = agree(**problem(present=("query",)), backend=backend)
         assert isinstance(found, Moments)
         assert found.second is None
@@ -299,10 +351,11 @@ def test_without_a_precision_there_are_no_second_moments() -> None:
         ({"activations": torch.full((3, 11), 1.5)}, r"activations from 1.5 to 1.5 must be in \[0, 1\]"),
         ({"precision": torch.full((3, 4, 6), -0.5)}, "precision from -0.5 to -0.5 must be at least 0"),
         ({"normaliser": torch.zeros(11)}, r"normaliser \(11,\) must be \(3, 11\)"),
+        ({"centre": torch.zeros(3, 4)}, r"centre \(3, 4\) must be \(3, 4, 6\)"),
         ({"leaky": True}, "leaky has no effect on a given normaliser"),
         ({"offset": torch.zeros(3, 4, dtype=torch.int64)}, "floating-point"),
         ({"offset": torch.zeros(3, 4, device="meta")}, "on one device"),
-        ({"backend": "cuda"}, "'cuda' is none of auto, reference, chunked"),
+        ({"backend": "cuda"}, "'cuda' is none of auto, reference, cpu, chunked"),
     ],
 )
 def test_errors_say_what_and_why(change: dict[str, Any], message: str) -> None:

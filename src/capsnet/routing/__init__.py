@@ -2,7 +2,8 @@
 
 reference.py  the paper's Procedure 1, line by line; every fast path is compared with it
 dynamic.py    dynamic routing: `route`, `trace_routing`, and the choice between reference and fast path
-agree.py      one pass over the children, from which every other routing is made; agree_chunked.py its fast form
+agree.py      one pass over the children, from which every other routing is made
+agree_reference.py, agree_backends.py, agree_chunked.py   its equations; its fast backends; the one in plain PyTorch
 self_attention.py, em.py, inverted_attention.py, variational_bayes.py   one routing each, named like its paper
 windows.py    convolutional capsules: windows as a batch
 registry.py   routings by name, also from other packages

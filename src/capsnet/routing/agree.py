@@ -1,33 +1,41 @@
 """One pass of agreement over the children, from which every routing is made: `agree`.
 
-The plain form below is the law. The fast forms never store the votes, and are compared with it.
+The plain form is the law. The fast forms never store the votes, and are compared with it.
 
     b_ij = k_j + û_ij · Q_j − ½ Σ_d Λ_jd û_ijd²        c_ij = softmax over parents of b_ij
     count_j = Σ_i a_i c_ij     first_j = Σ_i a_i c_ij û_ij     second_j = Σ_i a_i c_ij û_ij²
+
+`agree_reference.py` has these equations in plain PyTorch, `agree_backends.py` the fast forms.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from capsnet._support import dispatch
-from capsnet.routing import agree_chunked
-from capsnet.routing.reference import RoutingTrace, softmax_over_parents
+from capsnet.routing import agree_backends, agree_reference
+from capsnet.routing.agree_reference import (
+    Children,
+    Inputs,
+    PerChild,
+    PerParent,
+    Poses,
+    Weight,
+    couplings_of,
+    logits_of,
+    votes_of,
+)
+from capsnet.routing.reference import RoutingTrace
 
-Children = Float[Tensor, "batch in_caps *rows in_dim"]
-Weight = Float[Tensor, "in_caps in_dim out_caps out_dim"]
-PerParent = Float[Tensor, "batch out_caps"]
-PerChild = Float[Tensor, "batch in_caps"]
-Poses = Float[Tensor, "batch out_caps dim"]
 #: Logits, couplings and outputs of each pass.
 Steps = list[tuple[Tensor, Tensor, Tensor]]
 
 #: Names for `agree(backend=…)`, besides "auto".
-AGREE_BACKENDS = ("reference", "chunked")
+AGREE_BACKENDS = ("reference", *agree_backends.FAST)
 
 
 class Moments(NamedTuple):
@@ -50,6 +58,7 @@ def agree(
     offset: PerParent | None = None,
     activations: PerChild | None = None,
     normaliser: PerChild | None = None,
+    centre: Poses | None = None,
     leaky: bool = False,
     backend: str = "auto",
 ) -> Moments:
@@ -67,9 +76,11 @@ def agree(
         offset: k, (batch, out_caps); 0 if None.
         activations: a, in [0, 1], (batch, in_caps); 1 if None.
         normaliser: Z, (batch, in_caps): c_ij = exp(b_ij − Z_i) in place of the softmax; see `log_normaliser`.
+        centre: û − centre takes the place of û, in logits and moments, (batch, out_caps, dim); 0 if None. Moments about
+            a centre near the mean keep their digits. It is a constant: no gradient flows to it.
         leaky: an extra logit of 0 in the softmax: a child may go to no parent.
-        backend: "reference" stores the votes; "chunked" never does, on any device. "auto" picks chunked, and the
-            reference where `route` does. Graphs that `torch.compile` captures hold the reference.
+        backend: "reference" stores the votes. Those that never do are "cpu", Numba kernels for CPUs, and "chunked",
+            for any device. "auto" picks the fastest, and the reference where `route` does.
 
     Returns:
         Moments in the dtype of the computation.
@@ -78,15 +89,16 @@ def agree(
         ValueError: shapes, dtypes or devices that do not fit, activations outside [0, 1] or a negative precision
             (values are checked on CPUs), leaky with a normaliser, or an unknown backend.
     """
-    tensors = (u, weight, query, precision, offset, activations, normaliser)
+    if centre is not None:
+        centre = centre.detach()
+    tensors = (u, weight, query, precision, offset, activations, normaliser, centre)
     _check("agree", *tensors, leaky=leaky, backend=backend)
     with dispatch.without_autocast(u.device):
-        wide: Any = _in_one_dtype(tensors)
-        if _is_plain(wide, backend):
-            return Moments(*reference(*wide, leaky=leaky))
-        if all(x is None for x in (query, precision, offset, normaliser)):
-            return _uniform(wide[0], wide[1], wide[5], leaky)
-        return Moments(*agree_chunked.moments(reference, wide, leaky))
+        given = _in_one_dtype(*tensors)
+        if not _is_plain(given, backend) and all(x is None for x in (*given[2:5], *given[6:])):
+            return _uniform(given, leaky)
+        count, first, *second = _run(given, leaky, False, backend)
+        return Moments(count, first, second[0] if second else None)
 
 
 def log_normaliser(
@@ -96,6 +108,7 @@ def log_normaliser(
     *,
     precision: Poses | None = None,
     offset: PerParent | None = None,
+    centre: Poses | None = None,
     leaky: bool = False,
     backend: str = "auto",
 ) -> PerChild:
@@ -104,13 +117,12 @@ def log_normaliser(
     With it as the normaliser, `agree` has the couplings of the softmax. Convolutional capsules add up the windows that
     hold a child first. Arguments, gradients and errors are those of `agree`.
     """
-    tensors = (u, weight, query, precision, offset)
+    if centre is not None:
+        centre = centre.detach()
+    tensors = (u, weight, query, precision, offset, None, None, centre)
     _check("log_normaliser", *tensors, leaky=leaky, backend=backend)
     with dispatch.without_autocast(u.device):
-        wide: Any = _in_one_dtype(tensors)
-        if _is_plain(wide, backend):
-            return reference_log_normaliser(*wide, leaky=leaky)
-        return agree_chunked.log_normaliser(reference_log_normaliser, wide, leaky)
+        return _run(_in_one_dtype(*tensors), leaky, True, backend)[0]
 
 
 def sum_of_votes(
@@ -141,10 +153,11 @@ def record(
     precision: Poses | None = None,
     offset: PerParent | None = None,
     normaliser: PerChild | None = None,
+    centre: Poses | None = None,
 ) -> None:
     """Append the logits and couplings of one pass, and the parents made from it, if steps are asked for."""
     if steps is not None:
-        logits = logits_of(votes_of(u, weight), query, precision, offset)
+        logits = logits_of(votes_of(u, weight, centre), query, precision, offset)
         steps.append((logits, couplings_of(logits, normaliser, False), outputs.detach()))
 
 
@@ -154,105 +167,39 @@ def trace_of(steps: Steps) -> RoutingTrace:
     return RoutingTrace(logits, couplings, outputs)
 
 
-def reference(
-    u: Tensor,
-    weight: Tensor,
-    query: Tensor | None,
-    precision: Tensor | None,
-    offset: Tensor | None,
-    activations: Tensor | None,
-    normaliser: Tensor | None,
-    *,
-    leaky: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the moments by the equations at the top of this file."""
-    votes = votes_of(u, weight)
-    logits = logits_of(votes, query, precision, offset)
-    couplings = couplings_of(logits, normaliser, leaky)
-    shares = couplings if activations is None else activations[..., None] * couplings
-    first = torch.einsum("bij,bijd->bjd", shares, votes)
-    if precision is None:
-        return shares.sum(1), first, None
-    return shares.sum(1), first, torch.einsum("bij,bijd->bjd", shares, votes.square())
+def _run(given: Inputs, leaky: bool, wants_log_sums: bool, backend: str) -> tuple[Tensor, ...]:
+    if _is_plain(given, backend):
+        return agree_reference.forward(given, leaky, wants_log_sums)
+    return agree_backends.run(given, leaky, wants_log_sums, backend)
 
 
-def reference_log_normaliser(
-    u: Tensor,
-    weight: Tensor,
-    query: Tensor | None,
-    precision: Tensor | None,
-    offset: Tensor | None,
-    *,
-    leaky: bool,
-) -> Tensor:
-    """Return ln Σ_j exp b_ij."""
-    logits = logits_of(votes_of(u, weight), query, precision, offset)
-    if leaky:
-        logits = torch.cat([torch.zeros_like(logits[..., :1]), logits], dim=-1)
-    return logits.logsumexp(-1)
-
-
-def votes_of(u: Children, weight: Weight) -> Float[Tensor, "batch in_caps out_caps dim"]:
-    """Return the votes û_ij = W_ijᵀ u_i; of matrix poses û = u W, flattened."""
-    if u.ndim == 3:
-        return torch.einsum("bic,icjd->bijd", u, weight)
-    return torch.einsum("birc,icjd->bijrd", u, weight).flatten(3)
-
-
-def logits_of(
-    votes: Float[Tensor, "batch in_caps out_caps dim"],
-    query: Poses | None,
-    precision: Poses | None,
-    offset: PerParent | None,
-) -> Float[Tensor, "batch in_caps out_caps"]:
-    """Return b_ij = k_j + û_ij · Q_j − ½ Σ_d Λ_jd û_ijd²."""
-    logits = torch.zeros_like(votes[..., 0])
-    if offset is not None:
-        logits = logits + offset[:, None]
-    if query is not None:
-        logits = logits + torch.einsum("bijd,bjd->bij", votes, query)
-    if precision is not None:
-        logits = logits - torch.einsum("bijd,bjd->bij", votes.square(), precision) / 2
-    return logits
-
-
-def couplings_of(
-    logits: Float[Tensor, "*batch out_caps"], normaliser: Float[Tensor, "*batch"] | None, leaky: bool
-) -> Float[Tensor, "*batch out_caps"]:
-    """Return c_ij: the softmax over parents, or exp(b_ij − Z_i)."""
-    if normaliser is not None:
-        return (logits - normaliser[..., None]).exp()
-    return softmax_over_parents(logits, leaky)
-
-
-def _uniform(u: Tensor, weight: Tensor, activations: Tensor | None, leaky: bool) -> Moments:
+def _uniform(given: Inputs, leaky: bool) -> Moments:
     """Return the moments where all logits are 0: a matrix product."""
+    u, weight, a = given.u, given.weight, given.activations
     share = 1 / (weight.shape[2] + leaky)
     total = u.new_full(u.shape[:1], u.shape[1])
-    if activations is not None:
-        total = activations.sum(1)
-        u = activations.reshape(*activations.shape, *[1] * (u.ndim - 2)) * u
+    if a is not None:
+        total = a.sum(1)
+        u = a.reshape(*a.shape, *[1] * (u.ndim - 2)) * u
     count = total[:, None].expand(-1, weight.shape[2])
     return Moments(share * count, share * sum_of_votes(u, weight), None)
 
 
-def _is_plain(tensors: tuple[Tensor | None, ...], backend: str) -> bool:
-    u = tensors[0]
-    assert u is not None
-    if backend == "reference" or torch.compiler.is_compiling():
+def _is_plain(given: Inputs, backend: str) -> bool:
+    """Return whether the reference computes: it is asked for, or "auto" means it, as in `route`."""
+    if backend == "reference":
         return True
-    if backend == "chunked":
+    if torch.compiler.is_compiling():
+        return not dispatch.enabled() or torch.compiler.is_exporting()
+    if backend != "auto":
         return False
-    one_sample = len(u) == 1 and u.device.type == "cpu"
-    return one_sample or not dispatch.may_stand_in(*(x for x in tensors if x is not None))
+    one_sample = given.u.shape[0] == 1 and given.u.device.type == "cpu"
+    return one_sample or not dispatch.may_stand_in(*(x for x in given if x is not None))
 
 
-def _in_one_dtype(tensors: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
-    u, weight, *others = tensors
-    assert u is not None
-    assert weight is not None
+def _in_one_dtype(u: Tensor, weight: Tensor, *others: Tensor | None) -> Inputs:
     dtype = torch.promote_types(torch.promote_types(u.dtype, weight.dtype), torch.float32)
-    return (u.to(dtype), weight.to(dtype), *(None if x is None else x.to(dtype) for x in others))
+    return Inputs(u.to(dtype), weight.to(dtype), *(None if x is None else x.to(dtype) for x in others))
 
 
 def _check(
@@ -262,8 +209,9 @@ def _check(
     query: Tensor | None,
     precision: Tensor | None,
     offset: Tensor | None,
-    activations: Tensor | None = None,
-    normaliser: Tensor | None = None,
+    activations: Tensor | None,
+    normaliser: Tensor | None,
+    centre: Tensor | None,
     *,
     leaky: bool,
     backend: str,
@@ -284,11 +232,12 @@ def _check(
         "offset": (offset, (batch, out_caps)),
         "activations": (activations, (batch, u.shape[1])),
         "normaliser": (normaliser, (batch, u.shape[1])),
+        "centre": (centre, (batch, out_caps, dim)),
     }
     for what, (tensor, shape) in optional.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name}: {what} {tuple(tensor.shape)} must be {shape}")
-    tensors = [x for x in (u, weight, query, precision, offset, activations, normaliser) if x is not None]
+    tensors = [x for x in (u, weight, *(x for x, _ in optional.values())) if x is not None]
     if not all(x.is_floating_point() for x in tensors) or len({x.device for x in tensors}) != 1:
         found = ", ".join(f"{x.dtype} on {x.device}" for x in tensors)
         raise ValueError(f"{name}: tensors must be floating-point and on one device; they are {found}")

@@ -8,6 +8,8 @@ do not depend on the other samples in its batch, to the last bit.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -142,11 +144,22 @@ class _Passes:
 
 @cache
 def _kernels() -> Any:
-    """Return the compiled kernels, or None without Numba. Prints one line if they have to be compiled now."""
+    """Return the compiled kernels, or None without Numba."""
+    with announcing_compilation() as has_numba:
+        if not has_numba:
+            return None
+        from capsnet.routing.cpu import kernels
+    return kernels
+
+
+@contextmanager
+def announcing_compilation() -> Iterator[bool]:
+    """Print one line if kernels are compiled in the block. Yields whether Numba is installed."""
     try:
         from numba.core import event
     except ImportError:
-        return None
+        yield False
+        return
 
     class Announce(event.Listener):  # type: ignore[misc]
         announced = False
@@ -162,8 +175,7 @@ def _kernels() -> Any:
             """Required by Numba."""
 
     with event.install_listener("numba:compile", Announce()):
-        from capsnet.routing.cpu import kernels
-    return kernels
+        yield True
 
 
 def _is_for_chunked(u: Batched, weight: Weight) -> bool:

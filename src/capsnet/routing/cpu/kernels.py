@@ -72,8 +72,8 @@ def sum_over_children(
     rows, width, sizes = len(directions), parents * dim, (in_dim, parents, dim)
     row = parents * LANES
     sharing = max(1, min(_SHARING, _VOTES // width))
-    x, votes = room(_TOGETHER * in_dim * LANES), room(sharing * width * LANES)
-    factors = room(sharing * rows * row)
+    x, votes = room(_TOGETHER * in_dim * LANES, out), room(sharing * width * LANES, out)
+    factors = room(sharing * rows * row, out)
     for part in range(part_lo, part_hi):
         child_lo, child_hi, sums = bounds[part], bounds[part + 1], out[part]
         for k in range(sums.size):
@@ -205,10 +205,10 @@ def input_gradients(
     sharing = max(1, min(_SHARING_LAST, _GRADIENTS // (blocks * width)))
     # One vector more than needed: a multiple of 4 KiB puts all blocks in one set of the first-level cache.
     in_block, out_block = (_TOGETHER_LAST * in_dim + 1) * LANES, (sharing * width + 1) * LANES
-    x, dx = room(blocks * in_block + GROUP * LANES), room(blocks * in_block)
-    votes, dvotes = room(sharing * width * LANES), room(blocks * out_block)
+    x, dx = room(blocks * in_block + GROUP * LANES, dw), room(blocks * in_block, dw)
+    votes, dvotes = room(sharing * width * LANES, dw), room(blocks * out_block, dw)
     row = parents * LANES
-    factors = room(sharing * rows * row)
+    factors = room(sharing * rows * row, dw)
     uniform = np.float32(1 / (parents + leaky))
     first = 1 if through_couplings else max(1, rows // 2 - 1)
     for i0 in range(child_lo, child_hi, _TOGETHER_LAST):

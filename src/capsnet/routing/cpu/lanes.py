@@ -43,16 +43,25 @@ helper = compiled()
 
 
 @helper
-def room(size: int) -> Any:
-    """Return memory for numbers, aligned to a cache line: a vector that lies in two lines takes two accesses."""
-    numbers = np.empty(size + LANES, np.float32)
-    first = -(numbers.ctypes.data // 4) % LANES
+def room(size: int, like: Any) -> Any:
+    """Return memory for numbers like those of an array, aligned to a cache line.
+
+    A vector that lies in two lines takes two accesses.
+    """
+    numbers = np.empty(size + LANES, like.dtype)
+    first = -(numbers.ctypes.data // like.itemsize) % LANES
     return numbers[first : first + size]
 
 
 @helper
-def _zeros() -> Any:
-    z = splat(_ZERO)
+def constant(number: float, like: Any) -> Any:
+    """Return a number 16 times, in the type of an array's numbers."""
+    return splat(like.dtype.type(number))
+
+
+@helper
+def _zeros(like: Any) -> Any:
+    z = constant(0, like)
     return (z, z, z, z, z, z, z, z)[:GROUP]
 
 
@@ -60,7 +69,7 @@ def _zeros() -> Any:
 def gather(u: Any, b0: int, i0: int, i1: int, out: Any, at: int) -> None:
     """u[b0 : b0 + 16, i0 : i1] in lanes: (children · in_dim, 16) from out[at]."""
     in_dim, here, size = u.shape[2], min(LANES, u.shape[0] - b0), (i1 - i0) * u.shape[2]
-    done, row = _in_squares(u, here, size), u.strides[0] // 4
+    done, row = _in_squares(u, here, size), u.strides[0] // u.itemsize
     for k in range(0, done, LANES):
         transpose(u, b0 * row + i0 * in_dim + k, row, out, at + k * LANES, LANES)
     for lane in range(here):
@@ -75,7 +84,7 @@ def gather(u: Any, b0: int, i0: int, i1: int, out: Any, at: int) -> None:
 def scatter(lanes: Any, at: int, b0: int, i0: int, i1: int, out: Any) -> None:
     """The inverse of `gather`."""
     in_dim, here, size = out.shape[2], min(LANES, out.shape[0] - b0), (i1 - i0) * out.shape[2]
-    done, row = _in_squares(out, here, size), out.strides[0] // 4
+    done, row = _in_squares(out, here, size), out.strides[0] // out.itemsize
     for k in range(0, done, LANES):
         transpose(lanes, at + k * LANES, LANES, out, b0 * row + i0 * in_dim + k, row)
     for lane in range(here):
@@ -86,7 +95,7 @@ def scatter(lanes: Any, at: int, b0: int, i0: int, i1: int, out: Any) -> None:
 @helper
 def _in_squares(u: Any, samples: int, size: int) -> int:
     """How many of a sample's `size` numbers can be moved in squares of 16 × 16: they lie one after the other."""
-    in_rows = u.strides[2] == 4 and u.strides[1] == 4 * u.shape[2]
+    in_rows = u.strides[2] == u.itemsize and u.strides[1] == u.itemsize * u.shape[2]
     return size - size % LANES if in_rows and samples == LANES else 0
 
 
@@ -101,14 +110,14 @@ def multiply(
     n = 0
     while n + GROUP <= width:
         o = o0 + n * LANES
-        sums = _zeros() if fresh else load_group(out, o)
+        sums = _zeros(out) if fresh else load_group(out, o)
         for k in range(depth):
             sums = fma_numbers(w, w0 + k * width + n, 1, load(x, x0 + k * LANES), sums)
         store_group(out, o, sums)
         n += GROUP
     while n < width:
         o = o0 + n * LANES
-        s = splat(_ZERO) if fresh else load(out, o)
+        s = constant(0, out) if fresh else load(out, o)
         for k in range(depth):
             s = fma(broadcast(w, w0 + k * width + n), load(x, x0 + k * LANES), s)
         store(out, o, s)
@@ -120,13 +129,13 @@ def multiply_transposed(w: Any, w0: int, x: Any, x0: int, depth: int, width: int
     """out[k] = Σ_n w[k, n] · x[n], n < width, k < depth; as `multiply`."""
     k = 0
     while k + GROUP <= depth:
-        sums = _zeros()
+        sums = _zeros(out)
         for n in range(width):
             sums = fma_numbers(w, w0 + k * width + n, width, load(x, x0 + n * LANES), sums)
         store_group(out, o0 + k * LANES, sums)
         k += GROUP
     while k < depth:
-        s = splat(_ZERO)
+        s = constant(0, out)
         for n in range(width):
             s = fma(broadcast(w, w0 + k * width + n), load(x, x0 + n * LANES), s)
         store(out, o0 + k * LANES, s)
@@ -156,7 +165,7 @@ def outer(
     """
     for k0 in range(0, depth, GROUP):
         for n in range(width):
-            rows = _zeros()
+            rows = _zeros(out)
             for b in range(blocks):
                 v = load(y, y0 + b * y_block + n * LANES)
                 rows = fma_vectors(x, x0 + k0 * LANES + b * x_block, v, rows)
@@ -210,9 +219,9 @@ def vote(
         for i in range(children):
             w_i, x_i, o = w0 + i * w_child, x0 + i * x_child, i * out_child + j * LANES
             for t in range(first, last):
-                store(out, o + t * parents * LANES, splat(_ZERO))
+                store(out, o + t * parents * LANES, constant(0, out))
             for n in range(j * dim, (j + 1) * dim, GROUP):
-                made = _zeros()
+                made = _zeros(out)
                 for k in range(depth):
                     made = fma_numbers(w, w_i + k * width + n, 1, load(x, x_i + k * LANES), made)
                 store_group(votes, i * votes_child + n * LANES, made)
@@ -225,7 +234,7 @@ def vote(
 def _dot(votes: Any, votes0: int, x: Any, x0: int, parents: int, dim: int, out: Any, o0: int) -> None:
     """out[j] = û_j · x_j."""
     for j in range(parents):
-        s = splat(_ZERO)
+        s = constant(0, out)
         for k in range(j * dim * LANES, (j + 1) * dim * LANES, LANES):
             s = fma(load(votes, votes0 + k), load(x, x0 + k), s)
         store(out, o0 + j * LANES, s)
@@ -235,15 +244,15 @@ def _dot(votes: Any, votes0: int, x: Any, x0: int, parents: int, dim: int, out: 
 def softmax(logits: Any, at: int, parents: int, leaky: bool) -> None:
     """In place, from `at`; see `softmax_over_parents`. Shifted by the largest logit, so that nothing overflows."""
     end = at + parents * LANES
-    largest = splat(_ZERO) if leaky else load(logits, at)
+    largest = constant(0, logits) if leaky else load(logits, at)
     for k in range(at, end, LANES):
         largest = maximum(load(logits, k), largest)
-    z = exp(sub(splat(_ZERO), largest)) if leaky else splat(_ZERO)
+    z = exp(sub(constant(0, logits), largest)) if leaky else constant(0, logits)
     for k in range(at, end, LANES):
         e = exp(sub(load(logits, k), largest))
         z = add(z, e)
         store(logits, k, e)
-    share = div(splat(_ONE), z)
+    share = div(constant(1, logits), z)
     for k in range(at, end, LANES):
         store(logits, k, mul(load(logits, k), share))
 
@@ -251,7 +260,7 @@ def softmax(logits: Any, at: int, parents: int, leaky: bool) -> None:
 @helper
 def through_softmax(c: Any, c0: int, dc: Any, dc0: int, parents: int) -> None:
     """dc becomes the gradient of the logits, c ⊙ (dc − Σ_j c dc)."""
-    mean = splat(_ZERO)
+    mean = constant(0, c)
     for k in range(0, parents * LANES, LANES):
         mean = fma(load(c, c0 + k), load(dc, dc0 + k), mean)
     for k in range(0, parents * LANES, LANES):
@@ -306,7 +315,7 @@ def vote_gradients(
             n, end = j * dim * LANES, (j + 1) * dim * LANES
             while n + GROUP * LANES <= end:
                 k = at + n
-                sums = fma_vectors(directions, row + k, splat(uniform), _zeros())
+                sums = fma_vectors(directions, row + k, splat(uniform), _zeros(out))
                 for t in range(2 * first, rows, 2):
                     c = load(factors, f0 + t * parents * LANES)
                     db = load(factors, f0 + (t + 1) * parents * LANES)

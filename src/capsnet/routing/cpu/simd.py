@@ -1,10 +1,10 @@
-"""A vector of 16 float32 inside Numba functions: one register on AVX-512, two on AVX2, four on NEON.
+"""A vector of 16 numbers inside Numba functions. In float32: one register on AVX-512, two on AVX2, four on NEON.
 
 Numba leaves vectorising to the compiler, which cannot know that arrays do not overlap and keeps small arrays in
 memory. With an explicit vector type the kernels say which numbers stay in registers. Everything is LLVM's own
 instructions on vectors, so any machine that LLVM knows will do.
 
-Vectors live in float32 arrays of any shape; `at` counts numbers in memory from the array's first.
+Vectors live in arrays of float32 or float64, of any shape; `at` counts numbers in memory from the array's first.
 """
 # ruff: noqa: ARG001, ARG005  Numba passes the typing context, the signature and more
 
@@ -26,23 +26,32 @@ LANES = 16
 GROUP = 8 if "+avx512f," in _FEATURES else 4
 """Sums that stay in registers: enough to hide the latency of a multiplication, few enough to leave some free."""
 
-_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
-_VECTOR, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+_INT = ir.IntType(32)
 
 
 class _VectorType(types.Type):  # type: ignore[misc]
-    def __init__(self) -> None:
-        super().__init__(name=f"float32x{LANES}")
+    def __init__(self, element: types.Float, ir_element: ir.Type) -> None:
+        self.element, self.ir = element, ir.VectorType(ir_element, LANES)
+        super().__init__(name=f"{element}x{LANES}")
 
 
 @register_model(_VectorType)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, frontend_type: Any) -> None:
-        super().__init__(manager, frontend_type, _VECTOR)
+        super().__init__(manager, frontend_type, frontend_type.ir)
 
 
-vector = _VectorType()
-_GROUP = types.UniTuple(vector, GROUP)
+_FLOATS, _DOUBLES = _VectorType(types.float32, ir.FloatType()), _VectorType(types.float64, ir.DoubleType())
+_INTS = ir.VectorType(_INT, LANES)
+
+
+def _vector(number: Any) -> _VectorType:
+    """Return the type of a vector of such numbers."""
+    return {types.float32: _FLOATS, types.float64: _DOUBLES}[number]
+
+
+def _group(number: Any) -> types.UniTuple:
+    return types.UniTuple(_vector(number), GROUP)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -50,9 +59,9 @@ def load(typing_context: Any, array: Any, at: Any) -> Any:
     """array[at : at + 16]."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature, args, _VECTOR), align=4)
+        return builder.load(_address(context, builder, signature, args), align=_bytes(array))
 
-    return vector(array, types.intp), generate
+    return _vector(array.dtype)(array, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -60,9 +69,10 @@ def broadcast(typing_context: Any, array: Any, at: Any) -> Any:
     """array[at], 16 times."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return _splat(builder, builder.load(_address(context, builder, signature, args, _FLOAT), align=4))
+        number = builder.load(_number_at(context, builder, signature.args[0], args), align=_bytes(array))
+        return _splat(builder, number)
 
-    return vector(array, types.intp), generate
+    return _vector(array.dtype)(array, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -70,40 +80,40 @@ def store(typing_context: Any, array: Any, at: Any, value: Any) -> Any:
     """array[at : at + 16] = value."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, signature, args, _VECTOR), align=4)
+        builder.store(args[2], _address(context, builder, signature, args), align=_bytes(array))
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), generate
+    return types.void(array, types.intp, value), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def splat(typing_context: Any, number: Any) -> Any:
-    """One float32, 16 times."""
-    return vector(types.float32), lambda context, builder, signature, args: _splat(builder, args[0])
+    """One number, 16 times."""
+    return _vector(number)(number), lambda context, builder, signature, args: _splat(builder, args[0])
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add(typing_context: Any, a: Any, b: Any) -> Any:
     """a + b."""
-    return vector(vector, vector), lambda context, builder, signature, args: builder.fadd(*args)
+    return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def sub(typing_context: Any, a: Any, b: Any) -> Any:
     """a − b."""
-    return vector(vector, vector), lambda context, builder, signature, args: builder.fsub(*args)
+    return a(a, a), lambda context, builder, signature, args: builder.fsub(*args)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def mul(typing_context: Any, a: Any, b: Any) -> Any:
     """a · b."""
-    return vector(vector, vector), lambda context, builder, signature, args: builder.fmul(*args)
+    return a(a, a), lambda context, builder, signature, args: builder.fmul(*args)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def div(typing_context: Any, a: Any, b: Any) -> Any:
     """a / b."""
-    return vector(vector, vector), lambda context, builder, signature, args: builder.fdiv(*args)
+    return a(a, a), lambda context, builder, signature, args: builder.fdiv(*args)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -113,7 +123,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return _call(builder, "fmuladd", *args)
 
-    return vector(vector, vector, vector), generate
+    return a(a, a, a), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -123,7 +133,7 @@ def maximum(typing_context: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *args), *args)
 
-    return vector(vector, vector), generate
+    return a(a, a), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -133,7 +143,7 @@ def sqrt(typing_context: Any, a: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return _call(builder, "sqrt", *args)
 
-    return vector(vector), generate
+    return a(a), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -144,7 +154,7 @@ def load_group(typing_context: Any, array: Any, at: Any) -> Any:
         vectors = _group_at(context, builder, signature.args[0], args[0], args[1])
         return context.make_tuple(builder, signature.return_type, vectors)
 
-    return _GROUP(array, types.intp), generate
+    return _group(array.dtype)(array, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -152,12 +162,12 @@ def store_group(typing_context: Any, array: Any, at: Any, vectors: Any) -> Any:
     """The inverse of `load_group`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        start = _address(context, builder, signature, args, _VECTOR)
+        start = _address(context, builder, signature, args)
         for n, value in enumerate(cgutils.unpack_tuple(builder, args[2])):
-            builder.store(value, builder.gep(start, [_int(n)]), align=4)
+            builder.store(value, builder.gep(start, [_int(n)]), align=_bytes(array))
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, _GROUP), generate
+    return types.void(array, types.intp, vectors), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -165,15 +175,14 @@ def fma_numbers(typing_context: Any, array: Any, at: Any, step: Any, v: Any, sum
     """array[at + n·step] · v + sums[n] for a group of sums; the numbers of the array 16 times each."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        address, results = _address(context, builder, signature, args, _FLOAT), []
+        address, results = _number_at(context, builder, signature.args[0], args), []
         for sum_ in cgutils.unpack_tuple(builder, args[4]):
-            results.append(
-                _call(builder, "fmuladd", _splat(builder, builder.load(address, align=4)), args[3], sum_)
-            )
+            number = _splat(builder, builder.load(address, align=_bytes(array)))
+            results.append(_call(builder, "fmuladd", number, args[3], sum_))
             address = builder.gep(address, [args[2]])
         return context.make_tuple(builder, signature.return_type, results)
 
-    return _GROUP(array, types.intp, types.intp, vector, _GROUP), generate
+    return sums(array, types.intp, types.intp, v, sums), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -182,11 +191,11 @@ def fma_vectors(typing_context: Any, array: Any, at: Any, v: Any, sums: Any) -> 
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         vectors = _group_at(context, builder, signature.args[0], args[0], args[1])
-        sums = cgutils.unpack_tuple(builder, args[3])
-        results = [_call(builder, "fmuladd", x, args[2], s) for x, s in zip(vectors, sums, strict=True)]
+        totals = cgutils.unpack_tuple(builder, args[3])
+        results = [_call(builder, "fmuladd", x, args[2], s) for x, s in zip(vectors, totals, strict=True)]
         return context.make_tuple(builder, signature.return_type, results)
 
-    return _GROUP(array, types.intp, vector, _GROUP), generate
+    return sums(array, types.intp, v, sums), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -200,7 +209,7 @@ def fma_along(typing_context: Any, vectors: Any, array: Any, at: Any, sum_: Any)
             total = _call(builder, "fmuladd", a, x, total)
         return total
 
-    return vector(_GROUP, array, types.intp, vector), generate
+    return sum_(vectors, array, types.intp, sum_), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -224,7 +233,7 @@ def totals(typing_context: Any, vectors: Any) -> Any:
             ]
         return parts[0]
 
-    return vector(_GROUP), generate
+    return vectors.dtype(vectors), generate
 
 
 #: Where `totals` leaves the sums of a group.
@@ -239,10 +248,13 @@ def transpose(typing_context: Any, x: Any, x0: Any, x_row: Any, out: Any, o0: An
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source = _address(context, builder, signature, args, _FLOAT)
+        source, vector = (
+            _number_at(context, builder, signature.args[0], args),
+            _vector(signature.args[0].dtype).ir,
+        )
         rows = []
         for _ in range(LANES):
-            rows.append(builder.load(builder.bitcast(source, _VECTOR.as_pointer()), align=4))
+            rows.append(builder.load(builder.bitcast(source, vector.as_pointer()), align=_bytes(x)))
             source = builder.gep(source, [args[2]])
         for distance in (8, 4, 2, 1):
             keep = [lane if lane & distance == 0 else LANES + lane - distance for lane in range(LANES)]
@@ -255,7 +267,7 @@ def transpose(typing_context: Any, x: Any, x0: Any, x_row: Any, out: Any, o0: An
         target = cgutils.create_struct_proxy(signature.args[3])(context, builder, args[3]).data
         target = builder.gep(target, [args[4]])
         for row in rows:
-            builder.store(row, builder.bitcast(target, _VECTOR.as_pointer()), align=4)
+            builder.store(row, builder.bitcast(target, vector.as_pointer()), align=_bytes(x))
             target = builder.gep(target, [args[5]])
         return context.get_dummy_value()
 
@@ -264,11 +276,14 @@ def transpose(typing_context: Any, x: Any, x0: Any, x_row: Any, out: Any, o0: An
 
 @intrinsic  # type: ignore[untyped-decorator]
 def exp(typing_context: Any, a: Any) -> Any:
-    """eᵃ for a ≤ 88, to 2 units in the last place; below −87 it stays at e⁻⁸⁷ (10⁻³⁸); NaN stays NaN.
+    """eᵃ; of float32 for a ≤ 88, to 2 units in the last place; below −87 it stays at e⁻⁸⁷ (10⁻³⁸); NaN stays NaN.
 
-    a = n·ln 2 + r with |r| ≤ ln 2 / 2; a polynomial of degree 7 for eʳ (coefficients of Cephes' expf), and n
-    added to the exponent's bits. Adding 1.5·2²³ rounds to a whole number and leaves n in the lowest bits.
+    float64 calls the C library. float32: a = n·ln 2 + r with |r| ≤ ln 2 / 2; a polynomial of degree 7 for eʳ
+    (coefficients of Cephes' expf), and n added to the exponent's bits. Adding 1.5·2²³ rounds to a whole number and
+    leaves n in the lowest bits.
     """
+    if a.element == types.float64:
+        return a(a), lambda context, builder, signature, args: _call(builder, "exp", *args)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         def fused(x: Any, y: float | Any, z: float | Any) -> Any:
@@ -294,40 +309,52 @@ def exp(typing_context: Any, a: Any) -> Any:
         p = fused(p, builder.fmul(r, r), builder.fadd(r, _constant(1.0)))
         exponent = builder.shl(builder.bitcast(shifted, _INTS), _ints([23] * LANES))
         scale = builder.add(exponent, _ints([0x3F800000] * LANES))
-        return builder.fmul(p, builder.bitcast(scale, _VECTOR))
+        return builder.fmul(p, builder.bitcast(scale, _FLOATS.ir))
 
-    return vector(vector), generate
+    return a(a), generate
 
 
-def _address(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, kind: ir.Type) -> Any:
-    data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
-    return builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
+def _bytes(array: Any) -> int:
+    """Return the size of a number: a vector may start at any."""
+    return int(array.dtype.bitwidth // 8)
+
+
+def _number_at(context: Any, builder: ir.IRBuilder, kind: Any, args: Any) -> Any:
+    data = cgutils.create_struct_proxy(kind)(context, builder, args[0]).data
+    return builder.gep(data, [args[1]])
+
+
+def _address(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    kind = signature.args[0]
+    return builder.bitcast(_number_at(context, builder, kind, args), _vector(kind.dtype).ir.as_pointer())
 
 
 def _group_at(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, at: Any) -> list[Any]:
-    start = cgutils.create_struct_proxy(kind)(context, builder, array).data
-    start = builder.bitcast(builder.gep(start, [at]), _VECTOR.as_pointer())
-    return [builder.load(builder.gep(start, [_int(n)]), align=4) for n in range(GROUP)]
+    start = _number_at(context, builder, kind, (array, at))
+    start = builder.bitcast(start, _vector(kind.dtype).ir.as_pointer())
+    size = _bytes(kind)
+    return [builder.load(builder.gep(start, [_int(n)]), align=size) for n in range(GROUP)]
 
 
 def _splat(builder: ir.IRBuilder, number: Any) -> Any:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_INT, 0))
     return builder.shuffle_vector(first, undefined, _ints([0] * LANES))
 
 
 def _call(builder: ir.IRBuilder, name: str, *args: Any) -> Any:
     """An LLVM intrinsic of vectors."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * len(args))
-    return builder.call(
-        cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32"), args
-    )
+    vector = args[0].type
+    kind = ir.FunctionType(vector, [vector] * len(args))
+    bits = 32 if vector.element == ir.FloatType() else 64
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f{bits}")
+    return builder.call(function, args)
 
 
 def _constant(number: float) -> ir.Constant:
     from numpy import float32
 
-    return ir.Constant(_VECTOR, [float(float32(number))] * LANES)  # LLVM wants a float32's exact value
+    return ir.Constant(_FLOATS.ir, [float(float32(number))] * LANES)  # LLVM wants a float32's exact value
 
 
 def _int(number: int) -> ir.Constant:
