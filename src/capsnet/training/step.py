@@ -1,4 +1,4 @@
-"""One optimizer step: a CUDA graph on one GPU, eager on CPUs or several processes."""
+"""One optimizer step: replayed from CUDA graphs on GPUs, eager on CPUs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from capsnet.distributed import pick_device
 from capsnet.models.base import Classifier
 from capsnet.training.average import Average
 from capsnet.training.config import TrainConfig
+from capsnet.training.gradients import SharedGradients
 
 #: Eager steps before a CUDA graph is captured. They compile kernels and allocate buffers.
 WARM_UP_STEPS = 3
@@ -38,7 +39,7 @@ class StepResults(NamedTuple):
 
 
 class Objective(nn.Module):
-    """The model's loss as a module, which Accelerate can wrap for several processes."""
+    """The model's loss as a module, which Accelerate can wrap for its precision."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -87,7 +88,7 @@ class Stepper:
         self.model = model
         self.source = source.to(self.device)
         on_gpu = self.device.type == "cuda"
-        self.uses_graph = on_gpu and self.processes == 1
+        self.uses_graph = on_gpu
         if on_gpu:
             model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate = torch.tensor(config.learning_rate, device=self.device) if on_gpu else config.learning_rate
@@ -95,8 +96,10 @@ class Stepper:
         self.optimizer = torch.optim.Adam(
             model.to(self.device).parameters(), lr=rate, fused=self._fused, capturable=on_gpu
         )
+        self._shared = SharedGradients(model, self.processes) if self.processes > 1 else None
         self._average = Average(model, config.average, steps) if config.average else None
-        self._objective = self.accelerator.prepare(Objective(model))
+        self._objective = self.accelerator.prepare_model(Objective(model), evaluation_mode=True)
+        self._before: list[tuple[Tensor, Tensor]] = []
         self._graph: _Graph | None = None
         self._eager_steps = 0
         self._names: list[str] = []
@@ -116,8 +119,8 @@ class Stepper:
             self._eager_steps += 1
         else:
             if self._graph is None:
-                self._graph = _Graph(self._eager_step, indices, uniforms)
-            row = self._graph.replay(indices, uniforms)
+                self._graph = _Graph(self, indices[share], uniforms[share])
+            row = self._graph.replay(indices[share], uniforms[share])
         self._rows.append(row.clone())
         if self._average is not None:
             self._average.update(self.model)
@@ -237,20 +240,35 @@ class Stepper:
 
     def _eager_step(self, indices: Tensor, uniforms: Tensor) -> Tensor:
         """Return the loss, its parts, and two flags: loss and gradients not finite."""
+        parts = self._backward(indices, uniforms)
+        if self._shared is not None:
+            self._shared.average()
+        return self._finish(parts)
+
+    def _backward(self, indices: Tensor, uniforms: Tensor) -> Tensor:
+        """Compute the gradients of this process's share; return the loss and its parts."""
         batch = self.source.batch(indices, uniforms)
-        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        self.optimizer.zero_grad(set_to_none=True)
+        self._before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        if self._shared is None:
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            self._shared.clear()
         losses = self._objective(batch.images, batch.labels, batch.originals)
         self.accelerator.backward(losses["loss"])
         parts = torch.stack([part.detach() for part in losses.values()])
         self._names = list(losses)
+        if self._shared is not None:  # NaN in one process skips the step in all
+            self._shared.flag.copy_(~parts.isfinite().all())
+        return parts
+
+    def _finish(self, parts: Tensor) -> Tensor:
+        """Update the weights, unless something is not finite; return the parts and the two flags."""
         # A norm that overflows counts as non-finite: Adam would keep an infinite second moment forever.
         norm = nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
-        flags = torch.stack([~parts.isfinite().all(), ~norm.isfinite()]).float()
-        if self.processes > 1:  # NaN in one process skips the step in all
-            flags = self.accelerator.reduce(flags, reduction="sum").clamp(max=1)
+        bad_loss = ~parts.isfinite().all() if self._shared is None else self._shared.flag != 0
+        flags = torch.stack([bad_loss, ~norm.isfinite()]).float()
         self._update(flags.amax())
-        for buffer, old in before:  # batch statistics of a skipped step
+        for buffer, old in self._before:  # batch statistics of a skipped step
             buffer.copy_(torch.where(flags.amax() > 0, old, buffer))
         return torch.cat([parts, flags])
 
@@ -274,18 +292,34 @@ class Stepper:
 
 
 class _Graph:
-    """A step captured once and replayed; it replaces about 200 small kernel launches."""
+    """A step captured once and replayed; it replaces about 200 small kernel launches.
 
-    def __init__(self, step: Any, indices: Tensor, uniforms: Tensor) -> None:
+    With several processes it is two graphs. Gradients are averaged between them, outside of any graph, so that capture
+    does not depend on the communication library.
+    """
+
+    def __init__(self, stepper: Stepper, indices: Tensor, uniforms: Tensor) -> None:
         self._indices, self._uniforms = indices.clone(), uniforms.clone()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._row: Tensor = step(self._indices, self._uniforms)
+        self._shared = stepper._shared
+        self._graph, self._second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        if self._shared is None:
+            with torch.cuda.graph(self._graph):
+                self._row: Tensor = stepper._eager_step(self._indices, self._uniforms)
+            return
+        # Another thread watches NCCL's events meanwhile, which a global capture would not permit.
+        mode = "thread_local"
+        with torch.cuda.graph(self._graph, capture_error_mode=mode):
+            parts = stepper._backward(self._indices, self._uniforms)
+        with torch.cuda.graph(self._second, pool=self._graph.pool(), capture_error_mode=mode):
+            self._row = stepper._finish(parts)
 
     def replay(self, indices: Tensor, uniforms: Tensor) -> Tensor:
         self._indices.copy_(indices)
         self._uniforms.copy_(uniforms)
         self._graph.replay()
+        if self._shared is not None:
+            self._shared.average()
+            self._second.replay()
         return self._row
 
 
