@@ -29,6 +29,7 @@ from capsnet.routing.agree_reference import (
     logits_of,
     votes_of,
 )
+from capsnet.routing.agree_sums import sum_of_votes
 from capsnet.routing.reference import RoutingTrace
 
 #: Logits, couplings and outputs of each pass.
@@ -123,17 +124,6 @@ def log_normaliser(
     _check("log_normaliser", *tensors, leaky=leaky, backend=backend)
     with dispatch.without_autocast(u.device):
         return _run(_in_one_dtype(*tensors), leaky, True, backend)[0]
-
-
-def sum_of_votes(
-    u: Children, weight: Weight, scale: Float[Tensor, "in_caps out_caps"] | None = None
-) -> Poses:
-    """Return Σ_i scale_ij û_ij (scale: 1 if None): a plain matrix product, which needs no votes."""
-    if scale is not None:
-        weight = weight * scale[:, None, :, None]
-    if u.ndim == 3:
-        return torch.einsum("bic,icjd->bjd", u, weight)
-    return torch.einsum("birc,icjd->bjrd", u, weight).flatten(2)
 
 
 def shaped_like(u: Children, poses: Poses) -> Float[Tensor, "batch out_caps *rows out_dim"]:

@@ -8,10 +8,11 @@ A backend is a module with a text and three functions:
         Whether it can route tensors like u (device, dtype, library installed).
     forward(inputs, leaky, wants_log_sums) -> tuple of tensors
         As `agree_reference.forward`.
-    backward(gradients, inputs, leaky, wants_log_sums) -> the gradients of all inputs but the centre; None for those
-        that are None
+    backward(gradients, inputs, leaky, wants_log_sums, place) -> the gradients of all inputs but the centre
+        None for those that are None. place: the gradients of u and W so far, to add to in place and to return; or None.
 
-The inputs have one dtype, float32 or float64, any strides, and autocast is off. The results are fresh tensors.
+The inputs have one dtype, float32 or float64, any strides, and autocast is off. The results are fresh contiguous
+tensors, and so is place.
 """
 
 # ruff: noqa: ARG001  an operation and its fake have the same arguments, and the fake needs few of them
@@ -28,6 +29,7 @@ from torch import Tensor
 from capsnet._support import dispatch
 from capsnet.routing import agree_reference
 from capsnet.routing.agree_reference import Inputs
+from capsnet.routing.agree_sums import Gradients, shared_gradients
 
 Optional = Tensor | None
 
@@ -49,7 +51,12 @@ class Backend(Protocol):
     def forward(self, given: Inputs, leaky: bool, wants_log_sums: bool) -> tuple[Tensor, ...]: ...  # noqa: D102
 
     def backward(  # noqa: D102
-        self, gradients: tuple[Tensor, ...], given: Inputs, leaky: bool, wants_log_sums: bool
+        self,
+        gradients: tuple[Tensor, ...],
+        given: Inputs,
+        leaky: bool,
+        wants_log_sums: bool,
+        place: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Optional, ...]: ...
 
 
@@ -79,7 +86,8 @@ def run(given: Inputs, leaky: bool, wants_log_sums: bool, backend: str) -> tuple
     """Run a pass with a fast backend, differentiably."""
     if torch.compiler.is_compiling():
         return tuple(_forward_op(*given, leaky, wants_log_sums, backend))
-    found: tuple[Tensor, ...] = _Pass.apply(leaky, wants_log_sums, backend, *given)  # type: ignore[no-untyped-call]
+    options = (shared_gradients(given.u, given.weight), leaky, wants_log_sums, backend)
+    found: tuple[Tensor, ...] = _Pass.apply(*options, *given)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -88,25 +96,34 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, leaky: bool, wants_log_sums: bool, backend: str, *tensors: Optional
+        ctx: Any,
+        shared: Gradients | None,
+        leaky: bool,
+        wants_log_sums: bool,
+        backend: str,
+        *tensors: Optional,
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*tensors)
         ctx.options = (leaky, wants_log_sums, backend)
+        ctx.shared = shared
         return _run_forward(Inputs(*tensors), leaky, wants_log_sums, backend)  # type: ignore[arg-type]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Optional, ...]:
         leaky, wants_log_sums, backend = ctx.options
-        tensors = ctx.saved_tensors
+        tensors, shared = ctx.saved_tensors, ctx.shared
         if any(dispatch.backward_needs_operators(x) for x in gradients):  # those of the reference
             plain = partial(_plain, leaky=leaky, wants_log_sums=wants_log_sums)
-            return (
-                None,
-                None,
-                None,
-                *dispatch.plain_gradients(plain, tensors, gradients, ctx.needs_input_grad[3:]),
-            )
-        return None, None, None, *_run_backward(gradients, Inputs(*tensors), leaky, wants_log_sums, backend)
+            found = dispatch.plain_gradients(plain, tensors, gradients, ctx.needs_input_grad[4:])
+            return None, None, None, None, *found
+        place = None if shared is None else shared.place()
+        options = (leaky, wants_log_sums, backend, place)
+        du, dweight, *others = _run_backward(gradients, Inputs(*tensors), *options)
+        if shared is not None:
+            assert du is not None
+            assert dweight is not None
+            shared.of, du, dweight = (du, dweight), None, None
+        return None, None, None, None, du, dweight, *others
 
 
 def _plain(*tensors: Any, leaky: bool, wants_log_sums: bool) -> tuple[Tensor, ...]:
@@ -119,10 +136,15 @@ def _run_forward(given: Inputs, leaky: bool, wants_log_sums: bool, backend: str)
 
 
 def _run_backward(
-    gradients: tuple[Tensor, ...], given: Inputs, leaky: bool, wants_log_sums: bool, backend: str
+    gradients: tuple[Tensor, ...],
+    given: Inputs,
+    leaky: bool,
+    wants_log_sums: bool,
+    backend: str,
+    place: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Optional, ...]:
     with dispatch.without_autocast(given.u.device):
-        return *pick(backend, given.u).backward(gradients, given, leaky, wants_log_sums), None
+        return *pick(backend, given.u).backward(gradients, given, leaky, wants_log_sums, place), None
 
 
 @torch.library.custom_op("capsnet::agree", mutates_args=())

@@ -51,10 +51,14 @@ def forward(given: Inputs, leaky: bool, wants_log_sums: bool) -> tuple[Tensor, .
 
 
 def backward(
-    gradients: tuple[Tensor, ...], given: Inputs, leaky: bool, wants_log_sums: bool
+    gradients: tuple[Tensor, ...],
+    given: Inputs,
+    leaky: bool,
+    wants_log_sums: bool,
+    place: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Optional, ...]:
     """Return the gradients of all inputs but the centre."""
-    found = _Gradients(given)
+    found = _Gradients(given, place)
     dactivations, dnormaliser = _empty_like(given.activations), _empty_like(given.normaliser)
     for b, i in _parts(given):
         votes = _votes(given, b, i)
@@ -85,9 +89,12 @@ def backward(
 class _Gradients:
     """The gradients of what the votes and logits are made from, part by part."""
 
-    def __init__(self, given: Inputs) -> None:
+    def __init__(self, given: Inputs, place: tuple[Tensor, Tensor] | None) -> None:
         self.given = given
-        self.du, self.dweight = torch.empty_like(given.u), torch.zeros_like(given.weight)
+        self.du, self.dweight = place or (
+            given.u.new_zeros(given.u.shape),
+            given.weight.new_zeros(given.weight.shape),
+        )
         self.dquery, self.dprecision, self.doffset = (
             None if x is None else torch.zeros_like(x) for x in (given.query, given.precision, given.offset)
         )
@@ -112,7 +119,6 @@ class _Gradients:
             if self.dprecision is not None:
                 self.dprecision[b] -= weighted.mul_(votes).sum(0) / 2
         if dvotes is None:
-            self.du[b, i] = 0
             return
         u, w = given.u[b, i], given.weight[i].flatten(2)
         if u.ndim == 4:  # (children, batch, parents, rows · columns) → rows beside the samples
@@ -122,7 +128,7 @@ class _Gradients:
             u = u.transpose(0, 1)
         dvotes = dvotes.flatten(2)
         du = dvotes @ w.transpose(1, 2)
-        self.du[b, i] = du.reshape(len(du), -1, *given.u.shape[2:]).transpose(0, 1)
+        self.du[b, i] += du.reshape(len(du), -1, *given.u.shape[2:]).transpose(0, 1)
         self.dweight[i] += (u.transpose(1, 2) @ dvotes).view_as(self.dweight[i])
 
     def all(self) -> tuple[Optional, ...]:

@@ -23,12 +23,13 @@ from capsnet.routing.agree import (
     shaped_like,
     trace_of,
 )
+from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import Capsules, check_iterations, refuse_bias, register
 
 #: Folds each window's log-sum over all windows of a child; see `capsnet.routing.windows`.
 Fold = Callable[[Tensor], Tensor]
-#: A parent with fewer children has none: values and gradients stay finite. Variances have 10 ε of the dtype at least.
+#: A parent with fewer children has none: values and gradients stay finite. Deviations have 10 ε of the dtype at least.
 LEAST_COUNT = 1e-8
 
 
@@ -63,25 +64,31 @@ def em(
         steps: receives (logits, couplings, poses) of each iteration.
     """
     check_iterations("em", iterations)
-    wide, w = at_least_float32(u), at_least_float32(weight)
+    u, weight = wide, w = share_gradients(at_least_float32(u), at_least_float32(weight))
+    with torch.no_grad():  # votes are taken from the last mean: squares about 0 would lose digits
+        count, first, _ = agree(u, weight, activations=activations, backend=backend)
+        centre = first / count.clamp_min(LEAST_COUNT)[..., None]
+    given: Any
     query = offset = z = None
-    precision = wide.new_zeros(
-        u.shape[0], w.shape[2], w.shape[3] * u.shape[2:-1].numel()
-    )  # Λ = 0: uniform couplings
+    precision = torch.zeros_like(centre)  # Λ = 0: uniform couplings
     for t in range(1, iterations + 1):
         if fold is not None and t > 1:
-            z = fold(log_normaliser(u, weight, query, precision=precision, offset=offset, backend=backend))
-        given: Any = {"precision": precision, "offset": offset, "normaliser": z}
+            given = {"precision": precision, "offset": offset, "centre": centre, "backend": backend}
+            z = fold(log_normaliser(u, weight, query, **given))
+        given = {"precision": precision, "offset": offset, "normaliser": z, "centre": centre}
         count, first, second = agree(u, weight, query, activations=activations, backend=backend, **given)
         assert second is not None
         total = count.clamp_min(LEAST_COUNT)[..., None]
-        mean = first / total
-        variance = (second / total - mean.square()).clamp_min(10 * torch.finfo(mean.dtype).eps)
+        shift = first / total
+        mean = centre + shift
+        variance = (second / total - shift.square()).clamp_min((10 * torch.finfo(mean.dtype).eps) ** 2)
         cost = (beta_u[:, None] + variance.log() / 2) * count[..., None]
         score = inverse_temperature * (1 - 0.95**t) * (beta_a - cost.sum(-1))
         record(steps, wide, w, shaped_like(u, mean), query, **given)
-        query, precision = mean / variance, 1 / variance
-        offset = logsigmoid(score) - (mean * query + variance.log() + log(2 * pi)).sum(-1) / 2
+        centre, precision = mean.detach(), 1 / variance
+        query = precision * (mean - centre)  # 0, with a gradient
+        constants = query * (mean - centre) + variance.log() + log(2 * pi)
+        offset = logsigmoid(score) - constants.sum(-1) / 2
     return Capsules(shaped_like(u, mean), score.sigmoid())
 
 

@@ -11,6 +11,7 @@ from torch.nn.functional import layer_norm
 
 from capsnet.functional import at_least_float32
 from capsnet.routing.agree import Children, Steps, Weight, agree, record, shaped_like, trace_of
+from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import check_iterations, refuse_bias, register
 
@@ -62,6 +63,7 @@ def inverted_attention(
 ) -> Parents:
     """Route one layer: `iterations` updates of the parents, the first with uniform couplings. See `attend`."""
     check_iterations("inverted_attention", iterations)
+    u, weight = share_gradients(at_least_float32(u), at_least_float32(weight))
     parents = None
     for _ in range(iterations):
         parents = attend(u, weight, parents, gain, shift, backend=backend, steps=steps)

@@ -14,9 +14,9 @@ from capsnet.routing.agree import (
     agree,
     record,
     shaped_like,
-    sum_of_votes,
     trace_of,
 )
+from capsnet.routing.agree_sums import share_gradients, sum_of_votes
 from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import refuse_bias, register
 
@@ -46,14 +46,14 @@ def self_attention(
     Returns:
         Parents of length below 1, as vectors or matrices like the children.
     """
-    wide, w = at_least_float32(u), at_least_float32(weight)
-    total = sum_of_votes(wide, w)
+    u, weight = share_gradients(at_least_float32(u), at_least_float32(weight))
+    total = sum_of_votes(u, weight)
     query = total / total.shape[-1] ** 0.5
     s = agree(u, weight, query, backend=backend).first
     if prior is not None:
-        s = s + sum_of_votes(wide, w, prior)
+        s = s + sum_of_votes(u, weight, prior)
     v = shaped_like(u, squash_exponentially(s))
-    record(steps, wide, w, v, query)
+    record(steps, u, weight, v, query)
     return v
 
 

@@ -21,6 +21,7 @@ from capsnet.routing.agree import (
     shaped_like,
     trace_of,
 )
+from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.em import Fold
 from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import Capsules, check_iterations, refuse_bias, register
@@ -50,7 +51,7 @@ def variational_bayes(
         a batch norm and a sigmoid, see `VariationalBayes`.
     """
     check_iterations("variational_bayes", iterations)
-    wide, w = at_least_float32(u), at_least_float32(weight)
+    u, weight = wide, w = share_gradients(at_least_float32(u), at_least_float32(weight))
     dim = w.shape[3] * u.shape[2:-1].numel()
     d = torch.arange(dim, dtype=torch.promote_types(wide.dtype, w.dtype), device=u.device)
     query = offset = z = None

@@ -56,14 +56,19 @@ def forward(given: Inputs, leaky: bool, wants_log_sums: bool) -> tuple[Tensor, .
 
 
 def backward(
-    gradients: tuple[Tensor, ...], given: Inputs, leaky: bool, wants_log_sums: bool
+    gradients: tuple[Tensor, ...],
+    given: Inputs,
+    leaky: bool,
+    wants_log_sums: bool,
+    place: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Optional, ...]:
     """Return the gradients of all inputs but the centre."""
     if 0 in given.u.shape or 0 in given.weight.shape:
-        return agree_chunked.backward(gradients, given, leaky, wants_log_sums)
+        return agree_chunked.backward(gradients, given, leaky, wants_log_sums, place)
     run = _Run(given, leaky, wants_log_sums)
-    du, dweight = torch.empty_like(run.u), given.weight.new_empty(given.weight.shape)
-    da, dz = torch.empty_like(run.a), torch.empty_like(run.z)
+    whole, dweight = place or (x.new_empty(x.shape) for x in (given.u, given.weight))
+    du, is_fresh = whole.view(run.u.shape), place is None
+    da, dz = run.a.new_empty(run.a.shape), run.z.new_empty(run.z.shape)
     logits, found = run.half_of_logits(), []
     if wants_log_sums:
         dlogs, moments = gradients[0][..., None], torch.zeros_like(logits)
@@ -74,12 +79,17 @@ def backward(
         state = run.in_lanes([x[group] for x in (logits, moments, *run.centres())])
         fixed = run.kernel_arguments(group, state)
         of_group = (du[group], dweight.view(-1), da[group], dz[group])
-        more_arguments = (dlogs[group].numpy(), group.start == 0, *(x.numpy() for x in of_group))
+        more_arguments = (
+            dlogs[group].numpy(),
+            is_fresh,
+            is_fresh and group.start == 0,
+            *(x.numpy() for x in of_group),
+        )
         run.for_each(run.kernels.gradients, fixed, more_arguments)
         found.append(run.sums(group))
     doffset, dquery, *dbent = run.moments(torch.cat(found))
     return (
-        du.view(given.u.shape),
+        whole,
         dweight,
         None if given.query is None else dquery,
         dbent[0] / -2 if dbent else None,

@@ -112,7 +112,8 @@ def gradients(
     part_hi: int,
     out: Any,
     dlog_sums: Any,
-    fresh: bool,
+    is_fresh_u: bool,
+    is_fresh_w: bool,
     du: Any,
     dw: Any,
     da: Any,
@@ -126,8 +127,8 @@ def gradients(
         options: as in `moments`.
         out: (parts, half in lanes): the gradients of the logits' half; these parts are overwritten.
         dlog_sums: (batch, in_caps, 1); read for log-sums only.
-        fresh: overwrite dw; otherwise add to it.
-        du, dw, da, dz: like u, w, a, z; overwritten. da and dz where they exist.
+        is_fresh_u, is_fresh_w: overwrite du, dw; otherwise add to them.
+        du, dw, da, dz: like u, w, a, z. da and dz are overwritten where they exist.
     """
     in_dim, rows, parents, dim = sizes
     is_quadratic, has_a, has_z, has_centre, leaky, wants_logs = options
@@ -182,9 +183,10 @@ def gradients(
                         multiply_transposed(w, wn, dvotes, yn, in_dim, width, dx, xn)
                 for n in range(children * rows):
                     wn, yn, xn = w0 + n // rows * in_dim * width, n * width * LANES, x0 + n * in_dim * LANES
-                    new = fresh and n % rows == 0
+                    new = is_fresh_w and n % rows == 0
                     outer(x, xn, in_block, dvotes, yn, out_block, blocks, in_dim, width, new, votes, dw, wn)
             for b in range(blocks):
+                _add_present(not is_fresh_u, du, b * LANES, i0, i1, x, dx, b * in_block)
                 scatter(dx, b * in_block, b * LANES, i0, i1, du)
                 _take(has_a, dgiven, b * one_block, b * LANES, i0, i1, da)
                 _take(has_z, norms, b * one_block, b * LANES, i0, i1, dz)
@@ -214,6 +216,15 @@ def _bring(exists: bool, x: Any, b0: int, i0: int, i1: int, out: Any, at: int) -
 def _take(exists: bool, lanes: Any, at: int, b0: int, i0: int, i1: int, out: Any) -> None:
     if exists:
         scatter(lanes, at, b0, i0, i1, out)
+
+
+@helper
+def _add_present(wanted: bool, du: Any, b0: int, i0: int, i1: int, x: Any, dx: Any, at: int) -> None:
+    """Add the numbers that du has already to dx; x is room for them."""
+    _bring(wanted, du, b0, i0, i1, x, at)
+    if wanted:
+        for k in range(at, at + (i1 - i0) * du.shape[2] * LANES, LANES):
+            store(dx, k, add(load(x, k), load(dx, k)))
 
 
 @helper
@@ -414,7 +425,7 @@ def compile_for(dtype: type[np.float32] | type[np.float64]) -> None:
     fixed = (children, flat, children, children, sizes, flat, options, int64[::1], int64, int64, rows)
     signatures = {
         moments: (*fixed, children),
-        gradients: (*fixed, children, boolean, children, flat, children, children),
+        gradients: (*fixed, children, boolean, boolean, children, flat, children, children),
     }
     for kernel, signature in signatures.items():
         kernel.disable_compile(False)
