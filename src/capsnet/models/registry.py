@@ -19,6 +19,8 @@ MODELS: Registry[type[Classifier]] = Registry(
         "capsnet": "capsnet.models.capsnet",
         "cnn": "capsnet.models.cnn",
         "efficient-capsnet": "capsnet.models.efficient_capsnet",
+        "matrix-capsules": "capsnet.models.matrix_capsules",
+        "variational-bayes": "capsnet.models.variational_bayes",
     },
 )
 
