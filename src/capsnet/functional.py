@@ -84,6 +84,38 @@ def margin_loss(
     return _mean_over_batch(loss.sum(dim=1))
 
 
+def spread_loss(
+    activations: Float[Tensor, "batch classes"],
+    targets: Shaped[Tensor, "batch classes"],
+    margin: float | Float[Tensor, ""] = 0.9,
+) -> Float[Tensor, ""]:
+    """Compute the spread loss: present classes ahead of absent ones (matrix capsules, section 3).
+
+        L = Σ_{i≠t} max(0, m − (a_t − a_i))²
+
+    Args:
+        activations: a in [0, 1], shape (batch, classes).
+        targets: 1 where the class is present and 0 elsewhere, shape (batch, classes). With several classes present,
+            each must be ahead of all absent ones.
+        margin: m; from 0.2 to 0.9 during training in the paper.
+
+    Returns:
+        The loss summed over pairs of classes, averaged over the batch; 0 for an empty batch.
+
+    Raises:
+        ValueError: the shapes differ, or are not (batch, classes).
+    """
+    if activations.shape != targets.shape or activations.ndim != 2:
+        raise ValueError(
+            f"spread_loss: activations {tuple(activations.shape)} and targets {tuple(targets.shape)} are not both "
+            "(batch, classes); targets are 0/1 per class (torch.nn.functional.one_hot), not class indices"
+        )
+    targets = targets.to(activations.dtype)
+    lead = activations[:, :, None] - activations[:, None, :]
+    pairs = targets[:, :, None] * (1 - targets)[:, None, :]
+    return _mean_over_batch((pairs * (margin - lead).clamp(min=0).square()).sum(dim=(1, 2)))
+
+
 def reconstruction_loss(
     reconstructions: Float[Tensor, "batch *image"], images: Float[Tensor, "batch *image"]
 ) -> Float[Tensor, ""]:

@@ -3,17 +3,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from capsnet import CapsnetError, load_model
 from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.inference.evaluation import evaluate
 from capsnet.inference.export import export_onnx
+from capsnet.models.capsnet import lengths_of
 from capsnet.models.efficient_capsnet import EfficientCapsNet, EfficientCapsNetConfig
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Interrupted, train
 from capsnet.training.run import Run
+from oracles import arrays, assert_close
 from stripes import DATA, StopAt, resume
 
+SELF_ATTENTION = ("self_attention_weights.npz", "self_attention_smallnorb.npz.xz")
 SMALL = EfficientCapsNetConfig(
     image_shape=(1, 18, 18), num_classes=3, channels=(4, 8), kernels=(5, 3), strides=(1, 2), primary_dim=4
 )
@@ -81,3 +85,29 @@ def test_sizes_that_do_not_fit_are_refused_in_one_line() -> None:
     ):
         with pytest.raises(CapsnetError, match=message):
             EfficientCapsNetConfig(**changes)
+
+
+def test_a_model_from_the_authors_weights_has_their_capsules_and_errors() -> None:
+    weights, seen = (arrays(name) for name in SELF_ATTENTION)
+    model = EfficientCapsNet.from_authors(weights)
+    images = (seen["images"].float() - seen["mean"].float().view(1, 2, 1, 1)) / seen["std"].float().view(
+        1, 2, 1, 1
+    )
+    shrunk = F.interpolate(images, size=(64, 64), mode="bilinear", align_corners=False)
+    prepared = shrunk[:, :, 8:56, 8:56].contiguous()
+    with torch.no_grad():
+        assert_close(model.primary(prepared[: len(seen["primary"])]), seen["primary"])
+        capsules = torch.cat([model(part) for part in prepared.split(250)])
+    assert_close(capsules, seen["capsules"])
+    answers = [lengths_of(x).argmax(1) for x in (capsules, seen["capsules"])]
+    assert (answers[0] != seen["labels"]).sum() == (answers[1] != seen["labels"]).sum()
+
+
+def test_authors_arrays_that_do_not_fit_are_refused_in_one_line() -> None:
+    weights = arrays(SELF_ATTENTION[0])
+    with pytest.raises(CapsnetError, match=r"no 'digit_caps.b'"):
+        EfficientCapsNet.from_authors({name: x for name, x in weights.items() if "caps.b" not in name})
+    with pytest.raises(CapsnetError, match=r"'conv2d_5.bias' has shape \(3,\); expected \(64,\)"):
+        EfficientCapsNet.from_authors({**weights, "CapsNet.conv2d_5.bias": torch.zeros(3)})
+    with pytest.raises(CapsnetError, match="expected"):
+        EfficientCapsNet.from_authors(weights, image_size=64)

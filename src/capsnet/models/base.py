@@ -55,6 +55,9 @@ class Classifier(nn.Module, PyTorchModelHubMixin, ABC):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the training loss under the key "loss", and its parts by name."""
 
+    def set_progress(self, share: float) -> None:
+        """Receive the share of the training that is done, before each step: for a loss or a routing that changes."""
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the classes, or their numbers if they have no names."""

@@ -103,7 +103,7 @@ def _sizes(config: ClassifierConfig) -> tuple[int, int]:
     seen = _LargestTensor()  # type: ignore[no-untyped-call]
     with torch.device("meta"):
         try:
-            model = config.build()
+            model = config.build().eval()  # batch norm in training needs several images
             with torch.no_grad(), suppress(NotImplementedError), seen:  # an operator without a meta form
                 model.scores(torch.empty(1, *config.image_shape))
         except NotImplementedError as error:

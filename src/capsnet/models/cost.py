@@ -173,7 +173,7 @@ def has_votes(config: ClassifierConfig) -> bool:
 
 def _without_memory(config: ClassifierConfig) -> Classifier:
     with torch.device("meta"):
-        model: Classifier = config.build()
+        model: Classifier = config.build().eval()  # batch norm in training needs several images
     return model
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from capsnet.distributed import has_fast_bf16
 from capsnet.functional import RECONSTRUCTION_WEIGHT, at_least_float32
 from capsnet.layers.capsule_layer import CapsuleLayer
 from capsnet.layers.decoder import Decoder
+from capsnet.models.authors import Arrays, same
 from capsnet.models.capsule_classifier import CapsuleClassifier
 from capsnet.models.config import ClassifierConfig
 from capsnet.models.registry import register
@@ -78,18 +80,7 @@ class EfficientCapsNetConfig(ClassifierConfig):
     @classmethod
     def fields_for(cls, dataset: Dataset) -> dict[str, Any]:
         """Return the fields that a data set determines: the authors' stem for images of about this size."""
-        side = min(dataset.image_shape[1:])
-        stem: dict[str, Any] = {}
-        if side >= LARGE:  # smallNORB
-            stem = {
-                "kernels": (7, 3, 3, 3),
-                "strides": (2, 1, 1, 2),
-                "normalization": "instance",
-                "leak": 0.3,
-            }
-        elif side >= MEDIUM:  # MultiMNIST
-            stem = {"strides": (1, 1, 2, 2)}
-        return {**super().fields_for(dataset), **stem}
+        return {**super().fields_for(dataset), **_stem(min(dataset.image_shape[1:]))}
 
     @classmethod
     def training_for(cls, dataset: Dataset) -> dict[str, Any]:
@@ -210,3 +201,72 @@ class EfficientCapsNet(CapsuleClassifier):
         """Return the class capsules v; their lengths say which classes are present."""
         capsules: Tensor = self.class_capsules(self.primary(self.prepare(images)))
         return capsules
+
+    @classmethod
+    def from_authors(cls, arrays: Mapping[str, Any], *, image_size: int | None = None) -> Self:
+        """Build a model from the weights of the authors' Keras network, in evaluation mode.
+
+        Sizes are read from the arrays, and the strides are those of the authors' networks. A generator is left out. The
+        model takes images prepared as in the authors' program; for smallNORB these are not in [0, 1].
+
+        Args:
+            arrays: "conv2d.kernel", "digit_caps.W", … → arrays; names may begin with "CapsNet.".
+            image_size: height and width of the images; by default the smallest multiple of 4 that fits.
+
+        Raises:
+            CapsnetError: an array is missing or has another shape.
+        """
+        a = Arrays(arrays, "CapsNet.")
+        *convolutions, depthwise = (
+            name.removesuffix(".kernel") for name in a.numbered(r"conv2d(?:_(\d+))?\.kernel") or [".kernel"]
+        )
+        is_norb = bool(a.numbered(r"instance_normalization(?:_(\d+))?\.gamma"))
+        kind = "instance_normalization" if is_norb else "batch_normalization"
+        norms = [name.removesuffix(".gamma") for name in a.numbered(rf"{kind}(?:_(\d+))?\.gamma")]
+        kernels = [a.take(f"{name}.kernel", 4) for name in convolutions]
+        matrices, last = a.take("digit_caps.W", 4), a.take(f"{depthwise}.kernel", 4)
+        if not kernels or len(norms) != len(kernels):
+            raise CapsnetError(
+                f"from_authors: the arrays have {len(kernels)} convolutions and {len(norms)} normalisations"
+            )
+        stem = _stem(LARGE if is_norb else MEDIUM if last.shape[0] < 9 else 0)
+        least = last.shape[0]
+        sizes = tuple(kernel.shape[0] for kernel in kernels)
+        for kernel, stride in zip(reversed(sizes), reversed(stem["strides"]), strict=False):
+            least = (least - 1) * stride + kernel
+        side = image_size or -(-least // 4) * 4
+        model = cls(
+            EfficientCapsNetConfig(
+                image_shape=(kernels[0].shape[2], side, side),
+                num_classes=matrices.shape[0],
+                channels=tuple(kernel.shape[3] for kernel in kernels),
+                primary_dim=matrices.shape[2],
+                class_dim=matrices.shape[3],
+                **{**stem, "kernels": sizes},
+            )
+        )
+        table: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+            "primary.weight": (f"{depthwise}.kernel", lambda x: x.permute(3, 2, 0, 1)[:, 0]),
+            "primary.bias": (f"{depthwise}.bias", same),
+            "class_capsules.weight": ("digit_caps.W", lambda x: x.permute(1, 2, 0, 3)),
+            "class_capsules.routing.prior": ("digit_caps.b", lambda x: x[..., 0].T),
+        }
+        parts = {"weight": "gamma", "bias": "beta"}
+        if not is_norb:
+            parts |= {"running_mean": "moving_mean", "running_var": "moving_variance"}
+        for number, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True)):
+            own = f"primary.convolutions.{number}"
+            table[f"{own}.weight"] = (f"{convolution}.kernel", lambda x: x.permute(3, 2, 0, 1))
+            table[f"{own}.bias"] = (f"{convolution}.bias", same)
+            table |= {
+                f"primary.norms.{number}.{part}": (f"{norm}.{name}", same) for part, name in parts.items()
+            }
+        a.fill(model, table)
+        return model.eval()
+
+
+def _stem(side: int) -> dict[str, Any]:
+    """Return the fields of the authors' network for images of about this size."""
+    if side >= LARGE:  # smallNORB
+        return {"kernels": (7, 3, 3, 3), "strides": (2, 1, 1, 2), "normalization": "instance", "leak": 0.3}
+    return {"strides": (1, 1, 2, 2) if side >= MEDIUM else (1, 1, 1, 2)}  # MultiMNIST or MNIST

@@ -19,6 +19,9 @@ MODELS: Registry[type[Classifier]] = Registry(
         "capsnet": "capsnet.models.capsnet",
         "cnn": "capsnet.models.cnn",
         "efficient-capsnet": "capsnet.models.efficient_capsnet",
+        "inverted-attention": "capsnet.models.inverted_attention",
+        "matrix-capsules": "capsnet.models.matrix_capsules",
+        "variational-bayes": "capsnet.models.variational_bayes",
     },
 )
 

@@ -5,6 +5,7 @@ dynamic.py    dynamic routing: `route`, `trace_routing`, and the choice between 
 agree.py      one pass over the children, from which every other routing is made
 agree_reference.py, agree_backends.py, agree_chunked.py   its equations; its fast backends; the one in plain PyTorch
 self_attention.py, em.py, inverted_attention.py, variational_bayes.py   one routing each, named like its paper
+mixture.py    what the layers of EM and variational Bayes share
 windows.py    convolutional capsules: windows as a batch
 registry.py   routings by name, also from other packages
 backends.py   what a fast backend must provide; they never store the votes

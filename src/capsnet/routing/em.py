@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import log, pi
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from capsnet.functional import at_least_float32
@@ -21,14 +20,11 @@ from capsnet.routing.agree import (
     log_normaliser,
     record,
     shaped_like,
-    trace_of,
 )
 from capsnet.routing.agree_sums import share_gradients
-from capsnet.routing.reference import RoutingTrace
-from capsnet.routing.registry import Capsules, check_iterations, refuse_bias, register
+from capsnet.routing.mixture import Fold, Mixture
+from capsnet.routing.registry import Capsules, check_iterations, register
 
-#: Folds each window's log-sum over all windows of a child; see `capsnet.routing.windows`.
-Fold = Callable[[Tensor], Tensor]
 #: A parent with fewer children has none: values and gradients stay finite. Deviations have 10 ε of the dtype at least.
 LEAST_COUNT = 1e-8
 
@@ -41,7 +37,7 @@ def em(
     beta_a: Float[Tensor, " out_caps"],
     iterations: int = 3,
     *,
-    inverse_temperature: float = 0.01,
+    inverse_temperature: float | Tensor = 0.01,
     fold: Fold | None = None,
     backend: str = "auto",
     steps: Steps | None = None,
@@ -93,48 +89,23 @@ def em(
 
 
 @register("em")
-class EM(nn.Module):
-    """EM routing with its β_u and β_a, for `CapsuleLayer(routing=…)`. Both start at 0."""
+class EM(Mixture):
+    """EM routing with its β_u and β_a, for `CapsuleLayer(routing=…)`.
 
-    activates = True
+    `warmth` is multiplied with λ. A model may let it rise during training.
+    """
+
+    name = "em"
+    warmth: Tensor
 
     def __init__(self, iterations: int = 3, inverse_temperature: float = 0.01, backend: str = "auto") -> None:
-        super().__init__()
-        check_iterations("em", iterations)
-        self.iterations, self.inverse_temperature, self.backend = iterations, inverse_temperature, backend
+        super().__init__(iterations, backend)
+        self.inverse_temperature = inverse_temperature
+        self.register_buffer("warmth", torch.ones(()), persistent=False)
 
-    def build(self, weight: Weight) -> None:
-        """Make β_u and β_a for this W."""
-        self.beta_u = nn.Parameter(weight.new_zeros(weight.shape[2]))
-        self.beta_a = nn.Parameter(torch.zeros_like(self.beta_u))
-
-    def route(
-        self,
-        u: Children,
-        weight: Weight,
-        bias: Tensor | None = None,
-        *,
-        activations: PerChild | None = None,
-        fold: Fold | None = None,
-        iterations: int | None = None,
-        steps: Steps | None = None,
-    ) -> Capsules:
+    def fit(self, u: Children, weight: Weight, activations: PerChild | None, **options: Any) -> Capsules:
         """See `em`."""
-        refuse_bias("em", bias)
-        count = self.iterations if iterations is None else iterations
-        options: Any = {"inverse_temperature": self.inverse_temperature, "backend": self.backend}
-        return em(u, weight, activations, self.beta_u, self.beta_a, count, fold=fold, steps=steps, **options)
-
-    def trace(
-        self,
-        u: Children,
-        weight: Weight,
-        bias: Tensor | None = None,
-        iterations: int | None = None,
-        *,
-        activations: PerChild | None = None,
-    ) -> RoutingTrace:
-        """Return logits, couplings and poses of every iteration."""
-        steps: Steps = []
-        self.route(u, weight, bias, activations=activations, iterations=iterations, steps=steps)
-        return trace_of(steps)
+        temperature = self.inverse_temperature * self.warmth
+        return em(
+            u, weight, activations, self.beta_u, self.beta_a, inverse_temperature=temperature, **options
+        )

@@ -39,7 +39,7 @@ class Routing(Protocol):
         u: Float[Tensor, "batch in_caps in_dim"],
         weight: Float[Tensor, "in_caps in_dim out_caps out_dim"],
         bias: Float[Tensor, "out_caps out_dim"] | None = None,
-    ) -> Float[Tensor, "batch out_caps out_dim"]:
+    ) -> Float[Tensor, "batch out_caps out_dim"] | Capsules:
         """Route children to parents. bias: None, unless the layer was made with one."""
         ...
 

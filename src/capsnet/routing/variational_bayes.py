@@ -19,12 +19,10 @@ from capsnet.routing.agree import (
     log_normaliser,
     record,
     shaped_like,
-    trace_of,
 )
 from capsnet.routing.agree_sums import share_gradients
-from capsnet.routing.em import Fold
-from capsnet.routing.reference import RoutingTrace
-from capsnet.routing.registry import Capsules, check_iterations, refuse_bias, register
+from capsnet.routing.mixture import Fold, Mixture
+from capsnet.routing.registry import Capsules, check_iterations, register
 
 
 def variational_bayes(
@@ -66,8 +64,8 @@ def variational_bayes(
         mean = first / kappa[..., None]
         # Σ R (û − μ)² + (R/κ) μ² without the division by R. It is never below 1, but for rounding.
         inverse_psi = (1 + second - kappa[..., None] * mean.square()).clamp_min(1)
-        log_det = torch.digamma((nu[..., None] - d) / 2).sum(-1) + dim * log(2) - inverse_psi.log().sum(-1)
-        log_pi = torch.digamma(alpha) - torch.digamma(alpha.sum(-1, keepdim=True))
+        log_det = digamma((nu[..., None] - d) / 2).sum(-1) + dim * log(2) - inverse_psi.log().sum(-1)
+        log_pi = digamma(alpha) - digamma(alpha.sum(-1, keepdim=True))
         record(steps, wide, w, shaped_like(u, mean), query, **given)
         precision = nu[..., None] / inverse_psi
         query = precision * mean
@@ -77,59 +75,37 @@ def variational_bayes(
     return Capsules(shaped_like(u, mean), beta_a - (log_pi.exp() * entropy + beta_u))
 
 
+def digamma(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return ψ(x) for x ≥ 1. Exported programs get its asymptotic series, since ONNX has no such operator."""
+    if not torch.compiler.is_exporting():
+        return torch.digamma(x)
+    far = x + 6
+    y = far.square().reciprocal()
+    series = far.log() - 1 / (2 * far) - y * (1 / 12 - y * (1 / 120 - y / 252))
+    for step in range(6):
+        series = series - 1 / (x + step)
+    return series
+
+
 @register("variational-bayes")
-class VariationalBayes(nn.Module):
+class VariationalBayes(Mixture):
     """Variational Bayes routing with β_u, β_a and its batch norms, for `CapsuleLayer(routing=…)`."""
 
-    activates = True
-
-    def __init__(self, iterations: int = 3, backend: str = "auto") -> None:
-        super().__init__()
-        check_iterations("variational-bayes", iterations)
-        self.iterations, self.backend = iterations, backend
+    name = "variational-bayes"
 
     def build(self, weight: Weight) -> None:
         """Make the parameters and the batch norms, one number for each parent, for this W."""
+        super().build(weight)
         kind: Any = {"device": weight.device, "dtype": weight.dtype}
-        self.beta_u = nn.Parameter(weight.new_zeros(weight.shape[2]))
-        self.beta_a = nn.Parameter(torch.zeros_like(self.beta_u))
         self.pose_norm = nn.BatchNorm1d(weight.shape[2], affine=False, **kind)
         self.activation_norm = nn.BatchNorm1d(weight.shape[2], affine=False, **kind)
 
-    def route(
-        self,
-        u: Children,
-        weight: Weight,
-        bias: Tensor | None = None,
-        *,
-        activations: PerChild | None = None,
-        fold: Fold | None = None,
-        iterations: int | None = None,
-        steps: Steps | None = None,
-    ) -> Capsules:
+    def fit(self, u: Children, weight: Weight, activations: PerChild | None, **options: Any) -> Capsules:
+        """See `variational_bayes`."""
+        return variational_bayes(u, weight, activations, self.beta_u, self.beta_a, **options)
+
+    def route(self, u: Children, weight: Weight, bias: Tensor | None = None, **options: Any) -> Capsules:
         """Route by `variational_bayes`, then normalise the poses; activations: sigmoids of normalised scores."""
-        refuse_bias("variational-bayes", bias)
-        count = self.iterations if iterations is None else iterations
-        options: Any = {"fold": fold, "backend": self.backend, "steps": steps}
-        poses, scores = variational_bayes(u, weight, activations, self.beta_u, self.beta_a, count, **options)
-        poses, scores = poses.to(weight.dtype), scores.to(weight.dtype)
+        poses, scores = (x.to(weight.dtype) for x in super().route(u, weight, bias, **options))
         poses = self.pose_norm(poses.flatten(2)).view_as(poses)
         return Capsules(poses, self.activation_norm(scores).sigmoid())
-
-    def trace(
-        self,
-        u: Children,
-        weight: Weight,
-        bias: Tensor | None = None,
-        iterations: int | None = None,
-        *,
-        activations: PerChild | None = None,
-    ) -> RoutingTrace:
-        """Return logits, responsibilities and poses (before the batch norm) of every iteration."""
-        refuse_bias("variational-bayes", bias)
-        steps: Steps = []
-        count = self.iterations if iterations is None else iterations
-        variational_bayes(
-            u, weight, activations, self.beta_u, self.beta_a, count, backend=self.backend, steps=steps
-        )
-        return trace_of(steps)

@@ -44,7 +44,7 @@ class Windows:
         order = (0, 2, 3, views.ndim - 2, views.ndim - 1, 1, *range(4, views.ndim - 2))
         pose = children.shape[4:]
         return views.permute(order).reshape(
-            len(children) * self.size[0] * self.size[1], self.kernel**2 * children.shape[1], *pose
+            children.shape[0] * self.size[0] * self.size[1], self.kernel**2 * children.shape[1], *pose
         )
 
     def spread(
@@ -58,10 +58,11 @@ class Windows:
         index = self._positions(log_sums.device)  # of every child of every window of a sample
         sums = log_sums.reshape(-1, len(index), log_sums.shape[1] // self.kernel**2)
         where = index[:, None].expand(sums.shape)
-        most = sums.new_full((len(sums), self.height * self.width, sums.shape[2]), -torch.inf)
+        batch = sums.shape[0]  # not len(sums): an exported batch size is a symbol
+        most = sums.new_full((batch, self.height * self.width, sums.shape[2]), -torch.inf)
         most = most.scatter_reduce(1, where, sums.detach(), "amax").index_select(1, index)
         total = torch.zeros(
-            len(sums), self.height * self.width, sums.shape[2], dtype=sums.dtype, device=sums.device
+            batch, self.height * self.width, sums.shape[2], dtype=sums.dtype, device=sums.device
         )
         scale = most.new_full(total.shape, 0).scatter(1, where, most)  # each child's largest log-sum
         total = total.index_add(1, index, (sums - most).exp())

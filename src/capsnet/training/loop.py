@@ -133,6 +133,7 @@ def _train(
         with _requests_to_stop() as requests:
             for step, indices, uniforms in schedule.batches(saved_step, stepper.device):
                 rate = learning_rate(config, step, schedule.steps)
+                model.set_progress(step / schedule.steps)
                 stepper.step(indices, uniforms, rate)
                 done = step + 1
                 must_stop = _asked_to_stop(stepper, requests, done)
