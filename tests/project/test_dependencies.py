@@ -23,7 +23,8 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 #: Comes with PyTorch where PyTorch has a GPU to use; imported only there.
 OPTIONAL = {"triton"}
 
-RUNTIME = [Requirement(text) for text in (*PROJECT["dependencies"], *EXTRAS["explorer"], *EXTRAS["export"])]
+USED = ("explorer", "export", "datasets")
+RUNTIME = [Requirement(text) for text in sum((EXTRAS[name] for name in USED), PROJECT["dependencies"])]
 #: For users who have a cluster: imported where it is used, and not installed for the tests (Ray) or for them alone.
 CLUSTER = [Requirement(text) for text in EXTRAS["cluster"]]
 

@@ -52,9 +52,12 @@ def load_data(name: str, data_dir: Path | None, image_size: int | None) -> Datas
 
 
 def absolute(data: str) -> str:
-    """Make a folder's path absolute, so that a run can be resumed from any directory."""
-    kind, _, path = data.partition(":")
-    return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" and path else data
+    """Make the path of own data absolute, so that a run can be resumed from any directory."""
+    kind, _, rest = data.partition(":")
+    path, question, options = rest.partition("?") if kind == "hf" else (rest, "", "")
+    if not path or kind not in ("folder", "npz", "hf") or (kind == "hf" and not Path(path).exists()):
+        return data
+    return f"{kind}:{Path(path).expanduser().resolve()}{question}{options}"
 
 
 def side(model: Classifier) -> int | None:
@@ -80,6 +83,9 @@ def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
 #: Larger folder images need an explicit --image-size.
 LARGEST_SIDE = 128
 
+#: Ratio of the largest to the smallest class from which on `capsnet train` prints a note.
+IMBALANCED = 3
+
 #: Smallest image for two 9×9 convolutions, Conv1 and the primary capsules.
 SMALLEST_SIDE = 17
 
@@ -96,7 +102,7 @@ def check_side(dataset: Dataset, image_size: int | None, smallest: int = SMALLES
             f"{dataset.name}: images of {height}×{width} are too small for two 9×9 convolutions; enlarge them, for "
             "example with --image-size 28"
         )
-    if dataset.name.startswith("folder:") and image_size is None and side > LARGEST_SIDE:
+    if dataset.name.startswith(("folder:", "hf:")) and image_size is None and side > LARGEST_SIDE:
         _, height, width = dataset.image_shape
         raise CapsnetError(
             f"{dataset.name}: the first image has {height}×{width} pixels, which needs a very large network; choose "
@@ -109,6 +115,27 @@ def check_shift(shift: int, dataset: Dataset) -> None:
     side = min(dataset.image_shape[1:])
     if shift >= side:
         raise CapsnetError(f"--shift {shift}: images of {side} pixels may be shifted by at most {side - 1}")
+
+
+def imbalance(dataset: Dataset) -> str:
+    """Return a note about classes of very different sizes in the training set; "" if there are none."""
+    from capsnet.data.dataset import Examples
+    from capsnet.data.multi_label import MultiLabel
+
+    if isinstance(dataset.train, MultiLabel):
+        counts = dataset.train.present.sum(dim=0)
+    elif isinstance(dataset.train, Examples):
+        counts = dataset.train.labels.bincount(minlength=len(dataset.class_names))
+    else:
+        return ""
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if counts[most] < IMBALANCED * counts[least]:
+        return ""
+    sizes = " and ".join(
+        f"{int(counts[number]):,} of {shown(dataset.class_names[number])!r}" for number in (most, least)
+    )
+    remedy = "" if isinstance(dataset.train, MultiLabel) else ", and try --class-weights balanced"
+    return f"the classes are imbalanced: {sizes}; look at the balanced accuracy{remedy}"
 
 
 def check_names(model: Classifier, dataset: Dataset | ImageFolder) -> None:

@@ -84,7 +84,7 @@ def _count_in_memory(
     from capsnet.inference.evaluation import batch_of, count_errors, row_ranges
 
     device = next(model.parameters()).device
-    dataset = load_data(name, data_dir, None)
+    dataset = load_data(name, data_dir, side(model) if name.startswith("hf:") else None)
     check_fit(model, dataset)
     check_names(model, dataset)
     if name == "mnist5k" and saved.data == "mnist":

@@ -49,7 +49,7 @@ class Precision(StrEnum):
 DataOption = Annotated[
     str,
     typer.Option(
-        help="A data set by name (see `capsnet data`), or folder:PATH with one directory per class."
+        help="A data set by name (see `capsnet data`), folder:PATH with one directory per class, npz:FILE, hf:NAME."
     ),
 ]
 DataDirOption = Annotated[
@@ -57,7 +57,7 @@ DataDirOption = Annotated[
     typer.Option(help="Folder of data files: DIR or DIR/NAME. Default: $CAPSNET_DATA, or download them."),
 ]
 ImageSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="folder:PATH only: resize images to this size.")
+    int | None, typer.Option(min=1, help="folder: and hf: only: resize images to this size.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 JobsOption = Annotated[

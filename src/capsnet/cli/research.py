@@ -263,4 +263,12 @@ def data() -> None:
 
     for name, about in names().items():
         out.print(f"[bold]{name:20}[/] {about}", markup=True)
-    out.print(f"[bold]{'folder:PATH':20}[/] your own images, one directory per class", markup=True)
+    for name, about in (
+        ("folder:PATH", "your own images, one directory per class"),
+        (
+            "npz:FILE",
+            "one NumPy archive with train_images, train_labels, test_images, …, as those of MedMNIST",
+        ),
+        ("hf:NAME", "a data set of Hugging Face `datasets`: on the hub, a folder of files, or saved to disk"),
+    ):
+        out.print(f"[bold]{name:20}[/] {about}", markup=True)

@@ -23,6 +23,7 @@ from capsnet.cli.loading import (
     check_names,
     check_shift,
     check_side,
+    imbalance,
     load_data,
     options_by_name,
     write_the_report,
@@ -81,6 +82,10 @@ def train(  # noqa: PLR0915  one statement an option
     schedule: Annotated[Schedule, typer.Option(help="paper: × 0.96 every 2,000 steps.")] = Schedule.one_cycle,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     shift: Annotated[int, typer.Option(help="Random shifts of up to this many pixels.")] = 2,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(help="balanced: train on all classes equally often. Or a weight for each class: 1,1,5."),
+    ] = None,
     iterations: Annotated[int, typer.Option("--iterations", "-r", help="Routing iterations.")] = 3,
     reconstruction: Annotated[
         bool, typer.Option("--reconstruction/--no-reconstruction", help="Train the decoder too.")
@@ -110,6 +115,7 @@ def train(  # noqa: PLR0915  one statement an option
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
     """Train a model, by default the published CapsNet on digits. Writes a run folder."""
+    from capsnet._support.validation import parse_setting
     from capsnet.distributed import is_main_process, pick_device
     from capsnet.models import MODELS, build_model
     from capsnet.training.config import TrainConfig
@@ -152,6 +158,9 @@ def train(  # noqa: PLR0915  one statement an option
                     "learning_rate": learning_rate,
                     "schedule": schedule.value,
                     "shift": shift,
+                    "class_weights": None
+                    if class_weights is None
+                    else parse_setting(TrainConfig, "class_weights", class_weights),
                     "seed": seed,
                     "precision": precision.value,
                     "evaluate_every": 1 if evaluate_every is None else evaluate_every,
@@ -189,6 +198,8 @@ def train(  # noqa: PLR0915  one statement an option
             size = f"{model.parameter_count():,} parameters"
             err.print(f"{model.architecture}, {size}, on {dataset.name}: {shown(run.folder)}")
             err.print(dataset.provenance)
+            if config.class_weights is None and (note := imbalance(dataset)):
+                err.print(f"note: {note}")
         progress = stack.enter_context(TrainingBar()) if is_main_process() else None
         evaluation = run_training(
             model, dataset, config, run, device=device, resume=resume is not None, progress=progress

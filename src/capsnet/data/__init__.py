@@ -6,6 +6,7 @@ registry.py        data sets by name; `register` adds one, also from outside the
 files.py           finding, downloading and checking files; idx, mat, npz, binary: their formats
 digits.py …        one file per family of data sets
 folder.py          your own images; folder_split.py, which of them are held out
+npz_images.py      npz:FILE; hugging_face.py, hf:NAME; multi_label.py, any number of classes in an image
 augmentation.py    shifts, crops, affine maps, from random numbers drawn before; warping.py
 
 May import `functional`, `distributed` and `_support`. Begin with `dataset.py`.
@@ -36,6 +37,10 @@ __all__ = [
 ]
 
 
+#: Data of the user's own: the word before the colon, and an example.
+KINDS = {"folder": "folder:photos", "npz": "npz:pneumoniamnist.npz", "hf": "hf:ylecun/mnist"}
+
+
 def short_name(name: str) -> str:
     """Return a short name for files about a data set.
 
@@ -44,7 +49,8 @@ def short_name(name: str) -> str:
     >>> short_name("folder:/home/me/my photos")
     'my-photos'
     """
-    last = Path(name.removeprefix("folder:")).name
+    kind, _, rest = name.partition(":")
+    last = Path(rest.partition("?")[0] if kind in KINDS else name).name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "images"
 
 
@@ -54,34 +60,52 @@ def load(
     """Load a data set by name.
 
     Args:
-        name: one of `names()`, or `folder:PATH` for your own images, one directory per class.
+        name: one of `names()`; `folder:PATH` for your own images, one directory per class; `npz:FILE` in MedMNIST's
+            layout; or `hf:NAME` or `hf:FOLDER` for Hugging Face `datasets`, see `capsnet.data.hugging_face`.
         data_dir: first place to look for files: DIR or DIR/<name>. Then $CAPSNET_DATA and the cache.
         download: whether missing files may be downloaded.
-        image_size: for folders, height and width to resize to. None: the size of the first image.
+        image_size: for folders and `hf:`, height and width to resize to. None: the size of the first image.
 
     Raises:
         CapsnetError: the data set is unknown, or its files are missing or damaged and cannot be downloaded.
     """
     if data_dir is not None:
         root_of(data_dir, name)  # report a wrong path even for sets without files
-    if name.startswith("folder:"):
-        if name == "folder:":
-            raise CapsnetError("folder: needs a path after it, as in folder:photos")
-        from capsnet.data.folder import load_folder
-
-        return load_folder(name.removeprefix("folder:"), image_size)
+    kind, colon, rest = name.partition(":")
+    if colon and kind in KINDS:
+        return _load_kind(kind, rest, download, image_size)
     known = DATASETS.names()
     if name not in known and Path(name).is_dir():
         raise CapsnetError(f"{name!r} is a folder, not a data set; for your own images: folder:{name}")
     if name not in known:
         raise CapsnetError(
-            f"there is no data set {name!r}; choose one of {', '.join(known)}, or folder:PATH"
+            f"there is no data set {name!r}; choose one of {', '.join(known)}, or folder:PATH, npz:FILE, hf:NAME"
             f"{did_you_mean(name, known)}"
         )
     loader = DATASETS.get(name)
     if image_size is not None:
-        raise CapsnetError(f"--image-size is for folder:PATH only; the images of {name} have a fixed size")
+        raise CapsnetError(
+            f"--image-size is for folder:PATH and hf:NAME only; the images of {name} have a fixed size"
+        )
     return loader(name, data_dir, download)
+
+
+def _load_kind(kind: str, rest: str, download: bool, image_size: int | None) -> Dataset:
+    if not rest:
+        raise CapsnetError(f"{kind}: needs a path after it, as in {KINDS[kind]}")
+    if kind == "folder":
+        from capsnet.data.folder import load_folder
+
+        return load_folder(rest, image_size)
+    if kind == "hf":
+        from capsnet.data.hugging_face import load_hugging_face
+
+        return load_hugging_face(rest, image_size, download)
+    from capsnet.data.npz_images import load_npz
+
+    if image_size is not None:
+        raise CapsnetError("--image-size is for folder:PATH and hf:NAME only; resize the arrays of the file")
+    return load_npz(rest)
 
 
 def load_local(name: str | None, image_shape: tuple[int, int, int], num_classes: int) -> Dataset | None:
@@ -95,7 +119,7 @@ def load_local(name: str | None, image_shape: tuple[int, int, int], num_classes:
     for candidate in dict.fromkeys((name, "mnist5k")):
         if candidate is None:
             continue
-        size = image_shape[1] if candidate.startswith("folder:") else None
+        size = image_shape[1] if candidate.startswith(("folder:", "hf:")) else None
         try:
             dataset = load(candidate, download=False, image_size=size)
         except CapsnetError:

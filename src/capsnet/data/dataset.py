@@ -18,7 +18,8 @@ from capsnet.data.augmentation import Augmentation
 class Batch(NamedTuple):
     """Examples as the network sees them.
 
-    K classes are present in each: 1, or 2 if digits overlap.
+    K classes are present in each: 1, or 2 if digits overlap. If any number may be present, there is a column for each
+    class, and -1 where a class is missing; see `capsnet.data.multi_label`.
     """
 
     #: The network's input, in [0, 1]; augmented brightness may leave this range.
@@ -30,8 +31,15 @@ class Batch(NamedTuple):
 
     def targets(self, num_classes: int) -> Float[Tensor, "batch num_classes"]:
         """Return T_k of the margin loss: 1 where class k is present, else 0."""
-        zeros = torch.zeros(len(self.labels), num_classes, device=self.labels.device)
-        return zeros.scatter(1, self.labels, 1.0)
+        if self.labels.shape[1] != num_classes:
+            zeros = torch.zeros(len(self.labels), num_classes, device=self.labels.device)
+            return zeros.scatter(1, self.labels, 1.0)
+        return self._flags(num_classes)
+
+    def _flags(self, num_classes: int) -> Float[Tensor, "batch num_classes"]:
+        """Return the same for `MultiLabel`, whose missing classes are -1: they go to a column that is cut off."""
+        zeros = torch.zeros(len(self.labels), num_classes + 1, device=self.labels.device)
+        return zeros.scatter(1, self.labels % (num_classes + 1), 1.0)[:, :-1]
 
 
 @runtime_checkable
@@ -164,6 +172,8 @@ class Dataset:
     provenance: str
     #: Whether models of this data set first scale each image to mean 0 and standard deviation 1.
     standardize: bool = False
+    #: Images to calibrate with, neither trained nor tested on; None if the data set has no such split.
+    validation: Source | None = None
 
     @classmethod
     def from_arrays(
@@ -236,6 +246,11 @@ class Dataset:
 
     @property
     def classes_present(self) -> int:
-        """Return the number of classes in each example: 2 if digits overlap, else 1."""
+        """Return the number of classes in each example: 2 if digits overlap; all of them for `MultiLabel`; else 1."""
         uniforms = torch.full((1, self.test.draws), 0.5) if self.test.draws else None
         return self.test.batch(torch.zeros(1, dtype=torch.int64), uniforms).labels.shape[1]
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Return whether an image may show any number of classes."""
+        return self.classes_present == len(self.class_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,18 @@ class ImageInfo:
     colour: bool
 
 
-def check(path: Path) -> ImageInfo:
+@dataclass(frozen=True)
+class Encoded:
+    """An image file that is not a file here: its bytes, and a name for messages."""
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def check(path: Path | Encoded) -> ImageInfo:
     """Read only an image's header.
 
     Raises:
@@ -55,7 +67,9 @@ def check(path: Path) -> ImageInfo:
         )
 
 
-def read_image(path: Path, image_shape: tuple[int, int, int]) -> UInt8[Tensor, "channels height width"]:
+def read_image(
+    path: Path | Encoded, image_shape: tuple[int, int, int]
+) -> UInt8[Tensor, "channels height width"]:
     """Read an image and convert it to `image_shape` = (1 or 3, height, width).
 
     Steps: rotate as EXIF says; take the first frame; put transparent pixels on white; convert 16 bits to 8; convert
@@ -70,7 +84,7 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> UInt8[Tensor, "
     channels, height, width = image_shape
     if channels not in (1, 3):
         raise CapsnetError(
-            f"{shown(path)}: the model takes images of {channels} channels, and image files have 1 or 3; use "
+            f"{shown(str(path))}: the model takes images of {channels} channels, and image files have 1 or 3; use "
             "`capsnet evaluate`, or the model from Python"
         )
     with _opened(path) as opened:
@@ -85,18 +99,18 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> UInt8[Tensor, "
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
+def _to_8_bits(image: Image.Image, path: Path | Encoded) -> Image.Image:
     from PIL import Image
 
     if image.mode == "F":
         raise CapsnetError(
-            f"{shown(path)}: the value of white is unknown for floating-point pixels; save it with 8 or 16 bits"
+            f"{shown(str(path))}: the value of white is unknown for floating-point pixels; save it with 8 or 16 bits"
         )
     if image.mode == "I" or image.mode.startswith("I;"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise CapsnetError(
-                f"{shown(path)}: the value of white is unknown for 32-bit pixels; save it with 8 or 16 bits"
+                f"{shown(str(path))}: the value of white is unknown for 32-bit pixels; save it with 8 or 16 bits"
             )
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     return image
@@ -107,24 +121,29 @@ def _is_packed_bmp(image: Image.Image) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path | Encoded) -> Iterator[Image.Image]:
     """Open an image and check its header.
 
     Errors, inside the block too, become CapsnetError.
     """
     from PIL import Image, UnidentifiedImageError
 
-    name = shown(path)
+    name = shown(str(path))
     try:
-        about = path.stat()
-        if not S_ISREG(about.st_mode):  # reading a pipe would block
-            raise CapsnetError(f"{name}: cannot be read, it is not a file; remove it from the folder")
-        if about.st_size == 0:
+        if isinstance(path, Encoded):
+            size = len(path.content)
+        else:
+            about = path.stat()
+            if not S_ISREG(about.st_mode):  # reading a pipe would block
+                raise CapsnetError(f"{name}: cannot be read, it is not a file; remove it from the folder")
+            size = about.st_size
+        if size == 0:
             raise CapsnetError(f"{name}: is empty (0 bytes); delete or replace it")
         with warnings.catch_warnings():
             # Pillow warns of large images and unusual metadata. Sizes are checked below, against our own limit.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            source = io.BytesIO(path.content) if isinstance(path, Encoded) else path
+            with Image.open(source, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise CapsnetError(

@@ -22,6 +22,8 @@ Portion = TypeVar("Portion")
 
 #: Examples per batch.
 BATCH_SIZE = 500
+#: Score from which on a class counts as present, if an image may show any number of classes.
+PRESENT = 0.5
 
 
 def wilson_interval(errors: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -40,11 +42,63 @@ def wilson_interval(errors: int, n: int, z: float = 1.959964) -> tuple[float, fl
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+class Tally(NamedTuple):
+    """How often each class was there, was predicted, and was both, among n examples."""
+
+    there: Int[Tensor, " classes"]
+    predicted: Int[Tensor, " classes"]
+    both: Int[Tensor, " classes"]
+    n: int
+
+    def plus(self, other: Tally) -> Tally:
+        """Return the tally of the examples of both."""
+        return Tally(
+            self.there + other.there,
+            self.predicted + other.predicted,
+            self.both + other.both,
+            self.n + other.n,
+        )
+
+    @property
+    def recall(self) -> Float[Tensor, " classes"]:
+        """Return the share of each class's examples in which it was predicted; NaN without examples."""
+        return self.both / self.there
+
+    @property
+    def specificity(self) -> Float[Tensor, " classes"]:
+        """Return the share of the other examples in which the class was not predicted."""
+        return 1 - (self.predicted - self.both) / (self.n - self.there)
+
+    @property
+    def is_imbalanced(self) -> bool:
+        """Return whether a class has at least 1.5 times as many examples as another."""
+        there = self.there[self.there > 0]
+        return bool(there.max() >= 1.5 * there.min()) if len(there) else False
+
+
 class Measured(ABC):
     """Errors among n test examples.
 
     An example is right only if all its classes are found, in any order.
     """
+
+    #: Whether an image may show any number of classes. Then a class counts as predicted from a score of 0.5 on.
+    is_multi_label: bool = False
+
+    @property
+    @abstractmethod
+    def tally(self) -> Tally:
+        """Return the counts of each class."""
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Return the mean recall of the classes, so that rare classes count as much as common ones.
+
+        With any number of classes in an image: the mean of recall and specificity.
+        """
+        tally = self.tally
+        shares = (tally.recall + tally.specificity) / 2 if self.is_multi_label else tally.recall
+        return float(shares.nanmean())
 
     @property
     @abstractmethod
@@ -64,6 +118,8 @@ class Measured(ABC):
     @property
     def title(self) -> str:
         """Return the name of the error: "pair error" if each example has two classes."""
+        if self.is_multi_label:
+            return "exact-match error"
         return "pair error" if self.classes_each == 2 else "test error"
 
     @property
@@ -85,11 +141,15 @@ class Measured(ABC):
             "interval_method": "Wilson",
             "errors": self.errors,
             "n": self.n,
+            "balanced_accuracy": self.balanced_accuracy,
         }
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.error:.2%} ({self.errors} of {self.n}; 95 % interval {low:.2%} to {high:.2%})"
+        error = f"{self.error:.2%} ({self.errors} of {self.n}; 95 % interval {low:.2%} to {high:.2%})"
+        if self.is_multi_label or self.tally.is_imbalanced:
+            return f"{error}, balanced accuracy {self.balanced_accuracy:.2%}"
+        return error
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +161,31 @@ class Evaluation(Measured):
 
     @property
     def predictions(self) -> Int[Tensor, "n count"]:
-        """Return as many classes as each example has, the highest score first."""
+        """Return as many classes as each example has, the highest score first.
+
+        With any number of classes in an image: a column for each class, -1 where its score is below 0.5.
+        """
+        if self.is_multi_label:
+            return torch.where(self.scores >= PRESENT, torch.arange(self.scores.shape[1]), -1)
         return self.scores.topk(self.labels.shape[1], dim=1).indices
 
     @property
     def wrong(self) -> Tensor:
         """Return which examples are wrong, bool (n,)."""
         return (self.predictions.sort(dim=1).values != self.labels.sort(dim=1).values).any(dim=1)
+
+    @property
+    def is_multi_label(self) -> bool:  # type: ignore[override]
+        """Return whether an image may show any number of classes."""
+        return self.labels.shape[1] == self.scores.shape[1]
+
+    @property
+    def tally(self) -> Tally:
+        """Return the counts of each class."""
+        there, predicted = (
+            flags_of(numbers, self.scores.shape[1]) for numbers in (self.labels, self.predictions)
+        )
+        return Tally(there.sum(dim=0), predicted.sum(dim=0), (there & predicted).sum(dim=0), self.n)
 
     @property
     def n(self) -> int:
@@ -128,13 +206,21 @@ class Evaluation(Measured):
 class Count(Measured):
     """The number of errors, without the scores."""
 
-    def __init__(self, errors: int, n: int, classes_each: int = 1) -> None:
-        self._errors, self._n, self._classes_each = errors, n, classes_each
+    def __init__(
+        self, errors: int, tally: Tally, classes_each: int = 1, is_multi_label: bool = False
+    ) -> None:
+        self._errors, self._tally, self._classes_each = errors, tally, classes_each
+        self.is_multi_label = is_multi_label
+
+    @property
+    def tally(self) -> Tally:
+        """Return the counts of each class."""
+        return self._tally
 
     @property
     def n(self) -> int:
         """Return the number of examples."""
-        return self._n
+        return self._tally.n
 
     @property
     def errors(self) -> int:
@@ -201,18 +287,22 @@ def count_errors(
         except CapsnetError as error:  # reported by rank 0, in the order of the files
             return _Counted(fault=str(error))
         part = _answer(model, batch)
-        return _Counted(part.errors, part.n, _nonfinite(part), part.classes_each)
+        return _Counted(part.errors, part.tally, _nonfinite(part), part.classes_each, part.is_multi_label)
 
-    errors = n = nonfinite = 0
-    classes_each = 1
+    errors = nonfinite = 0
+    tally: Tally | None = None
+    last = _Counted()
     with _answering(model):
         for counted in workers.map(count, portions):
-            if counted.fault:
+            if counted.fault or counted.tally is None:
                 raise CapsnetError(counted.fault)
-            errors, n, nonfinite = errors + counted.errors, n + counted.n, nonfinite + counted.nonfinite
-            classes_each = counted.classes_each
-    _refuse_nonfinite(nonfinite, n)
-    return Count(errors, n, classes_each) if workers.is_main else None
+            errors, nonfinite = errors + counted.errors, nonfinite + counted.nonfinite
+            tally = counted.tally if tally is None else tally.plus(counted.tally)
+            last = counted
+    if tally is None:  # only rank 0 gets the counts
+        return None
+    _refuse_nonfinite(nonfinite, tally.n)
+    return Count(errors, tally, last.classes_each, last.is_multi_label)
 
 
 def row_ranges(examples: int, batch_size: int = BATCH_SIZE) -> Iterator[range]:
@@ -232,11 +322,12 @@ def batch_of(source: Source, rows: range, device: torch.device) -> Batch:
 
 class _Counted(NamedTuple):
     errors: int = 0
-    n: int = 0
+    tally: Tally | None = None
     nonfinite: int = 0
     """Examples with NaN or infinity among their scores."""
     classes_each: int = 1
-    fault: str | None = None
+    is_multi_label: bool = False
+    fault: str = ""
     """The error of `read`."""
 
 
@@ -253,6 +344,12 @@ def _answering(model: Classifier) -> Iterator[None]:
 @torch.no_grad()
 def _answer(model: Classifier, batch: Batch) -> Evaluation:
     return Evaluation(model.scores(batch.images).float().cpu(), batch.labels.cpu())
+
+
+def flags_of(numbers: Int[Tensor, "n count"], classes: int) -> Tensor:
+    """Return for each class whether it is among an example's numbers, bool (n, classes); -1 is no class."""
+    flags = torch.zeros(len(numbers), classes + 1, dtype=torch.bool)
+    return flags.scatter(1, numbers % (classes + 1), True)[:, :classes]
 
 
 def _nonfinite(evaluation: Evaluation) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,9 @@ from capsnet.models.capsule_classifier import CapsuleClassifier, lengths_of
 from capsnet.models.config import ClassifierConfig
 from capsnet.models.registry import register
 from capsnet.routing import Gradient, RoutingTrace
+
+if TYPE_CHECKING:
+    from capsnet.data.dataset import Dataset
 
 __all__ = ["CapsNet", "CapsNetConfig", "CapsNetTrace", "lengths_of", "start_as_official"]
 
@@ -71,6 +74,15 @@ class CapsNetConfig(ClassifierConfig):
                 f"convolution; it must be at least {smallest}×{smallest}, or the kernels smaller"
             )
         super().__post_init__()
+
+    @classmethod
+    def fields_for(cls, dataset: Dataset) -> dict[str, Any]:
+        """Return the fields that a data set determines.
+
+        No decoder if an image may show any number of classes: which part belongs to which class is unknown.
+        """
+        without = {"decoder": None} if dataset.is_multi_label else {}
+        return {**super().fields_for(dataset), **without}
 
     def build(self, *, backend: str = "auto") -> CapsNet:
         """Return an untrained CapsNet. Seed PyTorch first."""

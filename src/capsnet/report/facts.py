@@ -22,6 +22,8 @@ def result(material: Material) -> Section:
     recorded = (run.get("errors"), run.get("n"))
     if None not in recorded and recorded != (evaluation.errors, evaluation.n):
         rows.append(("at the end of training", f"{recorded[0]} wrong of {recorded[1]}"))
+    if evaluation.is_multi_label or evaluation.tally.is_imbalanced:
+        rows.append(("balanced accuracy", f"{evaluation.balanced_accuracy:.2%}"))
     rows += [
         ("data", f"{material.dataset.name}. {material.dataset.provenance}"),
         ("model", f"{material.model.architecture}, {material.model.parameter_count():,} parameters"),
@@ -31,7 +33,9 @@ def result(material: Material) -> Section:
         ("versions", _versions(run)),
     ]
     text = ["The result, and the data, model, training and machine that are needed to reproduce it."]
-    if material.present > 1:
+    if evaluation.is_multi_label:
+        text.append("An example counts as correct only if every class is found and none is found by mistake.")
+    elif material.present > 1:
         text.append(
             f"Each example has {material.present} classes. It counts as correct only if all of them are found."
         )

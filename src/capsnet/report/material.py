@@ -15,7 +15,7 @@ from torch import Tensor
 from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Batch, Dataset, Source
 from capsnet.explain.morphometrics import is_light_on_dark
-from capsnet.inference.evaluation import Evaluation, evaluate
+from capsnet.inference.evaluation import Evaluation, evaluate, flags_of
 from capsnet.models.base import Classifier
 from capsnet.models.protocols import Decodes, Traceable, decodes
 from capsnet.report.style import drawable
@@ -94,12 +94,12 @@ class Material:
 
     @property
     def present(self) -> int:
-        """Return the number of classes in each example: 2 for overlapping digits."""
+        """Return the number of classes in each example: 2 for overlapping digits, all if any number may be present."""
         return self.evaluation.labels.shape[1]
 
     def named(self, numbers: Int[Tensor, " count"]) -> str:
         """Return the names of the classes of one example."""
-        return " + ".join(self.names[number] for number in numbers.tolist())
+        return " + ".join(self.names[number] for number in numbers.tolist() if number >= 0) or "none"
 
     def batch(self, indices: Int[Tensor, " count"] | list[int]) -> Batch:
         """Return test examples on the model's device."""
@@ -118,7 +118,8 @@ class Material:
     @cached_property
     def classes_shown(self) -> list[int]:
         """Return the classes of the test set, an even selection if there are many."""
-        classes = self.evaluation.labels.unique().tolist()  # type: ignore[no-untyped-call]
+        there = self.evaluation.labels.unique().tolist()  # type: ignore[no-untyped-call]
+        classes = [number for number in there if number >= 0]
         if len(classes) <= CLASSES_SHOWN:
             return list(classes)
         picks = torch.linspace(0, len(classes) - 1, CLASSES_SHOWN).round().int().tolist()
@@ -141,9 +142,10 @@ class Material:
 
     def wrong(self, count: int) -> list[int]:
         """Return wrongly classified test examples, the most confident mistakes first."""
-        scores, labels = self.evaluation.scores.nan_to_num(0.0), self.evaluation.labels
-        said = scores.gather(1, self.evaluation.predictions).sum(dim=1)
-        sure = said - scores.gather(1, labels).sum(dim=1)
+        scores = self.evaluation.scores.nan_to_num(0.0)
+        flags = flags_of(self.evaluation.predictions, scores.shape[1]).float()
+        flags -= flags_of(self.evaluation.labels, scores.shape[1]).float()
+        sure = (scores * flags).sum(dim=1)
         sure[~self.evaluation.wrong] = -torch.inf
         order = sure.argsort(descending=True, stable=True)
         return [int(index) for index in order[: min(count, self.evaluation.errors)]]

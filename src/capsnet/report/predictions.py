@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from capsnet.explain.segment import Segmentation, segment
+from capsnet.inference.evaluation import flags_of
 from capsnet.models.protocols import Decodes
 from capsnet.report.material import Material
 from capsnet.report.style import (
@@ -60,6 +61,23 @@ def _paired(labels: Int[Tensor, "n count"], answers: Int[Tensor, "n count"]) -> 
         true += found + [number for number in want if number not in have]
         said += found + [number for number in have if number not in want]
     return true, said
+
+
+def per_class(material: Material) -> list[tuple[str, ...]]:
+    """Return a table: how often each class is there, and how well it is found."""
+    from sklearn.metrics import roc_auc_score
+
+    evaluation, tally = material.evaluation, material.evaluation.tally
+    there = flags_of(evaluation.labels, len(material.names))
+    rows: list[tuple[str, ...]] = [("class", "examples", "recall", "specificity", "AUC")]
+    for number, name in enumerate(material.dataset.class_names):
+        both_kinds = 0 < int(tally.there[number]) < tally.n
+        area = roc_auc_score(there[:, number], evaluation.scores[:, number]) if both_kinds else float("nan")
+        shares = (tally.recall[number], tally.specificity[number])
+        rows.append(
+            (name, f"{int(tally.there[number]):,}", *(f"{share:.1%}" for share in shares), f"{area:.3f}")
+        )
+    return rows
 
 
 def columns(material: Material) -> int:
@@ -229,7 +247,10 @@ def lengths_picture(material: Material, chosen: list[int]) -> Picture:
 def _bars(material: Material, axes: Any, index: int, shown: int) -> None:
     evaluation = material.evaluation
     scores = evaluation.scores[index].nan_to_num(0.0)
-    true, said = evaluation.labels[index].tolist(), evaluation.predictions[index].tolist()
+    true, said = (
+        [number for number in numbers[index].tolist() if number >= 0]
+        for numbers in (evaluation.labels, evaluation.predictions)
+    )
     first = scores.clone()
     first[true] += 2  # so that the true class is always shown
     classes = first.topk(shown).indices.sort().values.tolist()

@@ -48,6 +48,16 @@ def training(material: Material) -> Section:
 
 def mistakes(material: Material) -> Section:
     """Write the section with the confusion matrix and the most frequent confusions."""
+    if material.evaluation.is_multi_label:
+        return Section(
+            "Classes",
+            [
+                "Each image may show any number of classes. A class counts as found if its score is at least 0.5. "
+                "Recall is the share of its images in which it is found, specificity the share of the others in which "
+                "it is not. AUC is the chance that an image with the class scores higher than one without."
+            ],
+            table=predictions.per_class(material),
+        )
     matrix = predictions.confusions(material)
     common = predictions.commonest(material, matrix)
     table = [("true class", "predicted class", "count"), *common] if common else []
@@ -56,6 +66,11 @@ def mistakes(material: Material) -> Section:
     ]
     if material.present > 1:
         text.append("A missed class is counted in the column of the class that was predicted instead.")
+    if material.evaluation.tally.is_imbalanced:
+        text.append(
+            "The classes have different numbers of test examples. The balanced accuracy, which is the mean recall of "
+            f"the classes, is {material.evaluation.balanced_accuracy:.2%}."
+        )
     if not common:
         text.append(f"All {material.evaluation.n:,} test examples are classified correctly.")
     return Section("Confusions", text, [predictions.confusion_picture(material, matrix)], table)

@@ -18,6 +18,7 @@ from torch import Tensor
 from capsnet._support.errors import CapsnetError
 from capsnet.data.augmentation import Affine, Shift
 from capsnet.data.dataset import Batch, Examples, Source
+from capsnet.data.multi_label import MultiLabel
 from capsnet.training.config import TrainConfig
 
 
@@ -129,7 +130,7 @@ def augmented(source: Source, config: TrainConfig) -> Source:
 
     A source with an augmentation of its own stays as it is.
     """
-    if not isinstance(source, Examples) or source.augment is not None:
+    if not isinstance(source, Examples | MultiLabel) or source.augment is not None:
         return source
     if config.rotation or config.scale:
         factors = (1 - config.scale, 1 + config.scale)

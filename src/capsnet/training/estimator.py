@@ -50,9 +50,9 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             primary capsules), and its kernels fit the size of the images.
         image_shape: (height, width) or (height, width, channels) of the rows, if X is flat. None: a square, from 8×8
             on; else each row is an image of height 1.
-        epochs: passes over the training images. None: 10, and at least 500 steps.
+        epochs: passes over the training images. None: what the architecture proposes; else 10, and at least 500 steps.
         batch_size: images per step.
-        learning_rate: peak of the schedule.
+        learning_rate: peak of the schedule. None: what the architecture proposes; else 0.002.
         schedule: "one-cycle", "paper" or "constant".
         shift: random shifts of up to this many pixels. None: up to 2, fewer for images below 24 pixels.
         class_weight: how often images of each class are trained on: "balanced", a dict, or None.
@@ -96,7 +96,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         image_shape: Sequence[int] | None = None,
         epochs: int | None = None,
         batch_size: int = 64,
-        learning_rate: float = 0.002,
+        learning_rate: float | None = None,
         schedule: Schedule = "one-cycle",
         shift: int | None = None,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
@@ -329,13 +329,13 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         dataset = Dataset(
             "arrays", learned, replace(judged, weights=None), names, shape, "Images from arrays."
         )
-        options = self._options(len(learned), min(shape[1:]), epochs, seed)
         best = _BestOnHeldOut(self.n_iter_no_change) if held is not None and self.early_stopping else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: Classifier = self.model_ if hasattr(self, "model_") else self._new_model(dataset)
+            options = self._options(model, dataset, epochs, seed)
             if best is not None:
-                options["evaluate_every"] = 1
+                options |= {"evaluate_every": 1, "average": 0.0}
                 best.model = model
             try:
                 train(model, dataset, device=self.device, progress=best, **options)
@@ -368,16 +368,20 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         model: Classifier = config.build()
         return model
 
-    def _options(self, examples: int, side: int, epochs: int | None, seed: int) -> dict[str, Any]:
-        if epochs is None:
-            steps = max(1, examples // min(self.batch_size, examples))
-            epochs = max(EPOCHS, -(-LEAST_STEPS // steps))
+    def _options(self, model: Classifier, dataset: Dataset, epochs: int | None, seed: int) -> dict[str, Any]:
+        steps = max(1, len(dataset.train) // self.batch_size)
+        proposed = {
+            "epochs": max(EPOCHS, -(-LEAST_STEPS // steps)),
+            "learning_rate": 0.002,
+            "shift": min(2, min(dataset.image_shape[1:]) // 12),
+            **type(model.config).training_for(dataset),
+        }
+        given = {"epochs": epochs, "learning_rate": self.learning_rate, "shift": self.shift}
         return {
-            "epochs": epochs,
+            **proposed,
+            **{name: value for name, value in given.items() if value is not None},
             "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
             "schedule": self.schedule,
-            "shift": min(2, side // 12) if self.shift is None else self.shift,
             "seed": seed,
             **(self.training_options or {}),
         }
