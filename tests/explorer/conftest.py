@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from capsnet.explorer.session import Session, open_session
+from capsnet.explorer.site import export_site
+from chromium import chromium
 from explorer_client import save, served
 
 
@@ -35,3 +39,21 @@ def address(session: Session) -> Iterator[str]:
 def client(address: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=address, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of the model that comes with the package, in a sub-folder of what is to be hosted."""
+    folder = tmp_path_factory.mktemp("host") / "a" / "site"
+    if built := os.environ.get("CAPSNET_SITE"):  # exported before, to save its minute
+        folder.parent.mkdir()
+        folder.symlink_to(Path(built).resolve())
+    else:
+        export_site("capsnet-mnist", folder)
+    return folder

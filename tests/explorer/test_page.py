@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,21 +16,9 @@ from playwright import sync_api as playwright
 from capsnet.explorer.app import create_app
 from capsnet.explorer.serving import listen
 from capsnet.explorer.session import open_session
+from chromium import PATIENCE
+from site_server import hosted
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-#: Milliseconds after which a machine with other work is given up on. Nothing here waits for time to pass.
-PATIENCE = 120_000
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LAPTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 #: Writes down what the button and the slider say while routing plays: a busy machine may see few of its frames.
@@ -46,9 +33,13 @@ LOOK_ON = """() => {
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
-def address() -> Iterator[str]:
-    """The model that comes with the package, on a real server."""
+@pytest.fixture(scope="session", params=["server", "browser"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The model that comes with the package: computed by a real server, or by the browser from an exported site."""
+    if request.param == "browser":
+        with hosted(request.getfixturevalue("exported").parents[1]) as host:
+            yield f"{host}a/site/"
+        return
     listener = listen("127.0.0.1", 0)
     app = create_app(open_session("capsnet-mnist"))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
@@ -61,17 +52,6 @@ def address() -> Iterator[str]:
 
 
 pytestmark = pytest.mark.browser
-playwright.expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.fail("no Chromium here, and these tests need one: apt-get install chromium", pytrace=False)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -119,8 +119,8 @@ def test_the_exported_model_has_the_error_of_the_training(
 def test_the_explorer_has_the_error_of_the_training_without_the_data(
     folder: Path, dataset: Dataset, error: float
 ) -> None:
-    from capsnet.explorer.schemas import TraceRequest
-    from capsnet.explorer.tracing import trace_scene
+    from capsnet.explorer.answering import answer
+    from capsnet.explorer.schemas import TraceRequest, TraceResponse
 
     session = open_session(str(folder))
     assert session.dataset is None
@@ -128,7 +128,7 @@ def test_the_explorer_has_the_error_of_the_training_without_the_data(
     wrong = 0
     for image, label in zip(dataset.test.images, dataset.test.labels, strict=True):
         request = TraceRequest.model_validate({"layers": [{"pixels": (image.flatten() / 255).tolist()}]})
-        wrong += trace_scene(session, request).ranking[0] != int(label)
+        wrong += answer(session, "trace", request, TraceResponse).ranking[0] != int(label)
     assert wrong / len(dataset.test) == error
 
 

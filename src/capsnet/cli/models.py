@@ -225,9 +225,42 @@ def explore(
 @app.command()
 def export(
     model: ModelArgument,
-    onnx: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
+    onnx: Annotated[Path | None, typer.Argument(metavar="FILE.onnx", help="The file to write.")] = None,
+    site: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the explorer as static files instead.")
+    ] = None,
+    float32: Annotated[
+        bool, typer.Option("--float32", help="--site: exact weights. Default: float16, half the size.")
+    ] = False,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.tgz", help="--site: the npm package onnxruntime-web, if npm is not here."),
+    ] = None,
 ) -> None:
-    """Write a model as ONNX (images → scores) and check that its scores are the same."""
+    """Write a model as ONNX (images → scores), or with --site as a folder that any web server can show.
+
+    Both are checked against PyTorch. The site needs no Python: the visitor's browser computes every step.
+    """
+    if (onnx is None) == (site is None):
+        raise CapsnetError("export needs either FILE.onnx or --site DIR")
+    if onnx is not None:
+        if float32 or runtime is not None:
+            raise CapsnetError(f"{'--float32' if float32 else '--runtime'} goes with --site")
+        _export_onnx(model, onnx)
+        return
+    from capsnet.explorer.site import export_site
+
+    assert site is not None
+    with err.status("reading the model") as status:
+        done = export_site(model, site, float32=float32, runtime=runtime, say=status.update)
+    out.print(
+        f"{shown(site)}: {done.size / 1e6:.1f} MB; with {done.precision} weights the page's numbers differ from the "
+        f"library's by at most {done.difference:.1e} on {done.digits} images. To look at it: "
+        f"python -m http.server --directory {shown(site)}"
+    )
+
+
+def _export_onnx(model: str, onnx: Path) -> None:
     from capsnet.inference.export import export_onnx
     from capsnet.models import load_model
 

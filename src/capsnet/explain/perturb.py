@@ -32,7 +32,7 @@ GROWTH = (2, 1, 1, 0, 1, 1, 1, 1)
 def dimension_sheet(
     model: Decodes,
     capsules: Float[Tensor, "classes dim"],
-    class_number: int | None = None,
+    class_number: int | Int[Tensor, ""] | None = None,
     offsets: Sequence[float] = OFFSETS,
 ) -> Float[Tensor, "dim offsets channels height width"]:
     """Decode one example with each dimension of one capsule changed by each offset.
@@ -52,14 +52,15 @@ def dimension_sheet(
     if capsules.ndim != 2:
         raise ValueError(f"dimension_sheet: capsules {tuple(capsules.shape)} must be (classes, dim)")
     if class_number is None:
-        class_number = int(capsules.norm(dim=-1).argmax())
+        class_number = capsules.norm(dim=-1).argmax()
     dims = capsules.shape[1]
     changes = torch.eye(dims, device=capsules.device, dtype=capsules.dtype)[:, None] * torch.tensor(
         offsets, device=capsules.device, dtype=capsules.dtype
     ).view(1, -1, 1)  # (dim, offsets, dim)
-    turned = capsules.repeat(dims * len(offsets), 1, 1)
-    turned[:, class_number] += changes.flatten(0, 1)
-    return model.decode(turned, class_number).unflatten(0, (dims, len(offsets)))  # type: ignore[no-untyped-call,no-any-return]
+    chosen = torch.arange(len(capsules), device=capsules.device) == class_number
+    turned = capsules + chosen[:, None] * changes.flatten(0, 1)[:, None]
+    labels = torch.as_tensor(class_number, device=capsules.device).expand(len(turned))
+    return model.decode(turned, labels).unflatten(0, (dims, len(offsets)))  # type: ignore[no-untyped-call,no-any-return]
 
 
 @dataclass(frozen=True, eq=False)

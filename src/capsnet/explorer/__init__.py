@@ -2,10 +2,11 @@
 
     session.py     the model, its control network and the example digits
     schemas/       requests and responses
-    scene.py       the visitor's layers → the network's input
-    tracing.py     one scene → every intermediate value of the network
-    details.py     the arithmetic of one unit: a Conv1 pixel, a capsule, a vote
-    comparing.py   sweeps against the max-pooling control, and routing ablations
+    programs/      the page's questions as tensor programs, for the server and for the browser
+    answering.py   a request → its program → the response
+    describing.py  the model, its examples, and what the numbers of a capsule mean
+    page.py        the page's files
+    site/          the explorer of a run as static files
     worker.py      a thread that computes queued requests one at a time
     guard.py       checks of host, origin, content type and size
     app.py         the HTTP application

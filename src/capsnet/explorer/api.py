@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from pydantic import BaseModel
 
-from capsnet.explorer import comparing, details, pictures, tracing
+from capsnet.explorer import describing, pictures
 from capsnet.explorer import schemas as s
+from capsnet.explorer.answering import answer
+from capsnet.explorer.programs.program import Answer
 from capsnet.explorer.session import Session
 from capsnet.explorer.testset import Background
 from capsnet.explorer.worker import Worker
@@ -25,7 +28,7 @@ class Service:
         self.worker = Worker()
         self.patient = Worker(niceness=15)
         self.testset = Background(session, self.patient)
-        self.info = tracing.describe(session)
+        self.info = describing.describe(session)
         self.meanings: dict[int, s.MeaningsResponse] = {}
 
     def close(self) -> None:
@@ -45,16 +48,21 @@ class Service:
         self.check_run(run)
         worker = self.patient if patient else self.worker
         job = worker.submit(lambda: work(self.session))
-        answer: asyncio.Future[T] = asyncio.wrap_future(job)
+        result: asyncio.Future[T] = asyncio.wrap_future(job)
         gone: asyncio.Future[None] = asyncio.ensure_future(_disconnected(request))
         try:
-            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
+            await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
                 raise HTTPException(499, "the client disconnected")
-            return await answer
+            return await result
         finally:
             job.cancel()
             gone.cancel()
+
+    async def answer(self, request: Request, name: str, body: BaseModel, kind: type[Answer]) -> Answer:
+        """Run the program of an endpoint for a request; see `compute`."""
+        run = getattr(body, "run", None)
+        return await self.compute(request, run, lambda session: answer(session, name, body, kind))
 
     def check_run(self, run: str | None) -> None:
         """Raise HTTPException if the request names another model."""
@@ -87,55 +95,49 @@ async def model(here: Here, run: Annotated[str | None, Query(max_length=200)] = 
 @router.get("/examples")
 async def examples(here: Here) -> s.Examples:
     """Return the example digits."""
-    session = here.session
-    return s.Examples(
-        source=session.dataset.name if session.dataset else "none",
-        provenance=session.provenance,
-        images=s.Array.of(session.pictures),
-        labels=session.labels,
-    )
+    return describing.examples(here.session)
 
 
 @router.post("/trace")
 async def trace(request: Request, here: Here, body: s.TraceRequest) -> s.TraceResponse:
     """Trace a scene through the whole network."""
-    return await here.compute(request, body.run, lambda session: tracing.trace_scene(session, body))
+    return await here.answer(request, "trace", body, s.TraceResponse)
 
 
 @router.post("/maps")
 async def maps(request: Request, here: Here, body: s.Scene) -> s.MapsResponse:
     """Return all Conv1 maps of a scene."""
-    return await here.compute(request, body.run, lambda session: tracing.all_maps(session, body))
+    return await here.answer(request, "maps", body, s.MapsResponse)
 
 
 @router.post("/pixel")
 async def pixel(request: Request, here: Here, body: s.PixelRequest) -> s.PixelResponse:
     """Return one value of Conv1, with its patch and kernel."""
-    return await here.compute(request, body.run, lambda session: details.pixel(session, body))
+    return await here.answer(request, "pixel", body, s.PixelResponse)
 
 
 @router.post("/child")
 async def child(request: Request, here: Here, body: s.ChildRequest) -> s.ChildResponse:
     """Return one primary capsule and its vote for one class."""
-    return await here.compute(request, body.run, lambda session: details.child(session, body))
+    return await here.answer(request, "child", body, s.ChildResponse)
 
 
 @router.post("/pool")
 async def pool(request: Request, here: Here, body: s.PoolRequest) -> s.PoolResponse:
     """Max-pool one Conv1 map, and a different map with the same pooled result."""
-    return await here.compute(request, body.run, lambda session: details.pool(session, body))
+    return await here.answer(request, "pool", body, s.PoolResponse)
 
 
 @router.post("/decode")
 async def decode(request: Request, here: Here, body: s.CapsuleRequest) -> s.DecodeResponse:
     """Decode a class capsule with the given values."""
-    return await here.compute(request, body.run, lambda session: details.decode(session, body))
+    return await here.answer(request, "decode", body, s.DecodeResponse)
 
 
 @router.post("/sheet")
 async def sheet(request: Request, here: Here, body: s.CapsuleRequest) -> s.SheetResponse:
     """Decode a capsule with each dimension changed from −0.25 to 0.25."""
-    return await here.compute(request, body.run, lambda session: details.sheet(session, body))
+    return await here.answer(request, "sheet", body, s.SheetResponse)
 
 
 @router.get("/meanings")
@@ -145,7 +147,7 @@ async def meanings(
     """Return what each dimension of a class capsule changes in the drawing."""
     if number not in here.meanings:
         here.meanings[number] = await here.compute(
-            request, None, lambda session: details.meanings(session, number), patient=True
+            request, None, lambda session: describing.meanings(session, number), patient=True
         )
     return here.meanings[number]
 
@@ -153,19 +155,19 @@ async def meanings(
 @router.post("/sweep")
 async def sweep(request: Request, here: Here, body: s.SweepRequest) -> s.SweepResponse:
     """Move the first layer step by step, and compare the capsules with the control."""
-    return await here.compute(request, body.run, lambda session: comparing.sweep(session, body))
+    return await here.answer(request, "sweep", body, s.SweepResponse)
 
 
 @router.post("/ablation")
 async def ablation(request: Request, here: Here, body: s.Scene) -> s.AblationResponse:
     """Classify a scene with different numbers of routing iterations."""
-    return await here.compute(request, body.run, lambda session: comparing.ablation(session, body))
+    return await here.answer(request, "ablation", body, s.AblationResponse)
 
 
 @router.post("/agents")
 async def agents(request: Request, here: Here, body: s.AgentsRequest) -> s.AgentsResponse:
     """Route the estimates of estate agents, given by hand, with the library's routing."""
-    return await here.compute(request, None, lambda _: details.agents(body))
+    return await here.answer(request, "agents", body, s.AgentsResponse)
 
 
 @router.get("/testset")

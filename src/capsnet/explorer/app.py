@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,11 +17,11 @@ from capsnet._support.version import __version__
 from capsnet.explorer.api import Service, router
 from capsnet.explorer.guard import Guard
 from capsnet.explorer.openapi import describe_sizes
+from capsnet.explorer.page import STATIC
 from capsnet.explorer.schemas import Problem
 from capsnet.explorer.session import Session
 from capsnet.explorer.worker import Busy
 
-STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import torch
-
 from capsnet._support.errors import CapsnetError
 from capsnet.data.images import read_image
+from capsnet.explorer.programs.picture import light_on_dark
 from capsnet.explorer.schemas import Array, ImageResponse
 
 
@@ -25,5 +24,4 @@ def read_picture(content: bytes, image_shape: tuple[int, int, int]) -> ImageResp
             pixels = read_image(path, image_shape).float() / 255
         except CapsnetError as error:  # hide the temporary folder from the visitor
             raise CapsnetError(str(error).replace(str(path), "the picture")) from error
-    edge = torch.cat([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], dim=1)
-    return ImageResponse(image=Array.of(1 - pixels if edge.mean() > 0.5 else pixels))
+    return ImageResponse(image=Array.of(light_on_dark(pixels)))

@@ -13,7 +13,8 @@ from torch import Tensor
 from capsnet._support.errors import CapsnetError
 from capsnet._support.files import read_json
 from capsnet.data import Dataset, load_local
-from capsnet.explorer.geometry import main_directions
+from capsnet.explorer.programs import Program, programs_of
+from capsnet.explorer.programs.geometry import main_directions
 from capsnet.models import SavedModel, load_model
 from capsnet.models.protocols import HasFeatures, Traceable
 
@@ -43,6 +44,8 @@ class Session:
     """For each type of primary capsule, its two directions of largest variation between digits."""
     channels: list[int] = field(init=False)
     """The Conv1 maps that vary most between digits."""
+    programs: dict[str, Program] = field(init=False)
+    """What answers the page's questions, by endpoint."""
 
     def __post_init__(self) -> None:
         shape = self.model.config.image_shape
@@ -56,11 +59,23 @@ class Session:
         variation = trace.maps.std(dim=0).mean(dim=(1, 2))
         channels = variation.topk(min(OVERVIEW_CHANNELS, len(variation))).indices
         object.__setattr__(self, "channels", sorted(channels.tolist()))
+        object.__setattr__(
+            self, "programs", programs_of(self.model, self.control, self.channels, self.planes)
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Return the class names."""
         return self.model.class_names
+
+    @property
+    def maps(self) -> tuple[int, int]:
+        """Return rows and columns of a Conv1 map."""
+        config = self.model.config
+        rows, columns = (
+            (size - config.stem_kernel) // config.stem_stride + 1 for size in config.image_shape[1:]
+        )
+        return rows, columns
 
     @property
     def trained_on(self) -> str | None:

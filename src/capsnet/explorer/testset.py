@@ -18,7 +18,7 @@ from torch import Tensor
 from capsnet._support.files import write_text
 from capsnet.data.dataset import Batch, Source
 from capsnet.explain import coupling_entropy, dead_share
-from capsnet.explorer.comparing import ABLATION, DEAD
+from capsnet.explorer.programs.compare import ABLATION, DEAD
 from capsnet.explorer.schemas import TestRow, TestsetResponse
 from capsnet.explorer.session import Session, open_session
 from capsnet.explorer.worker import Worker
@@ -176,6 +176,17 @@ def measure(session: Session) -> TestsetResponse:
     kept = Measured(weights_sha256=_weights_of(session.saved.folder), figures=result)
     write_text(session.saved.folder / FILE, kept.model_dump_json(indent=2) + "\n")
     return result
+
+
+def measured_or_measure(session: Session) -> TestsetResponse:
+    """Return the saved results, or measure the first `LIMIT` test images now."""
+    saved = read_measured(session.saved.folder)
+    if saved is not None:
+        return saved
+    ablation = Ablation(session)
+    while ablation.step():
+        pass
+    return ablation.result()
 
 
 class Background:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,31 +49,18 @@ def export_onnx(model: Classifier, path: Path) -> float:
     Raises:
         CapsnetError: ONNX is not installed, the scores differ, or the file cannot be written.
     """
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch.onnx needs it
-    except ImportError as error:
-        raise CapsnetError(f"export needs {error.name}: pip install 'capsnet[export]'") from error
+    check_installed()
+    import onnx
+    import onnxruntime
+
     refuse_place(path)
 
     scores = _Scores(model).cpu().eval()
     images = torch.rand(3, *model.config.image_shape, generator=torch.Generator().manual_seed(0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own warnings; the scores are checked below
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            scores,
-            (images,),
-            input_names=["images"],
-            output_names=["scores"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
+    batch = {"images": {0: ("batch", 1, None)}}
+    proto = to_onnx(scores, {"images": images}, ["scores"], batch, optimize=True)
     content = io.BytesIO()
-    onnx.save_model(program.model_proto, content)
+    onnx.save_model(proto, content)
     session = onnxruntime.InferenceSession(content.getvalue(), providers=["CPUExecutionProvider"])
     difference = 0.0
     with torch.no_grad():
@@ -85,3 +74,54 @@ def export_onnx(model: Classifier, path: Path) -> float:
         )
     write_bytes(path, content.getvalue())
     return difference
+
+
+def check_installed() -> None:
+    """Raise CapsnetError if a package that the export needs is not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise CapsnetError(f"export needs {error.name}: pip install 'capsnet[export]'") from error
+
+
+def to_onnx(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    output_names: list[str],
+    sizes: Mapping[str, Mapping[int, tuple[str, int, int | None]]],
+    *,
+    optimize: bool = False,
+) -> Any:
+    """Export a module to an ONNX model.
+
+    Args:
+        module: on the CPU, in evaluation mode.
+        inputs: an example of each argument.
+        output_names: names of what it returns.
+        sizes: the axes of an input that may have another size: name, smallest and largest size.
+        optimize: fold constants. The exporter's optimiser breaks some models with several variable axes.
+
+    Returns:
+        An `onnx.ModelProto`.
+    """
+    axes: dict[str, Any] = {}
+    for name in inputs:
+        for axis, (label, low, high) in sizes.get(name, {}).items():
+            axes.setdefault(name, {})[axis] = torch.export.Dim(label, min=low, max=high)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own warnings; the numbers are checked
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=output_names,
+            dynamic_shapes={name: axes.get(name) for name in inputs},
+            dynamo=True,
+            verbose=False,
+            optimize=optimize,
+        )
+    assert program is not None
+    return program.model_proto

@@ -12,6 +12,8 @@ from capsnet.explorer.schemas.about import (
 from capsnet.explorer.schemas.base import (
     MAX_ITERATIONS,
     MAX_NUMBERS,
+    MAX_POOL,
+    PARAMETERS,
     Array,
     Parameter,
     Strict,
@@ -55,6 +57,8 @@ from capsnet.explorer.schemas.trace import (
 __all__ = [
     "MAX_ITERATIONS",
     "MAX_NUMBERS",
+    "MAX_POOL",
+    "PARAMETERS",
     "AblationResponse",
     "AblationRow",
     "AgentsRequest",

@@ -6,7 +6,7 @@ Arrays are sent as little-endian numbers in base64, which is exact and small.
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,11 +15,14 @@ from torch import Tensor
 #: Upper limit on pixels per layer; the size of the served model is checked afterwards.
 MAX_NUMBERS = 3 * 128 * 128
 MAX_ITERATIONS = 10
+#: Largest side of a pooling window.
+MAX_POOL = 8
 
 Pixel = Annotated[float, Field(ge=0, le=1)]
 ClassNumber = Annotated[int, Field(ge=0, le=9999)]
 Iterations = Annotated[int, Field(ge=1, le=MAX_ITERATIONS, description="Routing iterations r.")]
 Parameter = Literal["rotation", "shift_x", "shift_y", "scale", "shear"]
+PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
 
 
 class Strict(BaseModel):

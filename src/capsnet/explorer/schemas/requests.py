@@ -6,7 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capsnet.explorer.schemas.base import MAX_NUMBERS, ClassNumber, Iterations, Parameter, Pixel, Strict
+from capsnet.explorer.schemas.base import (
+    MAX_NUMBERS,
+    MAX_POOL,
+    ClassNumber,
+    Iterations,
+    Parameter,
+    Pixel,
+    Strict,
+)
 
 
 class Transform(Strict):
@@ -85,7 +93,7 @@ class PoolRequest(Scene):
     """Ask for one Conv1 map, max-pooled."""
 
     channel: int = Field(ge=0, le=99999)
-    size: int = Field(2, ge=2, le=8, description="Side of the pooling windows.")
+    size: int = Field(2, ge=2, le=MAX_POOL, description="Side of the pooling windows.")
 
 
 Estimate = Annotated[float, Field(ge=-100, le=100)]

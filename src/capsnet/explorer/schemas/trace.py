@@ -70,4 +70,3 @@ class TraceResponse(BaseModel):
     cloud: Cloud
     control: Array | None
     """(classes,): the control's scores"""
-    seconds: float

@@ -1,70 +1,29 @@
-// Requests to the server. The page itself computes nothing.
+// The page's questions. An engine answers them: the server, or ONNX Runtime in this browser.
 /** @import * as Api from "./wire.ts" */
-/** @import {Digit, Tensor, Unpacked} from "./types.ts" */
+/** @import {Digit, Engine, Unpacked} from "./types.ts" */
 import { finished, started } from "./busy.js";
 
-/** A refused request, with the server's reason. */
-export class Refusal extends Error {}
+export { Refusal } from "./engines/refusal.js";
+
+const inBrowser = document.documentElement.dataset.engine === "browser";
+
+/** @type {Engine} */
+export const engine = inBrowser ? (await import("./engines/browser.js")).engine : (await import("./engines/server.js")).engine;
 
 /**
- * @param {Api.Packed} packed
- * @returns {Tensor}
- */
-export function unpack({ shape, dtype, data }) {
-  const text = atob(data);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return { shape, data: dtype === "uint8" ? bytes : new Float32Array(bytes.buffer) };
-}
-
-/**
+ * Ask the engine; the page counts as busy until the answer is there.
  * @template T
- * @param {T} answer
- * @returns {Unpacked<T>}
- */
-function unpackAll(answer) {
-  /** @type {Record<string, unknown>} */
-  const result = {};
-  for (const [name, value] of Object.entries(/** @type {object} */ (answer))) {
-    if (value && typeof value === "object" && !Array.isArray(value)) {
-      result[name] = "dtype" in value ? unpack(value) : unpackAll(value);
-    } else {
-      result[name] = value;
-    }
-  }
-  return /** @type {Unpacked<T>} */ (result);
-}
-
-/**
- * @template T
- * @param {string} path
- * @param {RequestInit} [options]
+ * @param {string} name
+ * @param {object} [body]
  * @returns {Promise<Unpacked<T>>}
  */
-async function call(path, options) {
+async function ask(name, body = {}) {
   started();
   try {
-    const response = await fetch(`api/${path}`, options);
-    const body = await response.json().catch(() => ({ detail: response.statusText }));
-    if (!response.ok) throw new Refusal(body.detail);
-    return unpackAll(/** @type {T} */ (body));
+    return /** @type {Unpacked<T>} */ (await engine.ask(name, body));
   } finally {
     finished();
   }
-}
-
-/**
- * @template T
- * @param {string} path
- * @param {object} body
- * @returns {Promise<Unpacked<T>>}
- */
-function post(path, body) {
-  return call(path, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
 }
 
 /**
@@ -81,50 +40,37 @@ export function scene(digits) {
 }
 
 export const api = {
-  model: (/** @type {string | null} */ run) =>
-    /** @type {Promise<Api.ModelInfo>} */ (fetchModel(run)),
+  /** @param {string | null} run @returns {Promise<Api.ModelInfo>} */
+  model: (run) => ask("model", run === null ? {} : { run }),
   /** @returns {Promise<Unpacked<Api.Examples>>} */
-  examples: () => call("examples"),
+  examples: () => ask("examples"),
   /** @param {Api.TraceRequest} body @returns {Promise<Unpacked<Api.TraceResponse>>} */
-  trace: (body) => post("trace", body),
+  trace: (body) => ask("trace", body),
   /** @param {Api.Scene} body @returns {Promise<Unpacked<Api.MapsResponse>>} */
-  maps: (body) => post("maps", body),
+  maps: (body) => ask("maps", body),
   /** @param {Api.PixelRequest} body @returns {Promise<Unpacked<Api.PixelResponse>>} */
-  pixel: (body) => post("pixel", body),
+  pixel: (body) => ask("pixel", body),
   /** @param {Api.ChildRequest} body @returns {Promise<Unpacked<Api.ChildResponse>>} */
-  child: (body) => post("child", body),
+  child: (body) => ask("child", body),
   /** @param {Api.PoolRequest} body @returns {Promise<Unpacked<Api.PoolResponse>>} */
-  pool: (body) => post("pool", body),
+  pool: (body) => ask("pool", body),
   /** @param {Api.CapsuleRequest} body @returns {Promise<Unpacked<Api.DecodeResponse>>} */
-  decode: (body) => post("decode", body),
+  decode: (body) => ask("decode", body),
   /** @param {Api.CapsuleRequest} body @returns {Promise<Unpacked<Api.SheetResponse>>} */
-  sheet: (body) => post("sheet", body),
+  sheet: (body) => ask("sheet", body),
   /** @param {number} number @returns {Promise<Unpacked<Api.MeaningsResponse>>} */
-  meanings: (number) => call(`meanings?number=${number}`),
+  meanings: (number) => ask("meanings", { number }),
   /** @param {Api.SweepRequest} body @returns {Promise<Unpacked<Api.SweepResponse>>} */
-  sweep: (body) => post("sweep", body),
+  sweep: (body) => ask("sweep", body),
   /** @param {Api.Scene} body @returns {Promise<Unpacked<Api.AblationResponse>>} */
-  ablation: (body) => post("ablation", body),
+  ablation: (body) => ask("ablation", body),
   /** @param {Api.AgentsRequest} body @returns {Promise<Unpacked<Api.AgentsResponse>>} */
-  agents: (body) => post("agents", body),
+  agents: (body) => ask("agents", body),
   /** @returns {Promise<Unpacked<Api.TestsetResponse>>} */
-  testset: () => call("testset"),
+  testset: () => ask("testset"),
   /** @param {Blob} file @returns {Promise<Unpacked<Api.ImageResponse>>} */
-  picture: (file) =>
-    call("picture", {
-      method: "POST",
-      headers: { "content-type": file.type.startsWith("image/") ? file.type : "application/octet-stream" },
-      body: file,
-    }),
+  picture: (file) => ask("picture", { file }),
 };
-
-/** @param {string | null} run */
-async function fetchModel(run) {
-  const response = await fetch(`api/model${run === null ? "" : `?run=${encodeURIComponent(run)}`}`);
-  const body = await response.json();
-  if (!response.ok) throw new Refusal(body.detail);
-  return body;
-}
 
 /**
  * Ask one question at a time, and of those that pile up meanwhile only the last.

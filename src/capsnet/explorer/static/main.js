@@ -1,6 +1,6 @@
 // Start the page: load the model's description, restore the state from the link, and redraw on changes.
 /** @import {Panel, View, World} from "./types.ts" */
-import { Refusal, api, latest, scene } from "./api.js";
+import { Refusal, api, engine, latest, scene } from "./api.js";
 import { find, h, number, percent, replace } from "./dom.js";
 import { showAnswer } from "./answer.js";
 import { finished, started } from "./busy.js";
@@ -39,7 +39,7 @@ let hideProblem = 0;
 /** @param {unknown} error */
 function fail(error) {
   const problem = find("#problem");
-  problem.textContent = error instanceof Refusal ? error.message : "The explorer's server does not answer. Is `capsnet explore` still running?";
+  problem.textContent = error instanceof Refusal ? error.message : engine.unreachable;
   problem.hidden = false;
   window.clearTimeout(hideProblem);
   hideProblem = window.setTimeout(() => (problem.hidden = true), 8000);
@@ -66,6 +66,7 @@ async function start() {
   world.digits = [examples.labels.length ? exampleDigit(Math.max(0, examples.labels.findIndex(([label]) => label === 4))) : emptyDigit()];
   Object.assign(world, fromHash(location.hash, world));
   showAbout();
+  engine.about().then((text) => text && replace(find("#engine"), text)).catch(fail);
 
   const board = inputPanel(find("#board"), find("#tools"), fail);
   const overview = overviewPanel(find("#overview"), world);

@@ -1,10 +1,42 @@
 // Types shared by the page's modules, in addition to the API's types.
 import type * as Api from "./wire.ts";
 
-/** An array from the server. */
+/** An array from the engine. */
 export interface Tensor {
   shape: number[];
   data: Float32Array | Uint8Array;
+}
+
+/** What computes the answers: the server, or the browser itself. */
+export interface Engine {
+  /** Answer a question: the name of an endpoint of the API, and its request. Arrays of the answer are tensors. */
+  ask(name: string, body: object): Promise<unknown>;
+  /** What to say when no answer comes. */
+  unreachable: string;
+  /** A sentence on how the answers are computed, if the visitor should know. */
+  about(): Promise<string | null>;
+}
+
+/** An input of an exported program. */
+export interface Feed {
+  type: "float32" | "int64" | "uint8";
+  data: Float32Array | Uint8Array | number[];
+  shape: number[];
+}
+
+/** The form of an answer: an array, a number or list of numbers, or a tree of these; a list stands for rows. */
+export type Form = "array" | "value" | { [name: string]: Form } | [{ [name: string]: Form }];
+
+/** data/engine.json of an exported site. */
+export interface Manifest {
+  runtime: { version: string; module: string; glue: string; binary: string };
+  programs: Record<string, { inputs: string[]; outputs: string[]; limits: number[]; form: Form }>;
+  parameters: string[];
+  motion: string[];
+  files: Record<string, { bytes: number; sha256: string }>;
+  precision: "float16" | "float32";
+  difference: number;
+  digits: number;
 }
 
 export type Unpacked<T> = {
@@ -50,7 +82,7 @@ export interface State {
   tour: number | null;
 }
 
-/** The state and the server's latest answers. */
+/** The state and the latest answers. */
 export interface World extends State {
   info: Api.ModelInfo;
   examples: Unpacked<Api.Examples>;

@@ -278,7 +278,6 @@ export interface TraceResponse {
   reconstruction_errors: Array<number> | null;
   cloud: Cloud;
   control: Packed | null;
-  seconds: number;
 }
 
 export interface Transform {

@@ -8,23 +8,50 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+#: Squarings of the Gram matrix: 2⁸ = 256 power iterations. A fixed number is a smooth function of the vectors, so
+#: that rounding in another engine changes a direction by little, even between two nearly equal eigenvalues.
+SQUARINGS = 8
+
 
 def main_directions(
     vectors: Float[Tensor, "*groups n dim"], count: int = 2
 ) -> Float[Tensor, "*groups dim count"]:
     """Return the orthonormal main directions of the vectors, from the origin.
 
-    The sign of each direction makes the sum of its entries positive, so that the picture does not flip
+    By power iterations, since ONNX has no eigenvectors: exact up to the ratio of neighbouring eigenvalues, to the power
+    of 256. The sign of each direction makes the sum of its entries positive, so that the picture does not flip
     between two similar inputs.
     """
-    wide = vectors.double()
-    if wide.shape[-2] < wide.shape[-1]:
-        directions = torch.linalg.svd(wide, full_matrices=False).Vh[..., :count, :].mT
-    else:
-        directions = torch.linalg.eigh(wide.mT @ wide).eigenvectors[..., -count:].flip(-1)
+    rest = vectors.double()
+    found = []
+    for _ in range(count):
+        direction = _strongest(rest)
+        found.append(direction)
+        rest = rest - (rest @ direction[..., None]) * direction[..., None, :]
+    directions = torch.stack(found, dim=-1)
     sign = torch.where(directions.sum(dim=-2, keepdim=True) < 0, -1.0, 1.0)
     turned: Tensor = (directions * sign).to(vectors.dtype)
     return turned
+
+
+def _strongest(vectors: Float[Tensor, "*groups n dim"]) -> Float[Tensor, "*groups dim"]:
+    """Return the unit vector along the first eigenvector of the Gram matrix, by repeated squaring."""
+    wide = vectors.shape[-2] < vectors.shape[-1]
+    power = _unit(vectors @ vectors.mT if wide else vectors.mT @ vectors)
+    for _ in range(SQUARINGS):
+        power = _unit(power @ power)
+    # All columns of a matrix of rank 1 are parallel; the longest is the most exact.
+    column = torch.diagonal(power, dim1=-2, dim2=-1).argmax(dim=-1)[..., None, None]
+    first = torch.take_along_dim(power, column, dim=-1)
+    direction = (vectors.mT @ first if wide else first)[..., 0]
+    unit: Tensor = direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    return unit
+
+
+def _unit(gram: Float[Tensor, "*groups n n"]) -> Float[Tensor, "*groups n n"]:
+    """Scale a Gram matrix to trace 1."""
+    trace = torch.diagonal(gram, dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+    return gram / trace.clamp(min=1e-30)
 
 
 def flatten_arrows(
@@ -46,7 +73,7 @@ class VotePlane:
     spread: Float[Tensor, "iterations 2 2"]
     outputs: Float[Tensor, "iterations 2"]
     rms: Float[Tensor, " iterations"]
-    shown: float
+    shown: Float[Tensor, ""]
 
 
 def vote_plane(
@@ -76,15 +103,17 @@ def vote_plane(
         torch.einsum("ti,tia,tib->tab", weights, off, off),
         outputs @ plane,
         (weights * distance.square()).sum(dim=1).sqrt(),
-        float(points.square().sum() / votes.square().sum().clamp(min=1e-12)),
+        points.square().sum() / votes.square().sum().clamp(min=1e-12),
     )
 
 
-def path_of(vectors: Float[Tensor, "steps dim"], origin: int) -> tuple[Float[Tensor, "steps 2"], float]:
+def path_of(
+    vectors: Float[Tensor, "steps dim"], origin: int
+) -> tuple[Float[Tensor, "steps 2"], Float[Tensor, ""]]:
     """Project a path, relative to its origin, onto its two main directions.
 
     Returns the path and the share of its sum of squares in these directions.
     """
     away = vectors - vectors[origin]
     path = away @ main_directions(away)
-    return path, float(path.square().sum() / away.square().sum().clamp(min=1e-12))
+    return path, path.square().sum() / away.square().sum().clamp(min=1e-12)

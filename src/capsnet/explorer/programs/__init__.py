@@ -1,0 +1,52 @@
+"""The questions of the explorer's page as tensor programs: tensors in, named tensors out.
+
+Each is written once. The server runs it in PyTorch; `capsnet export --site` exports it to ONNX, and the page runs it in
+the browser. Sizes that a request decides (layers, iterations, pooling windows) are tensors too.
+
+    program.py    the base class: inputs, outputs, and how they become a response
+    scene.py      layers of pixels and their transforms → the network's input
+    geometry.py   projections onto planes, without eigenvectors: ONNX has none
+    trace.py      one scene → every value of the network
+    units.py      the arithmetic of one unit: a Conv1 pixel, a capsule, a vote, a pooled map
+    capsules.py   decode class capsules
+    compare.py    sweeps against the max-pooling control, numbers of routing iterations, estate agents
+    picture.py    a picture file's pixels → the network's input
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from capsnet.explorer.programs.capsules import Decode, Sheet
+from capsnet.explorer.programs.compare import Ablate, Agents, Sweep
+from capsnet.explorer.programs.picture import Picture
+from capsnet.explorer.programs.program import Program
+from capsnet.explorer.programs.trace import Trace
+from capsnet.explorer.programs.units import Child, Maps, Pixel, Pool
+from capsnet.models.protocols import HasFeatures, Traceable
+
+__all__ = ["Program", "programs_of"]
+
+
+def programs_of(
+    model: Traceable,
+    control: HasFeatures | None,
+    channels: list[int],
+    planes: Float[Tensor, "types dim 2"],
+) -> dict[str, Program]:
+    """Return every program that a model can run, by the name of its endpoint. Arguments as for `Trace`."""
+    programs: dict[str, Program] = {
+        "trace": Trace(model, control, channels, planes),
+        "maps": Maps(model),
+        "pixel": Pixel(model),
+        "child": Child(model),
+        "pool": Pool(model),
+        "sweep": Sweep(model, control),
+        "ablation": Ablate(model),
+        "agents": Agents(),
+        "picture": Picture(model.config.image_shape),
+    }
+    if model.decoder is not None:
+        programs |= {"decode": Decode(model), "sheet": Sheet(model)}
+    return {name: program.eval() for name, program in programs.items()}
