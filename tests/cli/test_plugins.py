@@ -1,4 +1,4 @@
-"""What docs/extending.md promises: a package of one's own adds a model, a data set, an experiment and a routing."""
+"""What docs/extending.md and docs/own-routing.md promise: a package adds a model, data, an experiment, a routing."""
 
 from __future__ import annotations
 
@@ -9,23 +9,41 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from capsnet.data.registry import DATASETS
 from capsnet.experiments.registry import _EXPERIMENTS
+from capsnet.explorer.answering import answer
+from capsnet.explorer.schemas import TraceRequest, TraceResponse
+from capsnet.explorer.session import open_session
 from capsnet.layers import CapsuleLayer
-from capsnet.models import MODELS
+from capsnet.models import MODELS, load_model
 from capsnet.routing import ROUTINGS
 from command import Command
+from explorer_client import unpack
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
-ENTRY_POINTS = "\n".join(
-    re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", line).replace('"', "")
-    for line in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0].splitlines()
-)
-FILES = dict(re.findall(r"```python\n# my_package/(\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code of a page of the docs."""
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def package_of(page: str) -> tuple[dict[str, str], str]:
+    """The files and the entry points that a page describes."""
+    named = (re.match(r"# my_package/(\w+)\.py\n", block) for block in blocks(page, "python"))
+    files = {match[1]: block for match, block in zip(named, blocks(page, "python"), strict=True) if match}
+    lines = blocks(page, "toml")[0].splitlines()
+    points = [re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", line).replace('"', "") for line in lines]
+    return files, "\n".join(points)
+
+
+FILES, ENTRY_POINTS = package_of("extending.md")
 Install = Callable[[Path], None]
 
 
@@ -120,6 +138,36 @@ def test_an_experiment_from_outside_is_listed_and_run(
 def test_a_routing_from_outside_is_found_by_name(package: Path) -> None:
     layer = CapsuleLayer(6, 4, 3, 5, routing="mean")
     assert layer(torch.rand(2, 6, 4)).shape == (2, 3, 5)
+
+
+def test_a_routing_of_ones_own_is_trained_compared_and_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None, capsnet: Command
+) -> None:
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", *package_of("own-routing.md"))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    run, digit = tmp_path / "run", tmp_path / "digit.png"
+    small = ("--stem-channels", "4", "--primary-types", "2", "--set", "model.decoder=8")
+    done = capsnet(
+        *("train", "--set", "model.routing=soft-kmeans", *small, "--steps", "2", "--out", run),
+        *("--no-report", "--device", "cpu"),
+    )
+    assert done.code == 0, done.err
+    Image.new("L", (28, 28)).save(digit)
+    shown = json.loads(capsnet("trace", run, digit, "--json").out)
+    assert len(shown["iterations"]) == 3
+    compared = capsnet(
+        *("compare", "--models", "capsnet,kmeans-capsnet", "--scale", "smoke", "--seeds", "1"),
+        *("--learning-rate", "0.01", "--out", tmp_path / "results", "--device", "cpu"),
+    )
+    assert compared.code == 0, compared.err
+    assert "kmeans-capsnet" in compared.out
+    session = open_session(str(run))
+    asked = TraceRequest.model_validate({"layers": [{"pixels": [0.5] * 784, "transform": {}}]})
+    explored = answer(session, "trace", asked, TraceResponse)
+    lengths = load_model(str(run)).scores(torch.full((1, 1, 28, 28), 0.5))[0]
+    assert np.allclose(unpack(explored.lengths.model_dump()), lengths.detach(), atol=1e-5)
+    exec(blocks("own-routing.md", "python")[1], {})  # the page's own check of the gradients
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ CAPSNET: dict[str, tuple[str, Any]] = SHARED | {
     "primary_kernel": ("5", 5),
     "primary_stride": ("1", 1),
     "class_dim": ("8", 8),
+    "routing": ("em", "em"),
     "routing_iterations": ("1", 1),
     "decoder": ("64,128", (64, 128)),
     "routing_bias": ("true", True),

@@ -32,6 +32,8 @@ SCALES: tuple[Scale, ...] = ("smoke", "quick", "full")
 #: Training options that the first records do not know, with the values of their trainings. At these values they do not
 #: count in fingerprints, so that older records stay valid.
 LATER: Mapping[str, Any] = {"rotation": 0.0, "scale": 0.0, "average": 0.0, "class_weights": None}
+#: The same for options of models.
+LATER_IN_MODELS: Mapping[str, Any] = {"routing": "dynamic"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Variant:
         model = asdict(self.model)
         for told_by_the_data in ("class_names", "standardize"):
             del model[told_by_the_data]
+        for option, before in LATER_IN_MODELS.items():
+            if model.get(option) == before:
+                del model[option]
         asked = {
             "architecture": type(self.model).__name__,
             "model": model,

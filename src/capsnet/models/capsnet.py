@@ -15,12 +15,14 @@ from capsnet._support.errors import CapsnetError
 from capsnet._support.validation import Size, Weight, Widths, configuration
 from capsnet.functional import RECONSTRUCTION_WEIGHT
 from capsnet.layers.capsule_layer import CapsuleLayer
+from capsnet.layers.class_vectors import ClassVectors
 from capsnet.layers.decoder import Decoder
 from capsnet.layers.primary_capsules import PrimaryCapsules
 from capsnet.models.capsule_classifier import CapsuleClassifier, lengths_of
 from capsnet.models.config import ClassifierConfig
 from capsnet.models.registry import register
 from capsnet.routing import Gradient, RoutingTrace
+from capsnet.routing.registry import has_option
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Dataset
@@ -48,6 +50,8 @@ class CapsNetConfig(ClassifierConfig):
     primary_kernel: Size = 9
     primary_stride: Size = 2
     class_dim: Size = 16
+    routing: str = "dynamic"
+    """A name in `capsnet.routing.ROUTINGS`. Options of dynamic routing do not go with others."""
     routing_iterations: Annotated[int, Field(ge=1, le=100)] = 3
     """Routing iterations r. 1 is routing without agreement: uniform couplings."""
     decoder: Widths | None = (512, 1024)
@@ -66,6 +70,12 @@ class CapsNetConfig(ClassifierConfig):
     reconstruction_weight: Weight = RECONSTRUCTION_WEIGHT
 
     def __post_init__(self) -> None:
+        readings = (self.routing_bias, self.routing_leaky, self.official_init, self.routing_gradient != "all")
+        if self.routing != "dynamic" and any(readings):
+            raise CapsnetError(
+                f"CapsNetConfig: routing {self.routing!r} has no bias, leaky softmax, gradient option or official "
+                "initialisation; these are readings of dynamic routing"
+            )
         if min(self.grid) < 1:
             smallest = self.stem_kernel + self.stem_stride * (self.primary_kernel - 1)
             raise CapsnetError(
@@ -170,17 +180,25 @@ class CapsNet(CapsuleClassifier):
             stride=config.primary_stride,
             scale=1 / 32 if config.official_init else 1.0,
         )
-        self.class_capsules = CapsuleLayer(
-            config.in_caps,
-            config.primary_dim,
-            config.num_classes,
-            config.class_dim,
-            iterations=config.routing_iterations,
-            bias=config.routing_bias,
-            leaky=config.routing_leaky,
-            gradient=config.routing_gradient,
-            backend=backend,
-        )
+        sizes = (config.in_caps, config.primary_dim, config.num_classes, config.class_dim)
+        self.class_capsules: CapsuleLayer
+        if config.routing == "dynamic":
+            self.class_capsules = CapsuleLayer(
+                *sizes,
+                iterations=config.routing_iterations,
+                bias=config.routing_bias,
+                leaky=config.routing_leaky,
+                gradient=config.routing_gradient,
+                backend=backend,
+            )
+        else:
+            iterates = has_option(config.routing, "iterations")
+            self.class_capsules = ClassVectors(
+                *sizes,
+                routing=config.routing,
+                iterations=config.routing_iterations if iterates else None,
+                backend=backend if has_option(config.routing, "backend") else None,
+            )
         self.decoder = (
             None
             if config.decoder is None

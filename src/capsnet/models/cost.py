@@ -144,11 +144,8 @@ def training_memory(config: ClassifierConfig, batch_size: int, *, stored_votes: 
         CapsnetError: the model uses an operator that cannot work without memory.
     """
     model = _without_memory(config).train()
-    for layer in model.modules():
-        if isinstance(layer, CapsuleLayer) and isinstance(layer.routing, DynamicRouting):
-            # "chunked" keeps what every fast backend keeps, and works on tensors without memory.
-            backend = "reference" if stored_votes else "chunked"
-            layer.routing = replace(layer.routing, backend=backend)
+    # "chunked" keeps what every fast backend keeps, and works on tensors without memory.
+    _route_by(model, "reference" if stored_votes else "chunked")
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -163,6 +160,16 @@ def training_memory(config: ClassifierConfig, batch_size: int, *, stored_votes: 
     del loss  # its graph holds what was kept until here
     size = sum(parameter.nbytes for parameter in model.parameters())
     return Memory(size, size, 2 * size, sum(storage.nbytes() for storage in kept.values()))
+
+
+def _route_by(model: Classifier, backend: str) -> None:
+    """Set the backend of every routing in the model that has one."""
+    for module in model.modules():
+        routing = getattr(module, "routing", None)
+        if isinstance(routing, DynamicRouting):
+            module.routing = replace(routing, backend=backend)
+        elif hasattr(routing, "backend"):
+            routing.backend = backend
 
 
 def has_votes(config: ClassifierConfig) -> bool:

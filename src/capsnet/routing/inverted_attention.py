@@ -104,6 +104,9 @@ class InvertedAttention(nn.Module):
     The layer norm has `rows` · out_dim numbers: 1 row for vectors, P for P × P matrix poses.
     """
 
+    #: Lengths say nothing after a layer norm; see `capsnet.layers.class_vectors`.
+    same_lengths = True
+
     def __init__(self, iterations: int = 2, rows: int = 1, backend: str = "auto") -> None:
         super().__init__()
         check_iterations("inverted-attention", iterations)

@@ -82,6 +82,15 @@ def register(name: str) -> Callable[[S], S]:
     return ROUTINGS.register(name)
 
 
+def has_option(name: str, option: str) -> bool:
+    """Return whether the constructor of a routing takes an option.
+
+    Raises:
+        CapsnetError: no routing has that name.
+    """
+    return option in inspect.signature(ROUTINGS.get(name)).parameters
+
+
 def refuse_bias(name: str, bias: object) -> None:
     """Refuse a layer's bias in a routing that has no place for it.
 

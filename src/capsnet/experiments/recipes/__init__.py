@@ -15,6 +15,7 @@ from capsnet.experiments.recipes import (
     multimnist_long,
     photographs,
     routing_iterations,
+    routings,
     smallnorb,
     table1,
     unfamiliar,
@@ -40,6 +41,7 @@ for _experiment in (
     photographs.SVHN,
     unfamiliar.EXPERIMENT,
     calibration.EXPERIMENT,
+    routings.EXPERIMENT,
 ):
     add(_experiment)
 

@@ -1,0 +1,150 @@
+"""Compare the routings: the same stem, data, steps and seeds, each with its own learning rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from capsnet.experiments.figures import dots
+from capsnet.experiments.recipe import (
+    Claim,
+    Experiment,
+    Margin,
+    Measure,
+    Scale,
+    Trained,
+    Variant,
+    own_test_set,
+)
+from capsnet.experiments.record import Findings, Record
+from capsnet.experiments.scales import NARROW, Steps, capsnet, controls, training
+from capsnet.models.cost import training_memory
+from capsnet.report.style import Picture
+
+STEPS = Steps(quick=1200, full=20_000, quick_batch=32)
+#: Data sets, their images and classes, and the smallest difference that would matter to a user.
+DATA: dict[str, tuple[dict[str, Any], Margin]] = {
+    "mnist": ({}, Margin(0.002, "two digits in 1,000, a sixth of the errors at this length of training")),
+    "multimnist": ({"image_shape": (1, 36, 36)}, Margin(0.01, "one pair in 100")),
+    "smallnorb": (
+        {"image_shape": (2, 32, 32), "num_classes": 5},
+        Margin(0.01, "one pair of photographs in 100"),
+    ),
+}
+#: Routings and their iterations: those of their papers.
+ROUTINGS = {
+    "dynamic": 3,
+    "self-attention": 1,
+    "em": 3,
+    "inverted-attention": 2,
+    "variational-bayes": 3,
+}
+#: Examples in the batch whose step is timed, and repetitions.
+BATCH, REPETITIONS = 128, 7
+
+
+def variants(scale: Scale) -> Sequence[Variant]:
+    """Return CapsNet with each routing and with a fully connected head, on each data set."""
+    found = []
+    for data, (fields, _) in DATA.items():
+        plan = training(scale, data, STEPS, schedule="one-cycle")
+        like = capsnet(scale, **fields)
+        models = [
+            Variant(
+                name,
+                f"CapsNet's stem, {name} routing" + (f", {count} iterations" if count > 1 else ""),
+                capsnet(scale, routing=name, routing_iterations=count, **fields),
+                plan,
+            )
+            for name, count in ROUTINGS.items()
+        ]
+        head, *_ = controls(like, plan, "sigmoid" if data == "multimnist" else "softmax")
+        models.append(replace(head, name="head"))
+        found += [
+            replace(model, name=f"{data}-{model.name}", about=f"{model.about}; {data}") for model in models
+        ]
+    return tuple(found)
+
+
+def measure(trained: Trained) -> Findings:
+    """Measure the error, the time of a training step, and what it keeps in memory."""
+    model, device = trained.model, trained.device
+    source = trained.dataset.train.to(device)
+    rows = torch.arange(min(BATCH, len(source)), device=device)
+    uniforms = torch.full((len(rows), source.draws), 0.5, device=device) if source.draws else None
+    batch = source.batch(rows, uniforms)
+    seconds = []
+    model.train()
+    for _ in range(trained.few(REPETITIONS, REPETITIONS) if trained.scale != "smoke" else 2):
+        start = time.perf_counter()
+        model.loss(batch)["loss"].backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    model.zero_grad()
+    model.eval()
+    found = own_test_set(trained)
+    kept = training_memory(trained.variant.model, BATCH).activations
+    return replace(found, metrics={"step": 1000 * median(seconds[1:]), "kept": kept / 2**20})
+
+
+def figures(records: Sequence[Record]) -> list[Picture]:
+    """Draw the errors, one figure for each data set."""
+    return [
+        dots(
+            f"routings-{data}", own, "test", f"{data} error, %", shows="toys" if data == "smallnorb" else None
+        )
+        for data in DATA
+        if (own := [record for record in records if record.variant.startswith(f"{data}-")])
+    ]
+
+
+EXPERIMENT = Experiment(
+    name="routings",
+    number=12,
+    title="Which routing?",
+    source="Each routing's paper compares it with dynamic routing, in networks that differ in more than the routing",
+    protocol=(
+        "The convolutional stem, the primary capsules, the decoder and the loss are those of CapsNet; only the routing "
+        "differs. Each has the number of iterations of its paper. Lengths of the class capsules are the scores. Where "
+        "a routing gives activations, they become the lengths; where its poses are normalised, a linear map shared by "
+        "all classes gives the lengths. The head is a fully connected layer in place of the capsules. Data: MNIST, "
+        "pairs of overlapping digits, smallNORB. A step is loss and gradients of 128 training images with the threads "
+        "of the run; the machine may be shared. Kept: what the forward pass keeps for the backward pass, from the "
+        "shapes."
+    ),
+    deviations={
+        "quick": (*NARROW, "batches of 32", "class capsules are vectors, not matrices"),
+        "full": ("class capsules are vectors, not matrices",),
+    },
+    cost={"quick": "about two hours on 2 cores", "full": "an hour on one data-centre GPU"},
+    margins_commit=None,
+    seeds={"smoke": 1, "quick": 3, "full": 3},
+    variants=variants,
+    measures=(
+        Measure("test", "error"),
+        Measure("step", "ms per step", percent=False, better="lower", digits=0),
+        Measure("kept", "kept, MiB", percent=False, better="lower", digits=0),
+    ),
+    claims=tuple(
+        Claim(text.format(data), "test", f"{data}-{ours}", f"{data}-{against}", margin)
+        for data, (_, margin) in DATA.items()
+        for text, ours, against in (
+            *(
+                ("{}: " + f"{name} is better than dynamic routing", name, "dynamic")
+                for name in list(ROUTINGS)[1:]
+            ),
+            ("{}: dynamic routing is better than a fully connected head", "dynamic", "head"),
+            ("{}: self-attention is better than a fully connected head", "self-attention", "head"),
+        )
+    ),
+    headlines=tuple(f"{data}-dynamic" for data in DATA),
+    shows="toys",
+    measure=measure,
+    figures=figures,
+)
