@@ -141,9 +141,10 @@ def _in_a_process(job: Job, setting: Setting, limit: float) -> tuple[str, Any]:
 
 def _child(job: Job, setting: Setting, result: Path) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the process that started it
-    from capsnet.routing import backends
+    from capsnet.routing import agree_backends, backends
 
-    backends.FAST = tuple(name for name in backends.FAST if name not in setting.broken)
+    for module in (backends, agree_backends):
+        module.FAST = tuple(name for name in module.FAST if name not in setting.broken)
 
     def save(value: Any) -> None:
         write_json(result, value)

@@ -96,9 +96,10 @@ class Stepper:
         self.optimizer = torch.optim.Adam(
             model.to(self.device).parameters(), lr=rate, fused=self._fused, capturable=on_gpu
         )
+        self._objective = self.accelerator.prepare_model(Objective(model), evaluation_mode=True)
+        # After `prepare_model`, whose `model.to` gives the weights other gradients.
         self._shared = SharedGradients(model, self.processes) if self.processes > 1 else None
         self._average = Average(model, config.average, steps) if config.average else None
-        self._objective = self.accelerator.prepare_model(Objective(model), evaluation_mode=True)
         self._before: list[tuple[Tensor, Tensor]] = []
         self._graph: _Graph | None = None
         self._eager_steps = 0
