@@ -17,15 +17,17 @@ TEST = $(BIN)/python -m $(PYTEST)
 # What one machine without a GPU can run; the browser's tests need Chromium and have a target of their own.
 ALL = not gpu and not browser
 
-.PHONY: demo check lint test test-all test-browser test-annotations coverage
+.PHONY: demo site serve-site check lint test test-all test-browser test-annotations coverage
 .PHONY: test-wheel test-oldest test-newest test-pythons torture bench help clean
 
 help:
 	@echo "make demo      install, train the paper's network on 5,000 digits, write the report"
+	@echo "make site      the explorer, the guides and the reference as static files, into site/ (needs npm, once)"
+	@echo "make serve-site        build the site and show it at http://127.0.0.1:8000"
 	@echo "make check     ruff, mypy and the quick tests (under 90 seconds on 2 cores)"
 	@echo "make test      ruff, mypy and the tests of every day (under 7 minutes on 2 cores)"
 	@echo "make test-all  ruff, mypy and all tests but the browser's and the GPU's"
-	@echo "make test-browser      the explorer in Chromium"
+	@echo "make test-browser      the site and the explorer in Chromium"
 	@echo "make test-annotations  shapes and types, checked while tests run"
 	@echo "make coverage  test-all's tests; which lines and branches of the package they run"
 	@echo "make test-wheel        build the wheel, install it into a clean environment, run the quick tests on it"
@@ -44,6 +46,20 @@ demo: $(VENV)/installed-demo
 	@echo "      '$(BIN)/capsnet train --data mnist --epochs 3' for all 60,000 digits;"
 	@echo "      '$(BIN)/capsnet --help' for the rest."
 
+# The explorer's export takes a minute, so it is kept until the package changes.
+build/explorer/site.json: $(VENV)/installed-docs $(shell find src/capsnet -type f -not -name '*.pyc' -not -name '*.nb[ci]')
+	$(BIN)/capsnet export capsnet-mnist --site build/explorer
+	@touch $@
+
+site: build/explorer/site.json
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	rm -f site/404.html site/sitemap.xml*
+	cp -r build/explorer site/explorer
+	@echo "site/: $$(du -sh site | cut -f1), for any web server; make serve-site shows it"
+
+serve-site: site
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8000
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,8 +75,8 @@ test: lint
 test-all: lint
 	$(TEST) -m "$(ALL)"
 
-test-browser: $(VENV)/installed-test
-	$(BIN)/python -m pytest -q -m browser
+test-browser: $(VENV)/installed-test site
+	CAPSNET_SITE=site $(BIN)/python -m pytest -q -m browser
 
 # The annotations of shapes, while tests run that keep to them.
 ANNOTATED := data/test_augmentation data/test_affine data/test_overlapping explain layers/test_decoder models properties \
@@ -106,7 +122,7 @@ bench: $(VENV)/installed-demo
 	$(BIN)/capsnet bench
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -115,6 +131,10 @@ $(BIN)/python:
 
 $(VENV)/installed-demo: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[explorer]'
+	@touch $@
+
+$(VENV)/installed-docs: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 $(VENV)/installed-torture: $(VENV)/installed-test

@@ -51,9 +51,9 @@ def browser() -> Iterator[Any]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site of the model that comes with the package, in a sub-folder of what is to be hosted."""
     folder = tmp_path_factory.mktemp("host") / "a" / "site"
-    if built := os.environ.get("CAPSNET_SITE"):  # exported before, to save its minute
+    if built := os.environ.get("CAPSNET_SITE"):  # by `make site`, to save the export's minute
         folder.parent.mkdir()
-        folder.symlink_to(Path(built).resolve())
+        folder.symlink_to(Path(built).resolve() / "explorer")
     else:
         export_site("capsnet-mnist", folder)
     return folder

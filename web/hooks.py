@@ -1,0 +1,120 @@
+"""Hooks of MkDocs: reference pages from the sources, the command line from its help, mathematics as MathML."""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "capsnet"
+#: Folders of the package with public names, in the order of the package's docstring.
+ROOMS = (
+    "routing", "convolution", "data", "layers", "models", "explain", "inference", "training", "report", "explorer",
+    "benchmark", "experiments",
+)  # fmt: skip
+#: Modules with public names that no folder's `__all__` has.
+MODULES = ("functional", "inference.evaluation", "inference.export", "inference.prediction", "training.fit")
+_MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the reference pages."""
+    pages = dict(reference())
+    pages["reference/command-line.md"] = command_line()
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    names = [{Path(name).stem.replace("-", " "): name} for name in pages]
+    config.nav.append({"Reference": [{"command line": "reference/command-line.md"}, *names[:-1]]})
+    return files
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Convert mathematics to MathML, which browsers draw without scripts."""
+    return _MATHS.sub(_mathml, content)
+
+
+def _mathml(match: re.Match[str]) -> str:
+    display = "block" if match[2] == "[" else "inline"
+    return str(convert(html.unescape(match[3]).strip(), display=display))
+
+
+def reference() -> Iterator[tuple[str, str]]:
+    """Return the reference pages: file name and Markdown."""
+    names = [f"- [`capsnet.{name}`][{home}.{name}]" for name, home in homes().items()]
+    error = "::: capsnet._support.errors.CapsnetError"
+    yield "reference/capsnet.md", "\n".join(["# capsnet", "", *names, "", error, ""])
+    for module in MODULES:
+        path = f"capsnet.{module}"
+        yield f"reference/{path}.md", _page(path, [f"{path}.{name}" for name in defined(module)])
+    for room in ROOMS:
+        names = exported(PACKAGE / room / "__init__.py")
+        if names:
+            yield (
+                f"reference/capsnet.{room}.md",
+                _page(f"capsnet.{room}", [f"capsnet.{room}.{n}" for n in names]),
+            )
+
+
+def _page(title: str, names: list[str]) -> str:
+    return f"# {title}\n\n" + "\n\n".join(f"::: {name}" for name in names) + "\n"
+
+
+def _assigned(path: Path, name: str) -> ast.expr | None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in node.targets
+        ):
+            return node.value
+    return None
+
+
+def homes() -> dict[str, str]:
+    """Return the public names of `capsnet` and the modules that define them."""
+    value = _assigned(PACKAGE / "__init__.py", "_HOMES")
+    assert value is not None
+    found: dict[str, str] = ast.literal_eval(value)
+    return found
+
+
+def exported(path: Path) -> list[str]:
+    """Return the `__all__` of a module; empty without one."""
+    value = _assigned(path, "__all__")
+    return [] if value is None else list(ast.literal_eval(value))
+
+
+def defined(module: str) -> list[str]:
+    """Return the public functions and classes that a module defines."""
+    path = PACKAGE / (module.replace(".", "/") + ".py")
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return [
+        n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")
+    ]
+
+
+def command_line() -> str:
+    """Return the page of all commands, from their own help."""
+    import typer
+    from typer.main import get_command
+
+    import capsnet.cli  # noqa: F401  registers the commands
+    from capsnet.cli.app import app
+
+    lines = ["# Command line", ""]
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        context = typer.Context(command, info_name=f"capsnet {name}")
+        records = [parameter.get_help_record(context) for parameter in command.params]
+        rows = [" | ".join(_cell(part) for part in record) for record in records if record]
+        lines += [f"## capsnet {name}", "", command.help or "", "", "| argument or option | |", "|---|---|"]
+        lines += [f"| {row} |" for row in rows] + [""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return html.escape(" ".join(text.split())).replace("|", "\\|")
