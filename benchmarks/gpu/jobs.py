@@ -15,7 +15,8 @@ from capsnet._support.environment import environment
 from capsnet.experiments import Options, find_experiment
 from capsnet.experiments.progress import Unwatched
 from capsnet.experiments.running import Job as Run
-from capsnet.experiments.running import chosen_variants, run_jobs
+from capsnet.experiments.running import chosen_variants, run_experiment, run_jobs
+from capsnet.experiments.tuning import with_own_rates
 
 
 def smoke(setting: Setting, save: Callable[[Any], None]) -> Any:
@@ -67,6 +68,19 @@ def record(name: str, variant: str, seed: int, at: int, average: float, setting:
     return {"test": found.tests["test"].error, "steps": found.steps, "seconds": found.seconds}
 
 
+def quick(name: str, setting: Setting) -> Any:
+    """Run the quick scale of an experiment: rates, then all seeds; each record is written at once."""
+    experiment = find_experiment(name)
+    options = Options(
+        scale="smoke" if setting.toy else "quick",
+        out=setting.work / "records" / "quick",
+        work=setting.work / "trainings",
+        device=setting.device,
+        variants=(experiment.variants("smoke")[0].name,) if setting.toy else (),
+    )
+    return len(run_experiment(with_own_rates(experiment, options, Unwatched()), options))
+
+
 def _record(seconds: float, name: str, variant: str, seed: int, at: int, average: float = 0.0) -> Job:
     return Job(
         f"{name}:{variant}-s{seed}-{at}",
@@ -87,6 +101,8 @@ TABLE1 = (
     "cnn-max-pool",
     "cnn-average-pool",
 )
+#: Experiments on MNIST whose many seeds take hours on two cores. What is ready when the time is over counts.
+QUICK = ("multimnist", "affine", "table1", "calibration", "data-efficiency")
 JOBS = [
     Job("smoke", 30, smoke),
     Job("routing", 70, lambda setting, _: routing.compare(setting)),
@@ -107,5 +123,6 @@ JOBS = [
         for name in ("r3-reconstruction", "r1-reconstruction", "cnn-same-stem")
     ),
     _record(85, "table1", "r3-reconstruction", 0, 3 * SHORT, average=0.02),
+    *(Job(f"quick:{name}", 150, lambda setting, _, n=name: quick(n, setting)) for name in QUICK),
     _record(600, "table1", "r3-reconstruction", 0, 300_000),  # the paper's own schedule
 ]

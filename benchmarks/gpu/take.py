@@ -81,7 +81,7 @@ def _records(archive: Path, commit: str | None, root: Path) -> list[Path]:
             if record.environment.get("commit") is None:  # a packed copy has no repository
                 record = replace(record, environment={**record.environment, "commit": commit})
             kind = file.relative_to(scratch).parts[0]
-            home = root / "results" if kind == "short" else root / "benchmarks" / "results" / kind
+            home = root / "results" if kind in ("short", "quick") else root / "benchmarks" / "results" / kind
             path = record_path(home, record.experiment, record.variant, record.scale, record.seed)
             if path.exists():
                 print(f"{path}: kept, there is one", file=sys.stderr)
