@@ -145,7 +145,7 @@ def test_info_of_a_saved_model_with_other_sizes(capsnet: Command, small: Path) -
 def test_info_knows_every_architecture(name: str, capsnet: Command) -> None:
     told = json.loads(capsnet("info", "--model", name, "--json").out)
     assert sum(part["parameters"] for part in told["parts"]) == told["parameters"]
-    assert ("plain routing" in told["bytes"]) == (name == "capsnet")
+    assert ("plain routing" in told["bytes"]) == (name != "cnn")
 
 
 @pytest.mark.misuse

@@ -166,7 +166,7 @@ def trace(
     from capsnet.distributed import pick_device
     from capsnet.explain import routing_summary
     from capsnet.models import SavedModel, load_model
-    from capsnet.models.protocols import Traceable
+    from capsnet.models.protocols import Routed, Traceable
     from capsnet.report.capsules import draw_couplings
     from capsnet.report.style import drawable
 
@@ -174,18 +174,23 @@ def trace(
         _refuse_picture(target)
     saved = SavedModel.open(model)
     loaded = load_model(saved, device=pick_device(device))
-    if not isinstance(loaded, Traceable):
+    if not isinstance(loaded, Routed):
         raise CapsnetError(
             f"{shown(model)} is a {loaded.architecture}, which has no routing between capsules; trace needs a "
             "capsule network"
         )
+    if target is not None and not isinstance(loaded, Traceable):
+        raise CapsnetError(
+            f"--out: {shown(model)} is a {loaded.architecture}, and couplings are drawn on the grid of a CapsNet's "
+            "primary capsules; leave --out away to see the numbers"
+        )
     pixels = _read(image, saved, loaded, invert)
-    traced = loaded.trace(pixels[None], iterations)
-    _refuse_infinite(traced.routing.outputs.norm(dim=-1), model)
-    if target is not None:
-        names = drawable(loaded.class_names)
+    routing = loaded.class_routing(pixels[None], iterations)
+    _refuse_infinite(routing.outputs.norm(dim=-1), model)
+    if target is not None and isinstance(loaded, Traceable):
+        names, traced = drawable(loaded.class_names), loaded.trace(pixels[None], iterations)
         write_bytes(target, draw_couplings(loaded, traced, pixels.cpu(), names, "input"))
-    figures = routing_summary(traced.routing, loaded.class_names)
+    figures = routing_summary(routing, loaded.class_names)
     if as_json:
         print(json.dumps({"image": shown(image), "iterations": figures}))
         return
@@ -324,9 +329,10 @@ def _print_routing(figures: list[dict[str, Any]]) -> None:
         last_step = ITERATIONS_SHOWN - 1
         figures = [figures[round(step * (count - 1) / last_step)] for step in range(ITERATIONS_SHOWN)]
     last = figures[-1]["classes"]
-    order = sorted(range(len(last)), key=lambda number: -float(last[number]["length"]))[:CLASSES_SHOWN]
+    measure = "length" if "length" in last[0] else "activation"
+    order = sorted(range(len(last)), key=lambda number: -float(last[number][measure]))[:CLASSES_SHOWN]
     numbers = [str(figure["iteration"]) for figure in figures]
-    for title, key, digits in (("length", "length", 3), ("mean coupling", "mean_coupling", 4)):
+    for title, key, digits in ((measure, measure, 3), ("mean coupling", "mean_coupling", 4)):
         table = _table(f"{title}, iteration", *numbers)
         for number in order:
             values = (f"{figure['classes'][number][key]:.{digits}f}" for figure in figures)
@@ -339,7 +345,7 @@ def _print_routing(figures: list[dict[str, Any]]) -> None:
     table.add_row("change of logits", *("" if change is None else f"{change:.4f}" for change in changes))
     out.print(table)
     out.print(
-        f"Capsules in the order of their length{'' if len(order) == len(last) else f', the {len(order)} longest'}. "
+        f"Capsules in the order of their {measure}{'' if len(order) == len(last) else f', the first {len(order)}'}. "
         "Mean coupling: over all primary capsules. Entropy: 100 % is spread evenly over the classes. The change of "
         "logits is a mean since the iteration before."
     )

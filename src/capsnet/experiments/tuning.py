@@ -95,10 +95,13 @@ def with_own_rates(experiment: Experiment, options: Options, watch: Watch | None
     """
     if options.scale != "quick" or not experiment.own_rates:
         return experiment
+    wanted = {variant.name for variant in chosen_variants(experiment, options)}
     asked = experiment.variants(options.scale)
-    rated = {variant.name: _recorded(experiment, variant, options) for variant in asked}
+    rated = {
+        variant.name: _recorded(experiment, variant, options) if variant.name in wanted else None
+        for variant in asked
+    }
     if watch is not None:
-        wanted = {variant.name for variant in chosen_variants(experiment, options)}
         pick_device(options.device)
         check_writable(options.out)
         new = [variant for variant in asked if variant.name in wanted and rated[variant.name] is None]

@@ -64,12 +64,14 @@ def routing_summary(
 
     Returns:
         For each iteration the entropy of the couplings (see `coupling_entropy`), the mean change of the logits since
-        the iteration before (None in the first), and for each class the capsule's length and its mean and largest
-        coupling.
+        the iteration before (None in the first), and for each class the capsule's "length", or its "activation" where
+        capsules have one, and its mean and largest coupling.
     """
     entropy = coupling_entropy(trace)[:, example].tolist()
     changes = [None, *logit_changes(trace)[:, example].tolist()]
-    lengths = trace.outputs[:, example].norm(dim=-1).tolist()
+    measure = "length" if trace.activations is None else "activation"
+    values = trace.outputs.flatten(3).norm(dim=-1) if trace.activations is None else trace.activations
+    values = values[:, example].tolist()
     couplings = trace.couplings[:, example]
     means, largest = couplings.mean(dim=1).tolist(), couplings.amax(dim=1).tolist()
     return [
@@ -80,12 +82,12 @@ def routing_summary(
             "classes": [
                 {
                     "class": name,
-                    "length": lengths[step][number],
+                    measure: values[step][number],
                     "mean_coupling": means[step][number],
                     "largest_coupling": largest[step][number],
                 }
                 for number, name in enumerate(class_names)
             ],
         }
-        for step in range(len(lengths))
+        for step in range(len(values))
     ]

@@ -16,7 +16,7 @@ from capsnet.data import Dataset, load_local
 from capsnet.explorer.programs import Program, programs_of
 from capsnet.explorer.programs.geometry import main_directions
 from capsnet.models import SavedModel, load_model
-from capsnet.models.protocols import HasFeatures, Traceable
+from capsnet.models.protocols import HasFeatures, Routed, Traceable
 
 #: The bundled control network, shown beside any model with the same image shape and classes.
 CONTROL = "cnn-mnist"
@@ -101,10 +101,10 @@ def open_session(run: str) -> Session:
     saved = SavedModel.open(run)
     model = load_model(saved)
     if not isinstance(model, Traceable):
-        raise CapsnetError(
-            f"{run} is a {model.architecture}, which has no routing to trace; the explorer shows only capsule "
-            "networks: choose another RUN"
-        )
+        why = "which has no routing to trace; the explorer shows only capsule networks"
+        if isinstance(model, Routed):
+            why = "and the explorer shows CapsNets only; `capsnet trace` shows the routing of an image"
+        raise CapsnetError(f"{run} is a {model.architecture}, {why}: choose another RUN")
     dataset = load_local(saved.data, model.config.image_shape, model.config.num_classes)
     pictures, labels = _pictures(dataset, model)
     control, control_result = _control(model)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet._support.errors import CapsnetError
-from capsnet.routing import Capsules, Routing, Windows, add_coordinates, find_routing
+from capsnet.routing import Capsules, Routing, RoutingTrace, Windows, add_coordinates, find_routing
 
 #: Parents among which a child's couplings add up to 1: those of one window, or of all windows that hold the child.
 Normalise = Literal["window", "all"]
@@ -144,6 +144,14 @@ class PooledCapsules(nn.Module):
         if isinstance(found, Capsules):
             return Capsules(*(x.to(self.weight.dtype) for x in found))
         return found.to(self.weight.dtype)  # type: ignore[no-any-return]
+
+    def trace(
+        self, poses: Poses, iterations: int | None = None, activations: Activations | None = None
+    ) -> RoutingTrace:
+        """Return logits, couplings and outputs of every routing iteration."""
+        u, weight, extra = self.votes_from(poses, activations)
+        trace: RoutingTrace = self.routing.trace(u, weight, None, iterations, **extra)
+        return trace
 
     def votes_from(
         self, poses: Poses, activations: Activations | None

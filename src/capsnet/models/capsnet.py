@@ -230,6 +230,12 @@ class CapsNet(CapsuleClassifier):
         routing = self.class_capsules.trace(primary, iterations)
         return CapsNetTrace(maps, primary, routing, routing.outputs[-1])
 
+    def class_routing(
+        self, images: Float[Tensor, "batch channels height width"], iterations: int | None = None
+    ) -> RoutingTrace:
+        """Return the routing to the class capsules, iteration by iteration."""
+        return self.trace(images, iterations).routing
+
 
 def start_as_official(model: CapsNet) -> None:
     """Initialise as the authors' code: truncated normal weights, biases of 0.1."""

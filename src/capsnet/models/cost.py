@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from capsnet._support import dispatch
 from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Batch
-from capsnet.layers.capsule_layer import CapsuleLayer
 from capsnet.models.base import Classifier
 from capsnet.models.config import ClassifierConfig
 from capsnet.routing.dynamic import DynamicRouting
@@ -144,8 +144,13 @@ def training_memory(config: ClassifierConfig, batch_size: int, *, stored_votes: 
         CapsnetError: the model uses an operator that cannot work without memory.
     """
     model = _without_memory(config).train()
-    # "chunked" keeps what every fast backend keeps, and works on tensors without memory.
-    _route_by(model, "reference" if stored_votes else "chunked")
+    for routed in _routed(model):
+        # "chunked" keeps what every fast backend keeps, and works on tensors without memory.
+        backend = "reference" if stored_votes else "chunked"
+        if isinstance(routed.routing, DynamicRouting):
+            routed.routing = replace(routed.routing, backend=backend)
+        else:
+            routed.routing.backend = backend
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -162,20 +167,15 @@ def training_memory(config: ClassifierConfig, batch_size: int, *, stored_votes: 
     return Memory(size, size, 2 * size, sum(storage.nbytes() for storage in kept.values()))
 
 
-def _route_by(model: Classifier, backend: str) -> None:
-    """Set the backend of every routing in the model that has one."""
-    for module in model.modules():
-        routing = getattr(module, "routing", None)
-        if isinstance(routing, DynamicRouting):
-            module.routing = replace(routing, backend=backend)
-        elif hasattr(routing, "backend"):
-            routing.backend = backend
-
-
 def has_votes(config: ClassifierConfig) -> bool:
-    """Return whether a model has dynamic routing, whose plain form stores the votes."""
-    layers = _without_memory(config).modules()
-    return any(isinstance(x, CapsuleLayer) and isinstance(x.routing, DynamicRouting) for x in layers)
+    """Return whether a model has a routing whose plain form stores the votes."""
+    return bool(_routed(_without_memory(config)))
+
+
+def _routed(model: Classifier) -> list[Any]:
+    """Return the layers whose routing has a backend."""
+    layers = (module for module in model.modules() if hasattr(module, "routing"))
+    return [layer for layer in layers if hasattr(layer.routing, "backend")]
 
 
 def _without_memory(config: ClassifierConfig) -> Classifier:

@@ -22,6 +22,7 @@ from capsnet.models.authors import Arrays, same
 from capsnet.models.capsule_classifier import CapsuleClassifier
 from capsnet.models.config import ClassifierConfig
 from capsnet.models.registry import register
+from capsnet.routing import RoutingTrace
 from capsnet.routing.self_attention import SelfAttention, squash_exponentially
 
 if TYPE_CHECKING:
@@ -201,6 +202,13 @@ class EfficientCapsNet(CapsuleClassifier):
         """Return the class capsules v; their lengths say which classes are present."""
         capsules: Tensor = self.class_capsules(self.primary(self.prepare(images)))
         return capsules
+
+    @torch.no_grad()
+    def class_routing(
+        self, images: Float[Tensor, "batch channels height width"], iterations: int | None = None
+    ) -> RoutingTrace:
+        """Return the routing to the class capsules: one pass, whatever `iterations` says."""
+        return self.class_capsules.trace(self.primary(self.prepare(images)), iterations)
 
     @classmethod
     def from_authors(cls, arrays: Mapping[str, Any], *, image_size: int | None = None) -> Self:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,7 +23,8 @@ from capsnet.models.base import Classifier
 from capsnet.models.config import ClassifierConfig
 from capsnet.models.registry import register
 from capsnet.models.residual import residual_blocks
-from capsnet.routing import InvertedAttention, route_concurrently
+from capsnet.routing import InvertedAttention, RoutingTrace, route_concurrently
+from capsnet.routing.agree import Steps, trace_of
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch
@@ -153,11 +156,17 @@ class InvertedAttentionCapsules(Classifier):
         return normed.reshape(batch, -1, rows, columns, side, side)
 
     def class_poses_of(
-        self, u: Float[Tensor, "batch types rows columns side side"], iterations: int | None = None
+        self,
+        u: Float[Tensor, "batch types rows columns side side"],
+        iterations: int | None = None,
+        steps: Steps | None = None,
     ) -> Float[Tensor, "batch num_classes side side"]:
-        """Route the primary capsules to the class capsules, in the configuration's order."""
+        """Route the primary capsules to the class capsules, in the configuration's order.
+
+        steps: receives logits, couplings and outputs of the class capsules.
+        """
         count = self.config.routing_iterations if iterations is None else iterations
-        layers = self._layers()
+        layers = self._layers(steps)
         if self.config.order == "concurrent":
             return route_concurrently(layers, u, count)[-1]
         for update in layers:
@@ -168,21 +177,35 @@ class InvertedAttentionCapsules(Classifier):
             u = parents
         return u
 
-    def _layers(self) -> list[Callable[[Tensor, Tensor | None], Tensor]]:
+    def _layers(self, steps: Steps | None = None) -> list[Callable[[Tensor, Tensor | None], Tensor]]:
         last = self.class_capsules
         routing: Any = last.routing
         convolutional: Any = self.conv_capsules
         return [
             *(layer.update for layer in convolutional),
-            lambda u, parents: routing.update(u.flatten(1, 3), last.weight, parents),
+            lambda u, parents: routing.update(u.flatten(1, 3), last.weight, parents, steps),
         ]
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch num_classes"]:
         """Return a logit for each class: one linear map, the same for all class capsules."""
-        logits: Tensor = self.last(self.class_poses_of(self.primary_capsules(images)).flatten(2)).squeeze(-1)
-        return at_least_float32(logits)
+        return self._logits(self.class_poses_of(self.primary_capsules(images)))
+
+    def _logits(
+        self, poses: Float[Tensor, "*batch num_classes side side"]
+    ) -> Float[Tensor, "*batch num_classes"]:
+        return at_least_float32(self.last(poses.flatten(-2)).squeeze(-1))
+
+    @torch.no_grad()
+    def class_routing(
+        self, images: Float[Tensor, "batch channels height width"], iterations: int | None = None
+    ) -> RoutingTrace:
+        """Return the routing to the class capsules; activations are the scores of each iteration's poses."""
+        steps: Steps = []
+        self.class_poses_of(self.primary_capsules(images), iterations, steps)
+        trace = trace_of(steps)
+        return replace(trace, activations=self._logits(trace.outputs).softmax(dim=-1))
 
     def scores(
         self, images: Float[Tensor, "batch channels height width"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Any
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from capsnet.layers.conv_capsules import ConvCapsules, Coordinates, Normalise, P
 from capsnet.layers.primary_poses import PrimaryPoses
 from capsnet.models.base import Classifier
 from capsnet.models.config import ClassifierConfig
-from capsnet.routing import Capsules, Routing
+from capsnet.routing import Capsules, Routing, RoutingTrace
 
 Sizes = Annotated[tuple[Size, ...], Field(max_length=MAX_ITEMS)]
 
@@ -147,10 +148,21 @@ class PoseNetwork(Classifier):
         capsules = [self.primary(maps)]
         for layer in self.conv_capsules:
             capsules.append(layer(*capsules[-1]))
-        children = capsules[-1]
-        if not self.config.shared:  # each place has a W of its own
-            children = Capsules(*(x.movedim(1, 3).flatten(1, 3) for x in children))
-        return [*capsules, self.class_capsules(*children)]
+        return [*capsules, self.class_capsules(*self._children(capsules[-1]))]
+
+    def _children(self, capsules: Capsules) -> Capsules:
+        """Return what the class capsules take: a map, or a list where each place has a W of its own."""
+        if self.config.shared:
+            return capsules
+        return Capsules(*(x.movedim(1, 3).flatten(1, 3) for x in capsules))
+
+    @torch.no_grad()
+    def class_routing(
+        self, images: Float[Tensor, "batch channels height width"], iterations: int | None = None
+    ) -> RoutingTrace:
+        """Return the routing to the class capsules, iteration by iteration."""
+        poses, activations = self._children(self.stages(images)[-2])
+        return self.class_capsules.trace(poses, iterations, activations)
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]

@@ -15,6 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from capsnet.layers import CapsuleLayer, PrimaryCapsules
     from capsnet.models.capsnet import CapsNetTrace
+    from capsnet.routing import RoutingTrace
 
 Images = Float[Tensor, "batch channels height width"]
 Poses = Float[Tensor, "batch num_classes dim"]
@@ -73,6 +74,17 @@ class Traceable(Decodes, Protocol):
 
     def trace(self, images: Images, iterations: int | None = None) -> CapsNetTrace:
         """Run the network and return all intermediate results."""
+        ...
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """The routing to the class capsules can be shown: couplings, and lengths or activations, of every iteration."""
+
+    architecture: ClassVar[str]
+
+    def class_routing(self, images: Images, iterations: int | None = None) -> RoutingTrace:
+        """Return the routing to the class capsules, iteration by iteration."""
         ...
 
 

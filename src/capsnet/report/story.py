@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capsnet.explain.segment import segmentation_quality
-from capsnet.models.protocols import Decodes, Traceable
+from capsnet.models.protocols import Decodes, Routed, Traceable
 from capsnet.report import capsules, curves, predictions
 from capsnet.report.facts import result
 from capsnet.report.material import Material
@@ -92,6 +92,11 @@ def examples(material: Material) -> Section:
             text.append(_overlap(material, material.decoding))
     elif material.traceable is not None:
         text.append(NO_DECODER)
+    elif isinstance(material.model, Routed):
+        text.append(
+            "Test images with the model's predictions. The report does not draw the routing of this architecture: "
+            "`capsnet trace` shows couplings and activations for an image."
+        )
     else:
         text.append("Test images with the model's predictions. This architecture has no capsules.")
     if material.present == 1:

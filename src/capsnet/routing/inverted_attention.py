@@ -117,9 +117,11 @@ class InvertedAttention(nn.Module):
         self.gain = nn.Parameter(weight.new_ones(self.rows * weight.shape[3]))
         self.shift = nn.Parameter(torch.zeros_like(self.gain))
 
-    def update(self, u: Children, weight: Weight, parents: Parents | None = None) -> Parents:
+    def update(
+        self, u: Children, weight: Weight, parents: Parents | None = None, steps: Steps | None = None
+    ) -> Parents:
         """Update the parents once; see `attend`."""
-        return attend(u, weight, parents, self.gain, self.shift, backend=self.backend)
+        return attend(u, weight, parents, self.gain, self.shift, backend=self.backend, steps=steps)
 
     def route(self, u: Children, weight: Weight, bias: Tensor | None = None) -> Parents:
         """See `inverted_attention`."""

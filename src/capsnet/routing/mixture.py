@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -49,7 +50,12 @@ class Mixture(nn.Module):
     ) -> Capsules:
         """Return the parents' poses and activations."""
         refuse_bias(self.name, bias)
-        return self.fit(u, weight, activations, iterations=self.iterations, fold=fold, backend=self.backend)
+        options: dict[str, Any] = {"iterations": self.iterations, "fold": fold, "backend": self.backend}
+        return self.finish(weight, self.fit(u, weight, activations, **options))
+
+    def finish(self, weight: Weight, parents: Capsules) -> Capsules:  # noqa: ARG002  for subclasses
+        """Return poses and activations of the fitted parents."""
+        return parents
 
     def trace(
         self,
@@ -60,9 +66,13 @@ class Mixture(nn.Module):
         *,
         activations: PerChild | None = None,
     ) -> RoutingTrace:
-        """Return logits, couplings and poses of every iteration."""
+        """Return logits, couplings, poses and activations of every iteration; poses as they are fitted."""
         refuse_bias(self.name, bias)
         steps: Steps = []
         count = self.iterations if iterations is None else iterations
         self.fit(u, weight, activations, iterations=count, backend=self.backend, steps=steps)
-        return trace_of(steps)
+        fits = (
+            self.fit(u, weight, activations, iterations=t + 1, backend=self.backend) for t in range(count)
+        )
+        seen = torch.stack([self.finish(weight, fit).activations for fit in fits])
+        return replace(trace_of(steps), activations=seen)

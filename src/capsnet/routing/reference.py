@@ -31,6 +31,8 @@ class RoutingTrace:
     """v: the parents' vectors, or matrix poses."""
     leaky: bool = False
     """Whether routing was leaky: the couplings of a child then sum to less than 1, and the rest goes to no parent."""
+    activations: Float[Tensor, "iterations batch out_caps"] | None = None
+    """The parents' activations; None where a parent's length has their place."""
 
 
 def route(

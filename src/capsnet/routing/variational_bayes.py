@@ -104,8 +104,8 @@ class VariationalBayes(Mixture):
         """See `variational_bayes`."""
         return variational_bayes(u, weight, activations, self.beta_u, self.beta_a, **options)
 
-    def route(self, u: Children, weight: Weight, bias: Tensor | None = None, **options: Any) -> Capsules:
-        """Route by `variational_bayes`, then normalise the poses; activations: sigmoids of normalised scores."""
-        poses, scores = (x.to(weight.dtype) for x in super().route(u, weight, bias, **options))
+    def finish(self, weight: Weight, parents: Capsules) -> Capsules:
+        """Normalise poses and scores; activations are sigmoids of the normalised scores."""
+        poses, scores = (x.to(weight.dtype) for x in parents)
         poses = self.pose_norm(poses.flatten(2)).view_as(poses)
         return Capsules(poses, self.activation_norm(scores).sigmoid())
