@@ -20,7 +20,14 @@ ROOMS = (
     "benchmark", "experiments",
 )  # fmt: skip
 #: Modules with public names that no folder's `__all__` has.
-MODULES = ("functional", "inference.evaluation", "inference.export", "inference.prediction", "training.fit")
+MODULES = (
+    "functional",
+    "inference.evaluation",
+    "inference.export",
+    "inference.prediction",
+    "training.fit",
+    "training.estimator",
+)
 _MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 

@@ -179,7 +179,7 @@ def test_unknown_names() -> None:
         CapsnetError, match=r"no data set 'mnits'; choose one of mnist5k, mnist, .*folder:PATH"
     ):
         load("mnits")
-    with pytest.raises(CapsnetError, match="--image-size is for folder:PATH only"):
+    with pytest.raises(CapsnetError, match="--image-size is for folder:PATH and hf:NAME only"):
         load("mnist5k", image_size=32)
     assert "mnist5k" in names()
 

@@ -123,7 +123,7 @@ class _SumOfVotes(torch.autograd.Function):
             return None, *plain(ctx.needs_input_grad[1:])
         gradients = ctx.gradients
         place = None if gradients is None else gradients.place()
-        du, dweight = place or (torch.zeros_like(u), torch.zeros_like(weight))
+        du, dweight = place or (x.new_zeros(x.shape) for x in (u, weight))  # contiguous, as the kernels add
         dscale = None if scale is None else torch.empty_like(scale)
         rows, (_, _, parents, dim) = u.shape[2:-1].numel(), weight.shape
         ds = dsum.reshape(-1, parents, rows, dim).transpose(1, 2).reshape(_samples(u), -1)
