@@ -325,3 +325,17 @@ def test_errors_say_what_and_why(routing: Callable[[], Any], message: str) -> No
     with pytest.raises((ValueError, CapsnetError), match=message) as error:
         routing()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_that_is_channels_last_in_memory_has_the_same_gradients(name: str) -> None:
+    u = problem()[0].float()
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        layer = CapsuleLayer(u.shape[1], u.shape[2], 3, 4, routing=name).eval()
+        layer.to(memory_format=layout)
+        parents = layer(u)
+        (parents.poses if isinstance(parents, Capsules) else parents).square().sum().backward()
+        gradients.append(layer.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)

@@ -194,7 +194,7 @@ class EfficientCapsNet(CapsuleClassifier):
         self.decoder = (
             None if config.decoder is None else Decoder(classes, dim, config.decoder, config.image_shape)
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.primary.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]

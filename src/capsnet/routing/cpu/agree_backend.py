@@ -66,7 +66,10 @@ def backward(
     if 0 in given.u.shape or 0 in given.weight.shape:
         return agree_chunked.backward(gradients, given, leaky, wants_log_sums, place)
     run = _Run(given, leaky, wants_log_sums)
-    whole, dweight = place or (x.new_empty(x.shape) for x in (given.u, given.weight))
+    if place is not None:  # W may be channels-last in memory
+        whole, dweight = (x.contiguous() for x in place)
+    else:
+        whole, dweight = (x.new_empty(x.shape) for x in (given.u, given.weight))
     du, is_fresh = whole.view(run.u.shape), place is None
     da, dz = run.a.new_empty(run.a.shape), run.z.new_empty(run.z.shape)
     logits, found = run.half_of_logits(), []
