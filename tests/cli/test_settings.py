@@ -64,6 +64,7 @@ TRAINING: dict[str, tuple[str, Any]] = {
     "scale": ("0.1", 0.1),
     "average": ("0.05", 0.05),
     "class_weights": ("1,2.5", (1.0, 2.5)),
+    "hold_out": ("0.1", 0.1),
     "seed": ("7", 7),
     "precision": ("bf16", "bf16"),
     "evaluate_every": ("0", 0),

@@ -115,16 +115,22 @@ def predict(
     all_scores: Annotated[
         bool, typer.Option("--scores", help="Include the scores of all classes in the JSON.")
     ] = False,
+    refuse_below: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Give no class if its calibrated probability is below this."),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Classify images. Prints file, class and score, one line per image.
 
-    The score is the length of the class capsule. Images must look like those the model was trained on. Under torchrun
-    the processes share the work.
+    The score is the length of the class capsule. A model trained with --hold-out adds a calibrated probability, and a
+    model with a decoder a typicality: the share of the training images of that class that it drew no better. Images
+    must look like those the model was trained on. Under torchrun the processes share the work.
     """
     from capsnet.distributed import WorkerGroup, pick_device
     from capsnet.inference.prediction import PredictOptions, image_files, looks_inverted, predict_files
+    from capsnet.inference.saved_confidence import Confidence
     from capsnet.models import SavedModel, load_model
 
     saved = SavedModel.open(model)
@@ -132,7 +138,13 @@ def predict(
     if all_scores and not as_json and target is None:
         raise CapsnetError("--scores is for JSON: add --json, or --out FILE")
     files = image_files(images)
-    options = PredictOptions(invert, all_scores)
+    confidence = Confidence.load(saved.folder, loaded.config.num_classes)
+    if refuse_below is not None and (confidence is None or confidence.temperature is None):
+        raise CapsnetError(
+            f"--refuse-below needs calibrated probabilities, and {shown(saved.folder)} has none; train it with "
+            "--hold-out 0.1"
+        )
+    options = PredictOptions(invert, all_scores, confidence, refuse_below)
     with WorkerGroup() as workers:
         if workers.is_main:
             first = next(files)
@@ -150,9 +162,18 @@ def predict(
             if as_json:
                 print(json.dumps(prediction.as_dict()))
             elif prediction.error is None:
-                out.print(f"{prediction.name}\t{prediction.label}\t{prediction.score:.3f}")
+                out.print(_line(prediction))
             else:
                 err.print(shown(prediction.error))
+
+
+def _line(prediction: Prediction) -> str:
+    parts = [prediction.name, prediction.label or "refused", f"{prediction.score:.3f}"]
+    if prediction.probability is not None:
+        parts.append(f"probability {prediction.probability:.3f}")
+    if prediction.typicality is not None:
+        parts.append(f"typicality {prediction.typicality:.1f} %")
+    return "\t".join(parts)
 
 
 def _write_predictions(

@@ -40,11 +40,13 @@ from capsnet.cli.options import (
     Schedule,
 )
 from capsnet.cli.settings import SetOption, is_given, parse_settings
+from capsnet.cli.tracking import check_trackers, tracked
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
     from capsnet.models import Classifier
     from capsnet.training.config import TrainConfig
+    from capsnet.training.loop import Progress
     from capsnet.training.run import Run
 
 #: Default length of training: at least this many epochs and steps.
@@ -86,6 +88,12 @@ def train(  # noqa: PLR0915  one statement an option
         str | None,
         typer.Option(help="balanced: train on all classes equally often. Or a weight for each class: 1,1,5."),
     ] = None,
+    held_out: Annotated[
+        float,
+        typer.Option(
+            "--hold-out", help="Share of the training images to calibrate probabilities with, such as 0.1."
+        ),
+    ] = 0.0,
     iterations: Annotated[int, typer.Option("--iterations", "-r", help="Routing iterations.")] = 3,
     reconstruction: Annotated[
         bool, typer.Option("--reconstruction/--no-reconstruction", help="Train the decoder too.")
@@ -111,17 +119,27 @@ def train(  # noqa: PLR0915  one statement an option
         bool,
         typer.Option("--deterministic", help="Bitwise reproducible on a GPU too, slower. A CPU always is."),
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Also send metrics to tensorboard, wandb, mlflow, trackio, …; can be repeated.",
+        ),
+    ] = None,
     settings: SetOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the report at the end.")] = True,
 ) -> None:
     """Train a model, by default the published CapsNet on digits. Writes a run folder."""
     from capsnet._support.validation import parse_setting
     from capsnet.distributed import is_main_process, pick_device
+    from capsnet.inference.saved_confidence import Confidence
     from capsnet.models import MODELS, build_model
     from capsnet.training.config import TrainConfig
+    from capsnet.training.holding_out import hold_out
     from capsnet.training.loop import train as run_training
     from capsnet.training.run import Run
 
+    check_trackers(log or ())
     pick_device(device)  # an unknown device is reported before anything is loaded or written
 
     with ExitStack() as stack:
@@ -129,7 +147,9 @@ def train(  # noqa: PLR0915  one statement an option
         if not fast:
             stack.enter_context(_plain_paths())
         if resume is not None:
-            _refuse_other_options(context, {"resume", "data_dir", "device", "fast", "on_nonfinite", "report"})
+            _refuse_other_options(
+                context, {"resume", "data_dir", "device", "fast", "on_nonfinite", "report", "log"}
+            )
             run = _hold(Run.reopen(resume), stack)
             if (result := run.result()) is not None:
                 if is_main_process():
@@ -140,7 +160,7 @@ def train(  # noqa: PLR0915  one statement an option
                 config = replace(config, on_nonfinite=on_nonfinite.value)
                 if is_main_process():
                     run.change_training(config)
-            dataset = load_data(config.data, data_dir, config.image_size)
+            dataset = hold_out(load_data(config.data, data_dir, config.image_size), config)
             model = build_model(run.saved(), config.seed)
             check_fit(model, dataset)
             check_names(model, dataset)
@@ -161,6 +181,7 @@ def train(  # noqa: PLR0915  one statement an option
                     "class_weights": None
                     if class_weights is None
                     else parse_setting(TrainConfig, "class_weights", class_weights),
+                    "hold_out": held_out,
                     "seed": seed,
                     "precision": precision.value,
                     "evaluate_every": 1 if evaluate_every is None else evaluate_every,
@@ -170,7 +191,7 @@ def train(  # noqa: PLR0915  one statement an option
                     **chosen.read("train", TrainConfig),
                 }
                 config = TrainConfig(**{**options, "data": absolute(options["data"])})
-                dataset = load_data(config.data, data_dir, config.image_size)
+                dataset = hold_out(load_data(config.data, data_dir, config.image_size), config)
                 given = {
                     name
                     for name, value in options.items()
@@ -200,12 +221,14 @@ def train(  # noqa: PLR0915  one statement an option
             err.print(dataset.provenance)
             if config.class_weights is None and (note := imbalance(dataset)):
                 err.print(f"note: {note}")
-        progress = stack.enter_context(TrainingBar()) if is_main_process() else None
+        progress: Progress | None = stack.enter_context(TrainingBar()) if is_main_process() else None
+        progress = stack.enter_context(tracked(log or (), progress, run, model, dataset))
         evaluation = run_training(
             model, dataset, config, run, device=device, resume=resume is not None, progress=progress
         )
         if not is_main_process():
             return
+        Confidence.fit(model.eval(), dataset.train, dataset.validation).save(run.folder)
     out.print(f"{evaluation.title} {evaluation}\nmodel      {shown(run.folder)}")
     if report:
         write_the_report(run.folder, dataset, model, evaluation)

@@ -31,7 +31,13 @@ SCALES: tuple[Scale, ...] = ("smoke", "quick", "full")
 
 #: Training options that the first records do not know, with the values of their trainings. At these values they do not
 #: count in fingerprints, so that older records stay valid.
-LATER: Mapping[str, Any] = {"rotation": 0.0, "scale": 0.0, "average": 0.0, "class_weights": None}
+LATER: Mapping[str, Any] = {
+    "rotation": 0.0,
+    "scale": 0.0,
+    "average": 0.0,
+    "class_weights": None,
+    "hold_out": 0.0,
+}
 #: The same for options of models.
 LATER_IN_MODELS: Mapping[str, Any] = {"routing": "dynamic"}
 

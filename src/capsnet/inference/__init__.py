@@ -3,6 +3,7 @@
 evaluation.py  test error with its interval
 prediction.py  image files → predictions, streaming, in order
 confidence.py  calibrated probabilities, and how typical an image is
+saved_confidence.py  the same, saved with a run
 output.py      predictions → a resumable JSON Lines file
 export.py      ONNX, with a parity check
 

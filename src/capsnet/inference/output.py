@@ -46,6 +46,7 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
             "inputs": [str(path.resolve()) for path in inputs],
             "batch_size": batch_size,
             **{option: True for option in ("invert", "all_scores") if getattr(options, option)},
+            **({} if options.refuse_below is None else {"refuse_below": options.refuse_below}),
         }
         self._lock: Any = None
         self._file: BinaryIO | None = None

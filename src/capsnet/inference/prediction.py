@@ -14,6 +14,7 @@ from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.images import read_image
 from capsnet.data.listing import files_in
 from capsnet.distributed import WorkerGroup, map_locally
+from capsnet.inference.saved_confidence import Confidence
 from capsnet.models.base import Classifier
 
 #: Images per batch.
@@ -35,10 +36,16 @@ class Prediction:
     """Why the file could not be classified."""
     scores: dict[str, float] | None = None
     """Score of every class, if `all_scores` is set: an image may show several classes."""
+    probability: float | None = None
+    """Calibrated probability of that class, if the model has a temperature."""
+    typicality: float | None = None
+    """Share, in per cent, of correct training images of that class that were drawn no better; near 0: unlike them."""
+    refused: str | None = None
+    """Why no class is given."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON output."""
-        optional = ("error", "scores")
+        optional = ("error", "scores", "probability", "typicality", "refused")
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
 
@@ -50,6 +57,10 @@ class PredictOptions:
     """Invert light and dark first."""
     all_scores: bool = False
     """Report the score of every class."""
+    confidence: Confidence | None = None
+    """Adds probability and typicality to each prediction."""
+    refuse_below: float | None = None
+    """Give no class if its probability is below this."""
 
 
 #: Images as they are, one class each.
@@ -142,18 +153,58 @@ def _classify(model: Classifier, batch: Sequence[Path], options: PredictOptions)
         images = torch.stack(pixels).to(device) / 255 if pixels else None
         if images is not None and options.invert:
             images = 1 - images
-        rows = iter(() if images is None else model.scores(images).cpu())
+        answers = None if images is None else model.scores(images).cpu()
+        sure = iter(_sure(model, images, answers, options.confidence))
+        rows = iter(() if answers is None else answers)
     predictions = []
     for path, failure in zip(batch, errors, strict=True):
         if failure is not None:
             predictions.append(Prediction(shown(path), None, None, failure))
             continue
-        row = next(rows)
+        row, (probability, typical) = next(rows), next(sure)
         if not row.isfinite().all():
             why = f"{shown(path)}: the model's scores are not finite; its weights are too large"
             predictions.append(Prediction(shown(path), None, None, why))
             continue
         best = int(row.argmax())
         scores = dict(zip(names, row.tolist(), strict=True)) if options.all_scores else None
-        predictions.append(Prediction(shown(path), names[best], float(row[best]), scores=scores))
+        refused = None
+        if (
+            options.refuse_below is not None
+            and probability is not None
+            and probability < options.refuse_below
+        ):
+            refused = f"probability {probability:.3f} is below {options.refuse_below:g}"
+        label = None if refused else names[best]
+        predictions.append(
+            Prediction(
+                shown(path),
+                label,
+                float(row[best]),
+                scores=scores,
+                probability=probability,
+                typicality=typical,
+                refused=refused,
+            )
+        )
     return predictions
+
+
+def _sure(
+    model: Classifier, images: torch.Tensor | None, scores: torch.Tensor | None, confidence: Confidence | None
+) -> list[tuple[float | None, float | None]]:
+    """Return probability and typicality of each image's predicted class, None where unknown."""
+    if images is None or scores is None:
+        return []
+    if confidence is None or not scores.isfinite().all():
+        return [(None, None)] * len(images)
+    best = scores.argmax(dim=1)
+    probabilities = confidence.probabilities(scores)
+    typical = confidence.typicality(model, images, best)
+    return [
+        (
+            None if probabilities is None else float(probabilities[row].max()),
+            None if typical is None else float(typical[row]),
+        )
+        for row in range(len(images))
+    ]

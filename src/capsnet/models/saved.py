@@ -18,6 +18,8 @@ C = TypeVar("C", bound="ClassifierConfig")
 
 #: Folder of the models that are part of the package.
 SHIPPED = Path(__file__).parents[1] / "pretrained"
+#: Files of a model that are downloaded.
+FILES = ["config.json", "model.safetensors", "confidence.json"]
 #: Old names of configuration fields → current names.
 RENAMED = {
     "classes": "num_classes",
@@ -138,9 +140,7 @@ def find_pretrained(name: str | Path, **hub: Any) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(
-                snapshot_download(str(name), allow_patterns=["config.json", "model.safetensors"], **hub)
-            )
+            return Path(snapshot_download(str(name), allow_patterns=FILES, **hub))
         except Exception as error:
             raise CapsnetError(
                 f"model {str(name)!r} is not a folder here and could not be fetched from the Hugging Face Hub "

@@ -4,6 +4,7 @@ material.py     load the run, model and test set, and select examples
 story.py        the sections and their sentences
 curves.py       figures of loss, test error and speed
 predictions.py  figures of confusions, reconstructions and capsule lengths
+certainty.py    the section on calibration, and what refusing uncertain images gains
 capsules.py     figures of capsule dimensions and couplings
 style.py        colours, fonts and layout shared by all figures
 page.py         sections → HTML

@@ -5,6 +5,7 @@ from __future__ import annotations
 from capsnet.explain.segment import segmentation_quality
 from capsnet.models.protocols import Decodes, Routed, Traceable
 from capsnet.report import capsules, curves, predictions
+from capsnet.report.certainty import certainty
 from capsnet.report.facts import result
 from capsnet.report.material import Material
 from capsnet.report.page import Section
@@ -20,6 +21,8 @@ NO_DECODER = (
 def sections(material: Material) -> list[Section]:
     """Return all sections that this run allows, in order."""
     told = [result(material), training(material), mistakes(material), examples(material)]
+    if material.present == 1:
+        told.append(certainty(material))
     if (model := material.traceable) is not None:
         told.append(lengths(material))
         if material.decoding is not None:

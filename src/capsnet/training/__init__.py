@@ -1,6 +1,8 @@
 """Training: one loop for every model, data set, device and number of processes.
 
 config.py       training options
+holding_out.py  training images that calibrate probabilities
+estimator.py    CapsNetClassifier, for scikit-learn
 batches.py      the order and the random numbers of every step
 step.py         one optimizer step
 loop.py         the training loop

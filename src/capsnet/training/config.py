@@ -45,6 +45,8 @@ class TrainConfig:
     """The run's model is a moving average of the weights over about this share of all steps; 0: the last step's."""
     class_weights: Literal["balanced"] | tuple[ClassWeight, ...] | None = None
     """Weight of each class's images: how often they are trained on. "balanced": all classes equally often."""
+    hold_out: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of each class's training images that are not trained on; they calibrate the probabilities."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     evaluate_every: Annotated[int, Field(ge=0, le=10**9)] = 1

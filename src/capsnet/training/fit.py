@@ -10,8 +10,10 @@ from typing import Any
 from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Dataset
 from capsnet.inference.evaluation import Evaluation
+from capsnet.inference.saved_confidence import Confidence
 from capsnet.models.base import Classifier
 from capsnet.training.config import TrainConfig
+from capsnet.training.holding_out import hold_out
 from capsnet.training.loop import Progress
 from capsnet.training.loop import train as train_run
 from capsnet.training.run import Run
@@ -62,6 +64,9 @@ def train(
     with ExitStack() as stack:
         folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory())) / "run"
         run = stack.enter_context(Run.create(folder, model, config))
+        dataset = hold_out(dataset, config)
         evaluation = train_run(model, dataset, config, run, device=device, progress=progress)
-    model.eval()
+        model.eval()
+        if out is not None:
+            Confidence.fit(model, dataset.train, dataset.validation).save(run.folder)
     return evaluation

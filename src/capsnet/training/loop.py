@@ -18,6 +18,7 @@ from capsnet.models.base import Classifier
 from capsnet.training.batches import BatchSchedule, augmented
 from capsnet.training.config import TrainConfig, learning_rate
 from capsnet.training.determinism import deterministic
+from capsnet.training.holding_out import hold_out
 from capsnet.training.nonfinite import NonfinitePolicy
 from capsnet.training.run import Run
 from capsnet.training.step import Stepper
@@ -120,6 +121,7 @@ def _train(
     resume: bool,
     progress: Progress,
 ) -> Evaluation:
+    dataset = hold_out(dataset, config)
     source = augmented(dataset.train, config)
     schedule = BatchSchedule.of(config, source)
     stepper = Stepper(model, source, config, schedule.batch_size, device, schedule.steps)
