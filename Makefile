@@ -22,7 +22,7 @@ ALL = not gpu and not browser
 
 help:
 	@echo "make demo      install, train the paper's network on 5,000 digits, write the report"
-	@echo "make site      the explorer, the guides and the reference as static files, into site/ (needs npm, once)"
+	@echo "make site      the tutorial, the explorer, the guides and the reference as static files, into site/ (needs npm, once)"
 	@echo "make serve-site        build the site and show it at http://127.0.0.1:8000"
 	@echo "make check     ruff, mypy and the quick tests (under 90 seconds on 2 cores)"
 	@echo "make test      ruff, mypy and the tests of every day (under 7 minutes on 2 cores)"
@@ -51,7 +51,10 @@ build/explorer/site.json: $(VENV)/installed-docs $(shell find src/capsnet -type 
 	$(BIN)/capsnet export capsnet-mnist --site build/explorer
 	@touch $@
 
-site: build/explorer/site.json
+build/measured.json: web/measured.py build/explorer/site.json
+	$(BIN)/python web/measured.py $@
+
+site: build/explorer/site.json build/measured.json
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	rm -f site/404.html site/sitemap.xml*
 	cp -r build/explorer site/explorer

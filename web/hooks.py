@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +38,35 @@ def on_files(files: Files, config: Any) -> Files:
     pages["reference/command-line.md"] = command_line()
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
+    files.append(File.generated(config, "tutorial/results.json", content=results()))
+    measured = ROOT / "build" / "measured.json"
+    if measured.exists():
+        files.append(File.generated(config, "tutorial/measured.json", content=measured.read_text("utf-8")))
     names = [{Path(name).stem.replace("-", " "): name} for name in pages]
     config.nav.append({"Reference": [{"command line": "reference/command-line.md"}, *names[:-1]]})
     return files
+
+
+def on_page_markdown(text: str, **_: Any) -> str:
+    """Replace `{{code MODULE NAME}}` by the source of a function or class."""
+    return re.sub(r"\{\{code (\S+) (\S+)\}\}", lambda match: _code(match[1], match[2]), text)
+
+
+def _code(module: str, name: str) -> str:
+    path = PACKAGE / (module.replace(".", "/") + ".py")
+    source = path.read_text(encoding="utf-8")
+    (found,) = (
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name
+    )
+    first = found.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    head = source.splitlines()[found.lineno - 1 : first.lineno - 1]
+    body = source.splitlines()[(first.end_lineno or 0) if documented else first.lineno - 1 : found.end_lineno]
+    return (
+        f'```python title="src/capsnet/{path.relative_to(PACKAGE)}"\n' + "\n".join([*head, *body]) + "\n```"
+    )
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -103,6 +130,46 @@ def defined(module: str) -> list[str]:
     return [
         n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")
     ]
+
+
+def results() -> str:
+    """Return the comparisons of docs/results.md with the value of every seed, from the records in results/."""
+    from capsnet.experiments.findings import QUESTIONS, WORDS
+    from capsnet.experiments.record import read_records
+    from capsnet.experiments.record_groups import groups
+    from capsnet.experiments.verdicts import judgements
+
+    quick = [g for g in groups(read_records(ROOT / "results")) if g.scale == "quick" and not g.label]
+    found = {group.experiment.name: group for group in quick}
+    judged = {name: judgements(group) for name, group in found.items()}
+    questions = []
+    for question in QUESTIONS:
+        comparisons = []
+        for one in question.comparisons:
+            for judgement in judged.get(one.experiment, ()):
+                if one.matches(judgement):
+                    comparisons.append(_comparison(one, judgement, found[one.experiment], WORDS))
+        questions.append({"text": question.text, "measured": question.measured, "comparisons": comparisons})
+    return json.dumps(questions)
+
+
+def _comparison(one: Any, judgement: Any, group: Any, words: dict[str, str]) -> dict[str, Any]:
+    measure = judgement.measure
+    sides = [
+        {
+            "name": name,
+            "unit": " %" if measure.percent else "",
+            "values": [(100 if measure.percent else 1) * r.value(measure.key) for r in group.of(variant)],
+        }
+        for name, variant in ((one.ours_named, one.ours), (one.against_named, one.against))
+    ]
+    return {
+        "where": one.where,
+        "sides": sides,
+        "word": words[judgement.word.partition(",")[0]],
+        "line": judgement.line.removeprefix("- ").replace("*", ""),
+        "better": measure.better,
+    }
 
 
 def command_line() -> str:

@@ -77,11 +77,22 @@ def margin_loss(
             f"margin_loss: lengths {tuple(lengths.shape)} and targets {tuple(targets.shape)} are not both "
             "(batch, classes); targets are 0/1 per class (torch.nn.functional.one_hot), not class indices"
         )
+    return _mean_over_batch(margin_terms(lengths, targets, present, absent, down_weight).sum(dim=1))
+
+
+def margin_terms(
+    lengths: Float[Tensor, "*batch"],
+    targets: Shaped[Tensor, "*batch"],
+    present: float | Float[Tensor, ""],
+    absent: float | Float[Tensor, ""],
+    down_weight: float | Float[Tensor, ""],
+) -> Float[Tensor, "*batch"]:
+    """Return L_k of each class (eq. 4), before the sum. Arguments as for `margin_loss`."""
     targets = targets.to(lengths.dtype)
     too_short = (present - lengths).clamp(min=0).square()
     too_long = (lengths - absent).clamp(min=0).square()
-    loss = targets * too_short + down_weight * (1 - targets) * too_long
-    return _mean_over_batch(loss.sum(dim=1))
+    terms: Tensor = targets * too_short + down_weight * (1 - targets) * too_long
+    return terms
 
 
 def spread_loss(

@@ -187,6 +187,17 @@ def fit_equivariance(
     )
 
 
+def fit_maps(
+    features: Features, transform: Transform, fit: tuple[Images, Labels], *, ridge: float = 1e-4
+) -> dict[int, Float[Tensor, "features features"]]:
+    """Return the linear map T′ of each class, as `fit_equivariance` fits it: Φ(Tx) ≈ Φ(x) @ map."""
+    x, y = _pair(features, transform, *fit)
+    return {
+        number: _least_squares(x[fit[1] == number], y[fit[1] == number], ridge)
+        for number in sorted(set(fit[1].tolist()))
+    }
+
+
 def _pair(features: Features, transform: Transform, images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
     return features(images, labels).double(), features(transform(images), labels).double()
 

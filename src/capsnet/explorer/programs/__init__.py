@@ -10,6 +10,7 @@ the browser. Sizes that a request decides (layers, iterations, pooling windows) 
     units.py      the arithmetic of one unit: a Conv1 pixel, a capsule, a vote, a pooled map
     capsules.py   decode class capsules
     compare.py    sweeps against the max-pooling control, numbers of routing iterations, estate agents
+    teaching.py    what the tutorial computes: routing of a small world, the margin loss
     picture.py    a picture file's pixels → the network's input
 """
 
@@ -22,6 +23,7 @@ from capsnet.explorer.programs.capsules import Decode, Sheet
 from capsnet.explorer.programs.compare import Ablate, Agents, Sweep
 from capsnet.explorer.programs.picture import Picture
 from capsnet.explorer.programs.program import Program
+from capsnet.explorer.programs.teaching import Margin, Route
 from capsnet.explorer.programs.trace import Trace
 from capsnet.explorer.programs.units import Child, Maps, Pixel, Pool
 from capsnet.models.protocols import HasFeatures, Traceable
@@ -45,6 +47,8 @@ def programs_of(
         "sweep": Sweep(model, control),
         "ablation": Ablate(model),
         "agents": Agents(),
+        "route": Route(),
+        "margin": Margin(),
         "picture": Picture(model.config.image_shape),
     }
     if model.decoder is not None:

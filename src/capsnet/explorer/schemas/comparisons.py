@@ -62,6 +62,28 @@ class AgentsResponse(BaseModel):
     """(iterations, houses): ‖v‖"""
 
 
+class RouteResponse(BaseModel):
+    """Hold the routing of given capsules."""
+
+    votes: Array
+    """(in_caps, out_caps, out_dim)"""
+    logits: Array
+    """(iterations, in_caps, out_caps)"""
+    couplings: Array
+    sums: Array
+    """(iterations, out_caps, out_dim): s"""
+    outputs: Array
+    """(iterations, out_caps, out_dim): v"""
+    lengths: Array
+    """(iterations, out_caps): ‖v‖"""
+
+
+class MarginResponse(BaseModel):
+    """Hold the margin loss of each class."""
+
+    terms: Array
+
+
 class AblationRow(BaseModel):
     """Hold the result of one number of iterations; 1 has uniform couplings."""
 

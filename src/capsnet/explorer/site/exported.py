@@ -22,6 +22,10 @@ SIZES: dict[str, dict[int, tuple[str, int, int]]] = {
     "pixels": {0: ("layers", 1, 2)},
     "transforms": {0: ("layers", 1, 2)},
     "estimates": {0: ("agents", 1, 50), 1: ("houses", 1, 8)},
+    "capsules": {0: ("in_caps", 1, 64)},
+    "weight": {0: ("in_caps", 1, 64)},
+    "lengths": {0: ("classes", 1, 1000)},
+    "targets": {0: ("classes", 1, 1000)},
     "rgba": {0: ("height", 2, 16384), 1: ("width", 2, 16384)},
 }
 #: Examples with which the weights' rounding is measured.
@@ -66,6 +70,11 @@ def example(name: str, session: Session) -> Tensor:
         "size": torch.tensor(min(3, *session.maps, MAX_POOL)),
         "pose": torch.randn(config.class_dim, generator=generator) / config.class_dim**0.5,
         "estimates": torch.rand(4, 3, 2, generator=generator) * 5,
+        "capsules": torch.rand(3, 4, generator=generator),
+        "weight": torch.rand(3, 4, 2, 4, generator=generator),
+        "lengths": torch.rand(5, generator=generator),
+        "targets": torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0]),
+        "margins": torch.tensor([0.9, 0.1, 0.5]),
         "rgba": torch.randint(0, 256, (37, 41, 4), generator=generator, dtype=torch.uint8),
         "focus": torch.tensor(-1),
         "parameter": torch.tensor(0),

@@ -126,6 +126,10 @@ export interface MapsResponse {
   kernels: Packed;
 }
 
+export interface MarginResponse {
+  terms: Packed;
+}
+
 export interface Meaning {
   measure: string;
   correlation: number;
@@ -188,6 +192,15 @@ export interface PoolResponse {
 
 export interface Problem {
   detail: string;
+}
+
+export interface RouteResponse {
+  votes: Packed;
+  logits: Packed;
+  couplings: Packed;
+  sums: Packed;
+  outputs: Packed;
+  lengths: Packed;
 }
 
 export interface Scene {
