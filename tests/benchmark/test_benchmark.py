@@ -13,6 +13,7 @@ from capsnet.benchmark.cases import (
     ON_AGREE,
     PAPER,
     build_agree,
+    build_matrix_capsules,
     build_routing,
     build_routing_by_name,
     largest_difference,
@@ -63,6 +64,11 @@ def test_routing_is_measured_against_the_reference() -> None:
 def test_agree_and_its_routings_are_measured_against_the_reference(name: str) -> None:
     build = build_agree if name == "agree" else partial(build_routing_by_name, name)
     assert measure(Case(name, partial(build, TINY), tolerance=1e-4), CPU, 0.05).parity < 1e-4
+
+
+def test_a_convolutional_layer_is_measured_against_the_reference() -> None:
+    case = Case("em, convolutional", partial(build_matrix_capsules, 1), tolerance=1e-4, rounds=2)
+    assert measure(case, CPU, 0.0).parity < 1e-4
 
 
 def test_peak_memory_counts_what_is_freed_again() -> None:

@@ -355,7 +355,7 @@ def test_without_a_precision_there_are_no_second_moments() -> None:
         ({"leaky": True}, "leaky has no effect on a given normaliser"),
         ({"offset": torch.zeros(3, 4, dtype=torch.int64)}, "floating-point"),
         ({"offset": torch.zeros(3, 4, device="meta")}, "on one device"),
-        ({"backend": "cuda"}, "'cuda' is none of auto, reference, cpu, chunked"),
+        ({"backend": "cuda"}, "'cuda' is none of auto, reference, triton, cpu, chunked"),
     ],
 )
 def test_errors_say_what_and_why(change: dict[str, Any], message: str) -> None:

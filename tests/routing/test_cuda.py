@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from capsnet.routing import reference, route
+from capsnet.routing import agree, log_normaliser, reference, route
 from capsnet.routing.cuda import backend
 
 if sys.platform != "linux":
@@ -204,6 +204,61 @@ def test_any_strides() -> None:
     torch.testing.assert_close(transposed.grad, plain.grad, rtol=0, atol=0)
 
 
+def agreement(
+    sizes: tuple[int, ...], rows: int | None, names: tuple[str, ...], function: Any, backend: str, leaky: bool
+) -> list[Tensor]:
+    """Outputs of `agree` or `log_normaliser`, and the gradients of all inputs, in float64."""
+    batch, in_caps, in_dim, out_caps, out_dim = sizes
+    random = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=random, dtype=torch.float64).to(DEVICE)  # noqa: E731
+    dim = out_dim * (rows or 1)
+    optional = {
+        "query": draw(batch, out_caps, dim),
+        "precision": draw(batch, out_caps, dim).square(),
+        "offset": draw(batch, out_caps),
+        "activations": draw(batch, in_caps).sigmoid(),
+        "normaliser": draw(batch, in_caps) + 2,
+        "centre": draw(batch, out_caps, dim),
+    }
+    u, weight = (
+        draw(batch, in_caps, *([rows] if rows else []), in_dim),
+        draw(in_caps, in_dim, out_caps, out_dim),
+    )
+    given = {name: optional[name] for name in names}
+    leaves = [x.requires_grad_() for name, x in {"u": u, "w": weight, **given}.items() if name != "centre"]
+    found = function(u, weight, **given, leaky=leaky, backend=backend)
+    outputs = [x for x in (found if isinstance(found, tuple) else (found,)) if x is not None]
+    seen = [torch.cos(torch.arange(x.numel(), device=DEVICE).double()).view_as(x) for x in outputs]
+    gradients = torch.autograd.grad(outputs, leaves, seen, allow_unused=True, materialize_grads=True)
+    return [*(x.detach() for x in outputs), *gradients]
+
+
+ALL = ("query", "precision", "offset", "activations", "normaliser", "centre")
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("sizes", "rows", "names", "function", "leaky"),
+    [
+        ((3, 7, 5, 3, 6), None, ALL, agree, False),
+        ((3, 7, 5, 3, 6), 3, ALL, agree, False),
+        ((5, 3, 4, 3, 4), 4, ALL[:4], agree, True),
+        ((1, 1, 2, 1, 1), None, ALL[:2], agree, False),  # one child, one parent
+        ((2, 50, 2, 2, 4), None, ("query",), agree, False),  # several programs
+        ((300, 2, 2, 2, 3), None, ("offset", "precision"), agree, False),  # several blocks of samples
+        ((3, 5, 2, 3, 2), 2, (*ALL[:3], "centre"), log_normaliser, True),
+        ((2, 3, 2, 40, 60), None, ("query",), agree, False),  # beyond a program's registers
+    ],
+    ids=str,
+)
+def test_passes_of_agree_equal_the_reference(
+    sizes: tuple[int, ...], rows: int | None, names: tuple[str, ...], function: Any, leaky: bool
+) -> None:
+    found, wanted = (agreement(sizes, rows, names, function, name, leaky) for name in ("triton", "reference"))
+    for x, y in zip(found, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
 def test_available_only_where_it_can_run() -> None:
     u = torch.zeros(2, 3, 4)
     assert backend.is_available(u) == INTERPRETED
@@ -255,18 +310,11 @@ def test_compiles_whole_and_is_captured_in_a_cuda_graph() -> None:
         torch.testing.assert_close(x, y, rtol=0, atol=0)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="needs Triton's compiler")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_kernels_compile_for_a_gpu_that_is_not_here(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a call at the paper's size would launch, through ptxas: needs no GPU, only its compiler."""
+def compiled_by(monkeypatch: pytest.MonkeyPatch, kernels: Any) -> list[bytes]:
+    """Let the kernels of a module be compiled for an H100 where they would be launched, and return the programs."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
     from triton.runtime import JITFunction
-
-    from capsnet.routing.cuda import kernels
 
     names = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
     options = ("num_warps", "num_stages", "maxnreg")
@@ -295,12 +343,45 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(
     for name, kernel in vars(kernels).copy().items():
         if isinstance(kernel, JITFunction) and not name.startswith("_"):
             monkeypatch.setattr(kernels, name, Compiler(kernel))
-    case = PAPER._replace(batch=64, in_caps=32, iterations=2, u_dtype=dtype, weight_dtype=dtype)
     monkeypatch.setattr(sys.modules[__name__], "DEVICE", "cpu")
-    monkeypatch.setattr(backend, "_processors", lambda device: 132)
+    monkeypatch.setattr(backend, "processors", lambda device: 132)
+    return compiled
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="needs Triton's compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_compile_for_a_gpu_that_is_not_here(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call at the paper's size would launch, through ptxas: needs no GPU, only its compiler."""
+    from capsnet.routing.cuda import kernels
+
+    compiled = compiled_by(monkeypatch, kernels)
+    case = PAPER._replace(batch=64, in_caps=32, iterations=2, u_dtype=dtype, weight_dtype=dtype)
     monkeypatch.setattr(backend, "_precision", lambda u, w: "bf16" if dtype == torch.bfloat16 else "float32")
     u, weight, bias, dv = tensors(case)
     v, s_all = backend.forward(u, weight, bias, 2, False)
     backend.backward(dv, u, weight, bias, s_all, 2, False, "all")
     assert v.shape == (64, 10, 16)
     assert len(compiled) == 4 + 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="needs Triton's compiler")
+@pytest.mark.parametrize("rows", [None, 4])
+def test_passes_of_agree_compile_for_an_h100(monkeypatch: pytest.MonkeyPatch, rows: int | None) -> None:
+    """Without a GPU, at the paper's size and at that of matrix capsules."""
+    from capsnet.routing.agree_reference import Inputs
+    from capsnet.routing.cuda import agree_backend, agree_kernels
+
+    compiled = compiled_by(monkeypatch, agree_kernels)
+    _, in_dim, parents, dim = (32, 4, 32, 4) if rows else (32, 8, 10, 16)
+    u, weight = torch.zeros(64, 32, *([4] if rows else []), in_dim), torch.zeros(32, in_dim, parents, dim)
+    poses = torch.zeros(64, parents, dim * (rows or 1))
+    per_parent, per_child = torch.zeros(64, parents), torch.zeros(64, 32)
+    given = Inputs(u, weight, poses, poses, per_parent, per_child, per_child, poses)
+    agree_backend.forward(given, False, False)
+    agree_backend.backward((per_parent, poses, poses), given, False, False)
+    agree_backend.forward(given._replace(activations=None, normaliser=None), True, True)
+    assert len(compiled) == 4

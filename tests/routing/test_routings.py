@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from capsnet import CapsnetError, CapsuleLayer
+from capsnet._support import dispatch
 from capsnet.routing import (
     EM,
     Capsules,
@@ -85,7 +86,7 @@ def em_from_the_equations(
 
 @pytest.mark.parametrize("rows", [None, 4])
 @pytest.mark.parametrize("iterations", [1, 2, 3])
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked", "cpu"])
 def test_em_follows_the_equations(backend: str, iterations: int, rows: int | None) -> None:
     u, weight, a, beta_u, beta_a = problem(in_caps=63, rows=rows)
     weight = weight / 3  # parents that each keep several children: a variance of 0 has no logarithm
@@ -95,6 +96,17 @@ def test_em_follows_the_equations(backend: str, iterations: int, rows: int | Non
     assert found.poses.shape[:2] == (4, 3)
     np.testing.assert_allclose(found.poses.flatten(2), expected[0], rtol=1e-6)
     np.testing.assert_allclose(found.activations, expected[1], rtol=1e-6)
+
+
+def test_em_in_float32_keeps_the_variance_of_votes_that_almost_agree() -> None:
+    u, weight, a, beta_u, beta_a = problem(in_caps=63)
+    u, weight = 1 + u / 1000, weight[:1].expand(63, -1, -1, -1).contiguous()  # votes differ by a thousandth
+    exact = em(u, weight, a, beta_u, beta_a, 2, inverse_temperature=0.1, backend="reference")
+    for backend in ("reference", "chunked", "cpu"):
+        narrow = (x.float() for x in (u, weight, a, beta_u, beta_a))
+        found = em(*narrow, 2, inverse_temperature=0.1, backend=backend)
+        score = found.activations.double().logit()
+        torch.testing.assert_close(score, exact.activations.logit(), rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("every_window", [False, True])
@@ -232,6 +244,29 @@ def test_concurrent_routing_updates_all_layers_from_the_iteration_before() -> No
     values = route_concurrently([layer(0), layer(1)], torch.tensor(1.0), 2)
     assert steps == [(0, 1, None), (1, 11, None), (0, 1, 11), (1, 11, 21)]
     assert [float(x) for x in values] == [13, 43]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_passes_add_up_their_gradients(backend: str) -> None:
+    """Also when a graph is used twice, in part, or for second derivatives."""
+    u, weight, *_ = problem(rows=2)
+    prior = torch.full((11, 3), 0.1, **F64)
+    leaves = [x.requires_grad_() for x in (u, weight, prior)]
+
+    def total(backend: str) -> Tensor:
+        return self_attention(*leaves, backend=backend).square().sum()
+
+    with dispatch.disabled():
+        expected = torch.autograd.grad(total("reference"), leaves, create_graph=True)
+        second = torch.autograd.grad(expected[0].square().sum(), leaves)
+    loss = total(backend)
+    for wanted in ([2], [0, 1, 2], [1], [0, 1, 2]):
+        found = torch.autograd.grad(loss, [leaves[n] for n in wanted], retain_graph=True)
+        torch.testing.assert_close(found, tuple(expected[n].detach() for n in wanted))
+    first = torch.autograd.grad(loss, leaves, create_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(first[0].square().sum(), leaves), second)
+    total(backend).backward()
+    torch.testing.assert_close(u.grad, expected[0].detach())
 
 
 def layer_of(name: str, rows: int | None = None, **options: Any) -> CapsuleLayer:

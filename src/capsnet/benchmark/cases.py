@@ -19,7 +19,7 @@ from capsnet._support.errors import CapsnetError
 from capsnet.benchmark.measure import Result, interleaved, peak_extra_memory, quartiles
 from capsnet.data.dataset import Batch
 from capsnet.models import CapsNet
-from capsnet.routing import Capsules, agree, find_routing, route
+from capsnet.routing import Capsules, Windows, agree, find_routing, route
 
 #: Allowed relative differences between fast and plain path, in float32, for outputs and for gradients.
 OUTPUT_TOLERANCE = 1e-5
@@ -52,18 +52,25 @@ class Sizes:
         return f"{self.in_caps}×{self.in_dim} → {self.out_caps}×{self.out_dim}, r={self.iterations}, batch {self.batch}"
 
 
+#: (device, plain) → a function that returns the tensors to compare.
+Builder = Callable[[torch.device, bool], Callable[[], tuple[Tensor, ...]]]
+
+
 @dataclass(frozen=True)
 class Case:
     """Define one benchmark: the same computation on the plain and on the fast path."""
 
     name: str
-    build: Callable[[torch.device, bool], Callable[[], tuple[Tensor, ...]]]
-    """(device, plain) → a function that returns the tensors to compare."""
+    build: Builder
     memory: bool = False
     """Whether to measure peak extra memory instead of time."""
     tolerance: float = OUTPUT_TOLERANCE
-    warm_up: Callable[[torch.device, bool], Callable[[], tuple[Tensor, ...]]] | None = None
+    warm_up: Builder | None = None
     """The same at a tiny size. It loads libraries and compiles kernels before memory is measured."""
+    needs: int = 0
+    """Bytes of memory that the plain path takes, where they are many."""
+    rounds: int = 7
+    """Smallest number of rounds."""
 
 
 def build_routing(
@@ -135,6 +142,25 @@ def build_routing_by_name(
     return run
 
 
+def build_matrix_capsules(batch: int, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """Build EM routing of a convolutional layer of matrix capsules, forward and backward: 32 → 32 types, 3×3."""
+    generator = torch.Generator().manual_seed(0)
+    poses = torch.randn(batch, 32, 14, 14, 4, 4, generator=generator).to(device).requires_grad_()
+    activations = torch.rand(batch, 32, 14, 14, generator=generator).to(device).requires_grad_()
+    windows = Windows(14, 14, kernel=3, stride=2)
+    weight = torch.randn(9 * 32, 4, 32, 4, generator=generator).div(2).to(device).requires_grad_()
+    routing: Any = find_routing("em", backend="reference" if plain else "auto")
+    routing.build(weight)
+    inputs = (poses, activations, weight)
+
+    def run() -> tuple[Tensor, ...]:
+        parents = routing.route(windows.gather(poses), weight, activations=windows.gather(activations))
+        seen = [torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(device) for x in parents]
+        return *(x.detach() for x in parents), *torch.autograd.grad(tuple(parents), inputs, seen)
+
+    return run
+
+
 def _children(sizes: Sizes, device: torch.device) -> tuple[Tensor, Tensor]:
     """Children of the lengths that squash gives, and W; both want gradients."""
     generator = torch.Generator().manual_seed(0)
@@ -178,11 +204,20 @@ def build_inference(size: int, device: torch.device, plain: bool) -> Callable[[]
 
 PAPER = Sizes()
 LARGE = Sizes(batch=32, in_caps=32_768, out_caps=100)
-TINY = partial(build_routing, Sizes(batch=2, in_caps=4), True)
+SMALL = Sizes(batch=2, in_caps=4)
+TINY = partial(build_routing, SMALL, True)
 
-#: The routings that are made from `agree`. Not in the table yet: at the paper's size the gradients of
-#: inverted attention differ by 3e-4 between its float32 paths, more than a speed may be printed for.
+#: The routings that are made from `agree`.
 ON_AGREE = ("self-attention", "em", "inverted-attention", "variational-bayes")
+
+
+def _time_and_memory(name: str, build: Builder, warm_up: Builder, **options: Any) -> tuple[Case, Case]:
+    """Return the two cases of one computation, forward and backward."""
+    return (
+        Case(f"{name} forward + backward", build, tolerance=GRADIENT_TOLERANCE, **options),
+        Case(f"{name} memory, forward + backward", build, memory=True, warm_up=warm_up, **options),
+    )
+
 
 #: The cases in the table of docs/speed.md.
 CASES = (
@@ -194,12 +229,20 @@ CASES = (
     Case(
         "routing memory, forward + backward", partial(build_routing, PAPER, True), memory=True, warm_up=TINY
     ),
-    Case("agree forward + backward", partial(build_agree, PAPER), tolerance=GRADIENT_TOLERANCE),
-    Case(
-        "agree memory, forward + backward",
-        partial(build_agree, PAPER),
-        memory=True,
-        warm_up=partial(build_agree, Sizes(batch=2, in_caps=4)),
+    *_time_and_memory("agree", partial(build_agree, PAPER), partial(build_agree, SMALL)),
+    *(
+        case
+        for name in ON_AGREE
+        for case in _time_and_memory(
+            name, partial(build_routing_by_name, name, PAPER), partial(build_routing_by_name, name, SMALL)
+        )
+    ),
+    *_time_and_memory(
+        "em, convolutional",
+        partial(build_matrix_capsules, 32),
+        partial(build_matrix_capsules, 1),
+        needs=14 * 10**9,
+        rounds=3,
     ),
 )
 
@@ -240,7 +283,7 @@ def measure(case: Case, device: torch.device, seconds: float = 10.0) -> Result:
             1,
             parity,
         )
-    times = interleaved({"plain": plain, "fast": quick}, device, seconds)
+    times = interleaved({"plain": plain, "fast": quick}, device, seconds, case.rounds)
     return Result(
         case.name,
         "seconds",

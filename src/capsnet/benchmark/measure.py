@@ -108,6 +108,17 @@ def peak_extra_memory(
         return pool.apply(_peak_of, (build, warm_up, torch.get_num_threads()))
 
 
+def available_memory(device: torch.device) -> int | None:
+    """Return the free memory of the device in bytes, or None where the platform does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    table = Path("/proc/meminfo")
+    if not table.exists():
+        return None
+    (line,) = (line for line in table.read_text().splitlines() if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
+
+
 def _peak_of(
     build: Callable[[], Callable[[], object]],
     warm_up: Callable[[], Callable[[], object]] | None,

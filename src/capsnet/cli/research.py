@@ -10,7 +10,7 @@ import typer
 
 from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
-from capsnet.cli.console import ExperimentLines, out
+from capsnet.cli.console import ExperimentLines, err, out
 from capsnet.cli.loading import absolute, check_side, load_data, options_by_name
 from capsnet.cli.options import (
     BackendOption,
@@ -236,7 +236,7 @@ def bench(
 ) -> None:
     """Measure the speed-up of every fast path over the plain PyTorch reference."""
     from capsnet._support.files import refuse_place
-    from capsnet.benchmark import CASES, describe, measure, sweep
+    from capsnet.benchmark import CASES, available_memory, describe, measure, sweep
     from capsnet.cli.bench_table import print_table, write_csv
     from capsnet.distributed import pick_device
 
@@ -244,7 +244,16 @@ def bench(
     where = pick_device(device)
     if csv is not None:
         refuse_place(csv)
-    results = [measure(case, where, seconds) for case in CASES]
+    results = []
+    for case in CASES:
+        free = available_memory(where)
+        if case.needs and free is not None and free < case.needs:
+            need, have = (f"{amount / 1e9:.0f} GB" for amount in (case.needs, free))
+            err.print(
+                f"left out: {case.name}. Plain PyTorch needs {need} of memory for it, and {have} are free."
+            )
+            continue
+        results.append(measure(case, where, seconds))
     if grow:
         results += [result for _, result in sweep(where)]
     rows = describe(results)

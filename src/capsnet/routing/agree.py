@@ -80,8 +80,8 @@ def agree(
         centre: û − centre takes the place of û, in logits and moments, (batch, out_caps, dim); 0 if None. Moments about
             a centre near the mean keep their digits. It is a constant: no gradient flows to it.
         leaky: an extra logit of 0 in the softmax: a child may go to no parent.
-        backend: "reference" stores the votes. Those that never do are "cpu", Numba kernels for CPUs, and "chunked",
-            for any device. "auto" picks the fastest, and the reference where `route` does.
+        backend: "reference" stores the votes. Those that never do are "triton" for NVIDIA GPUs, "cpu" for CPUs, and
+            "chunked" for any device. "auto" picks the first of them that can, and the reference where `route` does.
 
     Returns:
         Moments in the dtype of the computation.

@@ -35,6 +35,7 @@ Optional = Tensor | None
 
 #: The fast backends and their modules; the first available one is picked.
 _MODULES = {
+    "triton": "capsnet.routing.cuda.agree_backend",
     "cpu": "capsnet.routing.cpu.agree_backend",
     "chunked": "capsnet.routing.agree_chunked",
 }

@@ -66,11 +66,12 @@ def is_available(u: Batched) -> bool:
         fits = torch.version.hip is None and torch.cuda.get_device_capability(u.device) >= (8, 0)
     else:
         fits = u.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    return fits and u.dtype in _DTYPES and _is_installed()
+    return fits and u.dtype in _DTYPES and is_installed()
 
 
 @cache
-def _is_installed() -> bool:
+def is_installed() -> bool:
+    """Whether Triton is installed."""
     return find_spec("triton") is not None
 
 
@@ -215,7 +216,7 @@ class _Run:
         self.precision = _precision(u, weight)
         self.operand = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.padded_dim = _power_of_two(self.out_dim, 16, MAX_OUT_DIM)
-        self.plan = plan_for(u.shape, weight.shape, self.precision, _processors(u.device))
+        self.plan = plan_for(u.shape, weight.shape, self.precision, processors(u.device))
         self.rows = {"D": self.out_dim, "DP": self.padded_dim, "ROWS": 4}
         self.rows_grid = (_ceil_div(self.n_rows, 4),)
         n_partials = _ceil_div(self.in_caps, self.plan.children_per_program)
@@ -287,7 +288,7 @@ def _fits(u: Tensor, weight: Tensor) -> bool:
 
 
 @cache
-def _processors(device: torch.device) -> int:
+def processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; a few when interpreting on the CPU."""
     if device.type != "cuda":
         return 4
