@@ -225,3 +225,24 @@ def test_a_slip_is_one_line_and_leaves_no_run(
     monkeypatch.chdir(tmp_path)
     assert_one_line(capsnet("train", "--device", "cpu", *arguments), *words)
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_architecture_proposes_training_options_and_given_ones_win(
+    tmp_path: Path, capsnet: Command
+) -> None:
+    small = ("--set", "model.channels=2,2,2,8", "--device", "cpu", "--no-report", "--precision", "fp32")
+    capsnet(
+        "train",
+        "--model",
+        "efficient-capsnet",
+        "--out",
+        tmp_path / "run",
+        *small,
+        "--steps",
+        "2",
+        "--lr",
+        "0.02",
+    )
+    training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    assert (training["rotation"], training["scale"], training["average"]) == (15.0, 0.1, 0.05)
+    assert (training["steps"], training["learning_rate"], training["precision"]) == (2, 0.02, "fp32")

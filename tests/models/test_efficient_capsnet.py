@@ -111,3 +111,10 @@ def test_authors_arrays_that_do_not_fit_are_refused_in_one_line() -> None:
         EfficientCapsNet.from_authors({**weights, "CapsNet.conv2d_5.bias": torch.zeros(3)})
     with pytest.raises(CapsnetError, match="expected"):
         EfficientCapsNet.from_authors(weights, image_size=64)
+
+
+def test_the_trace_ends_with_the_class_capsules() -> None:
+    torch.manual_seed(0)
+    model, images = SMALL.build().eval(), torch.rand(2, 1, 18, 18)
+    trace = model.class_routing(images)
+    torch.testing.assert_close(trace.outputs[-1], model(images))

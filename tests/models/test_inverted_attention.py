@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_a_model_from_the_authors_arrays_has_their_gradients(monkeypatch: pytest
 @pytest.mark.parametrize("changes", [{"order": "sequential"}, {"routing_iterations": 3}])
 def test_every_parameter_learns_and_onnx_gives_the_same_scores(changes: dict, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = InvertedAttentionConfig(**{**vars(SMALL), **changes}).build()
+    model = replace(SMALL, **changes).build()
     images = torch.rand(6, 1, 18, 18)
     model.loss(Batch(images, torch.arange(6)[:, None] % 3, images[:, None]))["loss"].backward()
     for name, parameter in model.named_parameters():
@@ -106,3 +107,12 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         )
     with pytest.raises(CapsnetError, match=r"'capsule_layers.1.w' has shape .* expected"):
         InvertedAttentionCapsules.from_authors(state, image_size=40)
+
+
+@pytest.mark.parametrize("order", ["sequential", "concurrent"])
+def test_the_routing_of_the_class_capsules_ends_with_the_scores(order: str) -> None:
+    torch.manual_seed(0)
+    model, images = replace(SMALL, order=order).build().eval(), torch.rand(2, 1, 18, 18)
+    trace = model.class_routing(images)
+    torch.testing.assert_close(trace.activations[-1], model.scores(images))
+    assert not torch.equal(trace.couplings[0], trace.couplings[1])

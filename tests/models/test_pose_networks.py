@@ -167,3 +167,14 @@ def test_authors_arrays_that_do_not_fit_are_refused_in_one_line() -> None:
         VariationalBayesCapsules.from_authors({**state, "BN_1.bias": torch.zeros(3)})
     with pytest.raises(CapsnetError, match="choose another image_size"):
         VariationalBayesCapsules.from_authors(state, image_size=48)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_routing_of_the_class_capsules_ends_with_the_scores(name: str) -> None:
+    torch.manual_seed(0)
+    model, images = SMALL[name].build().eval(), torch.rand(2, 1, 18, 18)
+    trace = model.class_routing(images)
+    assert len(trace.couplings) == 2
+    torch.testing.assert_close(trace.couplings.sum(-1), torch.ones(trace.couplings.shape[:3]))
+    torch.testing.assert_close(trace.activations[-1], model.scores(images))
+    assert len(model.class_routing(images, 5).activations) == 5
