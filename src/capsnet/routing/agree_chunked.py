@@ -155,7 +155,7 @@ def _logits(given: Inputs, b: slice, votes: Tensor) -> Tensor:
         slope = bent if query is None else bent.add_(query)
     if slope is None:
         return votes.new_zeros(votes.shape[:3]) if offset is None else offset.expand(votes.shape[:3])
-    logits = (votes * slope).sum(-1)
+    logits: Tensor = (votes * slope).sum(-1)
     return logits if offset is None else logits + offset
 
 

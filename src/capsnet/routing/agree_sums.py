@@ -124,7 +124,7 @@ class _SumOfVotes(torch.autograd.Function):
         gradients = ctx.gradients
         place = None if gradients is None else gradients.place()
         du, dweight = place or (x.new_zeros(x.shape) for x in (u, weight))  # contiguous, as the kernels add
-        dscale = None if scale is None else torch.empty_like(scale)
+        dscale: Any = None if scale is None else torch.empty_like(scale)
         rows, (_, _, parents, dim) = u.shape[2:-1].numel(), weight.shape
         ds = dsum.reshape(-1, parents, rows, dim).transpose(1, 2).reshape(_samples(u), -1)
         for part in _parts(u):

@@ -11,16 +11,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from capsnet.functional import at_least_float32
-from capsnet.routing.agree import (
-    Children,
-    PerChild,
-    Steps,
-    Weight,
-    agree,
-    log_normaliser,
-    record,
-    shaped_like,
-)
+from capsnet.routing.agree import Steps, agree, log_normaliser, record, shaped_like
+from capsnet.routing.agree_reference import Children, PerChild, Weight
 from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.mixture import Fold, Mixture
 from capsnet.routing.registry import Capsules, check_iterations, register

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from capsnet.functional import at_least_float32
-from capsnet.routing.agree import Children, Steps, Weight, agree, record, shaped_like, trace_of
+from capsnet.routing.agree import Steps, agree, record, shaped_like, trace_of
+from capsnet.routing.agree_reference import Children, Weight
 from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import check_iterations, refuse_bias, register

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from capsnet.routing.agree import Children, PerChild, Steps, Weight, trace_of
+from capsnet.routing.agree import Steps, trace_of
+from capsnet.routing.agree_reference import Children, PerChild, Weight
 from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import Capsules, check_iterations, refuse_bias
 

@@ -7,15 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet.functional import at_least_float32
-from capsnet.routing.agree import (
-    Children,
-    Steps,
-    Weight,
-    agree,
-    record,
-    shaped_like,
-    trace_of,
-)
+from capsnet.routing.agree import Steps, agree, record, shaped_like, trace_of
+from capsnet.routing.agree_reference import Children, Weight
 from capsnet.routing.agree_sums import share_gradients, sum_of_votes
 from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import refuse_bias, register

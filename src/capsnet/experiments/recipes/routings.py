@@ -82,7 +82,7 @@ def measure(trained: Trained) -> Findings:
     model.train()
     for _ in range(trained.few(REPETITIONS, REPETITIONS) if trained.scale != "smoke" else 2):
         start = time.perf_counter()
-        model.loss(batch)["loss"].backward()
+        model.loss(batch)["loss"].backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)

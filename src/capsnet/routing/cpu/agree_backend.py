@@ -107,7 +107,7 @@ class _Run:
 
     def __init__(self, given: Inputs, leaky: bool, wants_log_sums: bool) -> None:
         self.given, self.kernels = given, _kernels(given.u.dtype)
-        weight, has = given.weight.detach().contiguous(), lambda x: x is not None
+        weight = given.weight.detach().contiguous()
         _, in_dim, parents, dim = weight.shape
         rows = given.u.shape[2] if given.u.ndim == 4 else 1
         self.u, self.w = given.u.detach().reshape(*given.u.shape[:2], -1), weight.view(-1)
@@ -116,10 +116,10 @@ class _Run:
             none if x is None else x.detach()[..., None] for x in (given.activations, given.normaliser)
         )
         self.sizes = (in_dim, rows, parents, dim)
-        self.is_quadratic = has(given.precision)
+        self.is_quadratic = given.precision is not None
         self.options = (
             self.is_quadratic,
-            *(has(x) for x in (given.activations, given.normaliser, given.centre)),
+            *(x is not None for x in (given.activations, given.normaliser, given.centre)),
             leaky,
             wants_log_sums,
         )
@@ -159,7 +159,8 @@ class _Run:
     def moments(self, sums: Tensor) -> tuple[Tensor, ...]:
         """Return the constants, the factors of û and those of û² of a half, each in the shape of the parents."""
         _, rows, parents, dim = self.sizes
-        *factors, constants = sums.split([rows * parents * dim] * (1 + self.is_quadratic) + [parents], dim=1)
+        widths = [*[rows * parents * dim] * (1 + self.is_quadratic), parents]
+        *factors, constants = torch.split(sums, widths, dim=1)
         poses = (x.view(-1, rows, parents, dim).transpose(1, 2).flatten(2) for x in factors)
         return (constants.contiguous(), *(x.contiguous() for x in poses))
 
@@ -184,7 +185,7 @@ class _Run:
         """Add up the parts, always in the same order, and return each sample's half."""
         samples = group.stop - group.start
         first, *others = self.partial(samples)
-        total = first.clone()
+        total: Tensor = first.clone()
         for part in others:
             total += part
         return total.view(-1, self.numbers, _LANES).transpose(1, 2).reshape(-1, self.numbers)[:samples]
