@@ -15,8 +15,8 @@ import torch
 import uvicorn
 from torch import Tensor
 
+from capsnet._support.sockets import listen
 from capsnet.explorer.app import create_app
-from capsnet.explorer.serving import listen
 from capsnet.explorer.session import Session
 from capsnet.models import CapsNet, CapsNetConfig
 

@@ -18,7 +18,7 @@ from capsnet._support.files import write_text
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "licences.md"
 #: Extras of an installed capsnet; the tools of the tests are not included.
-EXTRAS = ("explorer", "export", "datasets")
+EXTRAS = ("explorer", "export", "datasets", "serve")
 
 PERMISSIVE = re.compile(
     r"(the )?(new |modified |simplified )?("
@@ -36,8 +36,8 @@ STRONG = re.compile(r"\bA?GPL|General Public|LGPL|Lesser", re.IGNORECASE)
 HEAD = """# Licences
 
 capsnet has the MIT licence. The table lists the packages that it needs to run, including the extras `explorer`,
-`export` and `datasets`, with the versions of `constraints.txt` on Linux without CUDA. `python -m torture.licences`
-writes this page.
+`export`, `datasets` and `serve`, with the versions of `constraints.txt` on Linux without CUDA.
+`python -m torture.licences` writes this page.
 The licences are from the packages' metadata. Libraries inside a package's wheel (OpenBLAS, libgfortran, zlib, …) have
 their licence files in the wheel and are not listed.
 """

@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 from playwright import sync_api as playwright
 
+from capsnet._support.sockets import listen
 from capsnet.explorer.app import create_app
-from capsnet.explorer.serving import listen
 from capsnet.explorer.session import open_session
 from chromium import PATIENCE
 from site_server import hosted

@@ -19,8 +19,8 @@ import pytest
 from torture.launch import launch
 
 from capsnet._support.errors import CapsnetError
+from capsnet._support.sockets import listen
 from capsnet.explorer import serve
-from capsnet.explorer.serving import listen
 from capsnet.explorer.session import Session
 from capsnet.explorer.worker import Busy, Worker
 from capsnet.models.cnn import CNN, CNNConfig

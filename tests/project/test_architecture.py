@@ -15,7 +15,7 @@ FLOORS = (
     {"models"},
     {"explain", "inference"},
     {"training"},
-    {"benchmark", "explorer", "report"},
+    {"benchmark", "explorer", "report", "serving"},
     {"experiments"},
     {"cli"},
     {"__main__"},

@@ -23,7 +23,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 #: Comes with PyTorch where PyTorch has a GPU to use; imported only there.
 OPTIONAL = {"triton"}
 
-USED = ("explorer", "export", "datasets")
+USED = ("explorer", "export", "datasets", "serve")
 RUNTIME = [Requirement(text) for text in sum((EXTRAS[name] for name in USED), PROJECT["dependencies"])]
 #: For users who have a cluster: imported where it is used, and not installed for the tests (Ray) or for them alone.
 CLUSTER = [Requirement(text) for text in EXTRAS["cluster"]]

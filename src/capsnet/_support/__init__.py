@@ -2,6 +2,8 @@
 
 errors.py          the exceptions, and how untrusted text is shown in them
 files.py           atomic writes, JSON from untrusted files
+pictures.py        image files → pixels
+guard.py           checks of host, origin, content type, size and time, for servers; sockets.py, how they listen
 weights.py         tensors to and from safetensors
 validation.py      configurations whose fields are checked
 dispatch.py        when a fast path may replace PyTorch's operators

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from capsnet.cli import training, models, inspect, research  # isort: skip  # noqa: F401  (the order of --help)
+from capsnet.cli import training, models, serving, inspect, research  # isort: skip  # noqa: F401  (the order of --help)
 from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
 from capsnet.cli.console import err, fail

@@ -246,7 +246,17 @@ def explore(
 @app.command()
 def export(
     model: ModelArgument,
-    onnx: Annotated[Path | None, typer.Argument(metavar="FILE.onnx", help="The file to write.")] = None,
+    target: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="FILE.onnx, or FILE.pt2 for torch.export."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="FILE.onnx: 8-bit convolutions; prints what that changes.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(help="--int8: images to measure ranges on. Default: the training data.")
+    ] = None,
+    data_dir: DataDirOption = None,
     site: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the explorer as static files instead.")
     ] = None,
@@ -258,17 +268,19 @@ def export(
         typer.Option(metavar="FILE.tgz", help="--site: the npm package onnxruntime-web, if npm is not here."),
     ] = None,
 ) -> None:
-    """Write a model as ONNX (images → scores), or with --site as a folder that any web server can show.
+    """Write a model as ONNX or torch.export (images → scores), or with --site as static files.
 
-    Both are checked against PyTorch. The site needs no Python: the visitor's browser computes every step.
+    All are checked against PyTorch. The site needs no Python: the visitor's browser computes every step.
     """
-    if (onnx is None) == (site is None):
-        raise CapsnetError("export needs either FILE.onnx or --site DIR")
-    if onnx is not None:
+    if (target is None) == (site is None):
+        raise CapsnetError("export needs either FILE.onnx, FILE.pt2 or --site DIR")
+    if target is not None:
         if float32 or runtime is not None:
             raise CapsnetError(f"{'--float32' if float32 else '--runtime'} goes with --site")
-        _export_onnx(model, onnx)
+        _export_file(model, target, int8, data, data_dir)
         return
+    if int8 or data is not None:
+        raise CapsnetError(f"{'--int8' if int8 else '--data'} goes with FILE.onnx")
     from capsnet.explorer.site import export_site
 
     assert site is not None
@@ -281,9 +293,22 @@ def export(
     )
 
 
-def _export_onnx(model: str, onnx: Path) -> None:
-    from capsnet.inference.export import export_onnx
-    from capsnet.models import load_model
+def _export_file(model: str, target: Path, int8: bool, data: str | None, data_dir: Path | None) -> None:
+    from capsnet.inference.export import export_onnx, export_program
+    from capsnet.models import SavedModel, load_model
 
-    difference = export_onnx(load_model(model), onnx)
-    out.print(f"{shown(onnx)}: scores differ from PyTorch's by at most {difference:.1e}")
+    saved = SavedModel.open(model)
+    loaded = load_model(saved)
+    program = target.suffix == ".pt2"
+    if (program and int8) or (data is not None and not int8):
+        raise CapsnetError("--int8 is for FILE.onnx" if program else "--data goes with --int8")
+    if not int8:
+        difference = (export_program if program else export_onnx)(loaded, target)
+        out.print(f"{shown(target)}: scores differ from PyTorch's by at most {difference:.1e}")
+        return
+    from capsnet.inference.quantised import export_int8
+
+    dataset = load_data(data or trained_on(saved), data_dir, None)
+    check_fit(loaded, dataset)
+    check_names(loaded, dataset)
+    out.print(f"{shown(target)}: {export_int8(loaded, target, dataset)}")

@@ -1,70 +1,16 @@
-"""Read an image file as pixels of the network's shape, or raise one clear error."""
+"""Read an image file as pixels of the network's shape."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from capsnet._support.errors import CapsnetError, shown
+from capsnet._support.pictures import Encoded, ImageInfo, check, read_pixels
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-#: Common formats only. Pillow's other readers are old, rare, or run programs (EPS).
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-#: Upper limit, since a small file can decompress to a huge image. 64 megapixels are 8,000 × 8,000.
-MAX_PIXELS = 64_000_000
-#: Upper limit for compressed BMP, which Pillow decodes in Python: 200 bytes can cost half a minute and half a gigabyte.
-MAX_PACKED_BMP = 1_000_000
-MIN_SIDE = 2
-EXIF_ORIENTATION = 0x0112
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """Size in pixels after any EXIF rotation, and whether the image has colour."""
-
-    width: int
-    height: int
-    colour: bool
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An image file that is not a file here: its bytes, and a name for messages."""
-
-    content: bytes
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def check(path: Path | Encoded) -> ImageInfo:
-    """Read only an image's header.
-
-    Raises:
-        CapsnetError: the file is not an image in one of `FORMATS`, is empty, is 1 pixel wide or high, or has more than
-            `MAX_PIXELS`.
-    """
-    with _opened(path) as image:
-        width, height = image.size
-        if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):
-            width, height = height, width
-        return ImageInfo(
-            width, height, image.mode not in ("1", "L", "LA", "La", "I", "F") and image.mode[:2] != "I;"
-        )
+__all__ = ["Encoded", "ImageInfo", "check", "read_image"]
 
 
 def read_image(
@@ -72,111 +18,9 @@ def read_image(
 ) -> UInt8[Tensor, "channels height width"]:
     """Read an image and convert it to `image_shape` = (1 or 3, height, width).
 
-    Steps: rotate as EXIF says; take the first frame; put transparent pixels on white; convert 16 bits to 8; convert
-    colour to grey or grey to colour (ITU-R 601-2 luma); resize with antialiasing, without keeping the aspect ratio.
+    See `capsnet._support.pictures.read_pixels` for the steps.
 
     Raises:
-        CapsnetError: as `check`; the file is truncated or damaged; its pixels are floating point; or `image_shape` has
-            neither 1 nor 3 channels.
+        CapsnetError: the file is not an image that can be read, or `image_shape` has neither 1 nor 3 channels.
     """
-    from PIL import Image, ImageOps
-
-    channels, height, width = image_shape
-    if channels not in (1, 3):
-        raise CapsnetError(
-            f"{shown(str(path))}: the model takes images of {channels} channels, and image files have 1 or 3; use "
-            "`capsnet evaluate`, or the model from Python"
-        )
-    with _opened(path) as opened:
-        image = _to_8_bits(ImageOps.exif_transpose(opened), path)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if channels == 1 else "RGB")
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.array(image).reshape(height, width, channels)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def _to_8_bits(image: Image.Image, path: Path | Encoded) -> Image.Image:
-    from PIL import Image
-
-    if image.mode == "F":
-        raise CapsnetError(
-            f"{shown(str(path))}: the value of white is unknown for floating-point pixels; save it with 8 or 16 bits"
-        )
-    if image.mode == "I" or image.mode.startswith("I;"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise CapsnetError(
-                f"{shown(str(path))}: the value of white is unknown for 32-bit pixels; save it with 8 or 16 bits"
-            )
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    return image
-
-
-def _is_packed_bmp(image: Image.Image) -> bool:
-    return any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ()))
-
-
-@contextmanager
-def _opened(path: Path | Encoded) -> Iterator[Image.Image]:
-    """Open an image and check its header.
-
-    Errors, inside the block too, become CapsnetError.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    name = shown(str(path))
-    try:
-        if isinstance(path, Encoded):
-            size = len(path.content)
-        else:
-            about = path.stat()
-            if not S_ISREG(about.st_mode):  # reading a pipe would block
-                raise CapsnetError(f"{name}: cannot be read, it is not a file; remove it from the folder")
-            size = about.st_size
-        if size == 0:
-            raise CapsnetError(f"{name}: is empty (0 bytes); delete or replace it")
-        with warnings.catch_warnings():
-            # Pillow warns of large images and unusual metadata. Sizes are checked below, against our own limit.
-            warnings.simplefilter("ignore")
-            source = io.BytesIO(path.content) if isinstance(path, Encoded) else path
-            with Image.open(source, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise CapsnetError(
-                        f"{name}: {width}×{height}, more than {MAX_PIXELS // 10**6} million pixels; scale it down"
-                    )
-                if min(width, height) < MIN_SIDE:
-                    raise CapsnetError(
-                        f"{name}: only {width}×{height} pixels, too small to show anything; delete it"
-                    )
-                if _is_packed_bmp(image) and width * height > MAX_PACKED_BMP:
-                    raise CapsnetError(f"{name}: a compressed BMP of {width}×{height}; save it as PNG")
-                yield image
-    except CapsnetError:  # a ValueError itself
-        raise
-    except Image.DecompressionBombError as error:
-        raise CapsnetError(
-            f"{name}: more than {MAX_PIXELS // 10**6} million pixels; scale it down"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise CapsnetError(
-            f"{name}: not an image ({', '.join(FORMATS)} are read); convert it, or remove it from the folder"
-        ) from error
-    except FileNotFoundError as error:
-        raise CapsnetError(f"{name}: there is no such file; check the path") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        TypeError,
-    ) as error:  # what Pillow's readers raise
-        reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise CapsnetError(
-            f"{name}: cannot be read, it is truncated or damaged ({reason}); replace it"
-        ) from error
+    return torch.from_numpy(read_pixels(path, image_shape))

@@ -8,7 +8,7 @@
     page.py        the page's files
     site/          the explorer of a run as static files
     worker.py      a thread that computes queued requests one at a time
-    guard.py       checks of host, origin, content type and size
+    guard.py       which content types and sizes the server accepts
     app.py         the HTTP application
     static/        the page: plain ES modules
 

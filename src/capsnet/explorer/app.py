@@ -13,16 +13,16 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from capsnet._support.errors import CapsnetError
+from capsnet._support.guard import Guard
+from capsnet._support.sockets import LOOPBACK
 from capsnet._support.version import __version__
 from capsnet.explorer.api import Service, router
-from capsnet.explorer.guard import Guard
+from capsnet.explorer.guard import accepts
 from capsnet.explorer.openapi import describe_sizes
 from capsnet.explorer.page import STATIC
 from capsnet.explorer.schemas import Problem
 from capsnet.explorer.session import Session
 from capsnet.explorer.worker import Busy
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not JSON"},
@@ -67,7 +67,7 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     app.add_exception_handler(Busy, _busy)
     describe_sizes(app, session.model.config)
     app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
-    app.add_middleware(Guard, hosts=tuple(hosts))
+    app.add_middleware(Guard, hosts=tuple(hosts), accepts=accepts)
     return app
 
 

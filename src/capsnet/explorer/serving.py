@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 import webbrowser
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from capsnet._support import dispatch
 from capsnet._support.errors import CapsnetError, shown
+from capsnet._support.sockets import LOOPBACK, listen
 
 if TYPE_CHECKING:
     from capsnet.explorer.session import Session
@@ -37,7 +37,7 @@ def serve(
     try:
         import uvicorn
 
-        from capsnet.explorer.app import LOOPBACK, create_app
+        from capsnet.explorer.app import create_app
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in {"fastapi", "uvicorn", "starlette"}:
             raise
@@ -69,23 +69,6 @@ def serve(
     finally:
         plain.close()
         listener.close()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind a listening socket, before the slow loading of a model.
-
-    Raises:
-        CapsnetError: the port is taken, or the address does not belong to this machine.
-    """
-    if not 0 <= port <= 65535:
-        raise CapsnetError(f"--port {port}: must be from 0 (picks a free port) to 65535")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise CapsnetError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
-        ) from error
 
 
 def _warm_up(session: Session, plain: ExitStack) -> None:
