@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from capsnet.routing import route as route
     from capsnet.training.estimator import CapsNetClassifier as CapsNetClassifier
     from capsnet.training.fit import train as train
+    from capsnet.training.run import Run as Run
 
 # Names → where they live. Looked up on first use, so that `capsnet --help` need not wait for PyTorch.
 _HOMES = {
@@ -62,6 +63,7 @@ _HOMES = {
     "Dataset": "capsnet.data",
     "PrimaryCapsules": "capsnet.layers",
     "RoutingTrace": "capsnet.routing",
+    "Run": "capsnet.training.run",
     "evaluate": "capsnet.inference.evaluation",
     "load_dataset": "capsnet.data",
     "load_model": "capsnet.models",

@@ -12,7 +12,6 @@ app = typer.Typer(
     name="capsnet",
     help="Capsule networks: train them, measure them against fair controls, and see how they work.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

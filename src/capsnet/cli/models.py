@@ -194,8 +194,52 @@ def _write_predictions(
 
 
 @app.command()
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model's name on the hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False,
+) -> None:
+    """Put a run on the Hugging Face Hub, with a model card: data, protocol, error with its interval, limits.
+
+    Log in first: `hf auth login`, or $HF_TOKEN. Then every command takes hf:OWNER/NAME where it takes a RUN.
+    """
+    from capsnet.training.hub import push as push_run
+
+    out.print(push_run(run, name, private=private))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look for runs, in folders below too.")] = Path(
+        "runs"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """List runs with their test error and its 95 % interval."""
+    from capsnet.training.listing import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        print(json.dumps([run.as_dict() for run in found]))
+        return
+    for run in found:
+        if run.problem is not None:
+            out.print(f"{run.folder}\t{run.problem}")
+            continue
+        error = "no error yet" if run.error is None else f"{run.error:.2%}"
+        if run.interval_95 is not None:
+            error += f" ({run.interval_95[0]:.2%} to {run.interval_95[1]:.2%}, n = {run.n:,})"
+        state = "" if run.finished else "\tnot finished"
+        out.print(f"{run.folder}\t{run.model} on {run.data}\t{error}\t{run.steps:,} steps{state}")
+    if not found:
+        err.print(f"no runs in {shown(folder)}; start one with: capsnet train")
+
+
+@app.command()
 def report(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A finished run.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A finished run, or hf:OWNER/NAME.")
+    ] = None,
     data_dir: DataDirOption = None,
     results: Annotated[
         Path | None, typer.Option(help="Instead of RUN: the results of `capsnet reproduce`, to make tables.")
@@ -217,16 +261,18 @@ def report(
         return
     assert run is not None
     from capsnet.models import load_model
+    from capsnet.training.hub import run_folder
     from capsnet.training.run import Run
 
-    opened = Run.reopen(run)
+    folder = run_folder(run)
+    opened = Run.reopen(folder)
     if opened.result() is None:
         raise CapsnetError(f"{run} is not finished; resume it with: capsnet train --resume {run}")
-    model = load_model(run)
+    model = load_model(folder)
     dataset = load_data(opened.training().data, data_dir, opened.training().image_size)
     check_fit(model, dataset)
     check_names(model, dataset)
-    write_the_report(run, dataset, model)
+    write_the_report(folder, dataset, model)
 
 
 @app.command()

@@ -70,6 +70,21 @@ FastOption = Annotated[
     bool, typer.Option("--fast/--no-fast", help="--no-fast uses only the plain reference code.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Return runs below runs/ and the models of the package, for the shell's completion."""
+    shipped = (Path(__file__).parents[1] / "pretrained").glob("*/config.json")
+    names = [path.parent.name for path in shipped]
+    names += [path.parent.as_posix() for path in Path("runs").glob("*/config.json")]
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A run folder, a saved model, or a Hub name.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run folder, a saved model, or hf:OWNER/NAME on the hub.",
+        autocompletion=complete_runs,
+    ),
 ]

@@ -138,6 +138,10 @@ class CapsNetTrace:
     capsules: Float[Tensor, "batch num_classes class_dim"]
     """Class capsules v, the last iteration's outputs."""
 
+    def _repr_html_(self) -> str:
+        """Return the routing as a table for notebooks."""
+        return self.routing._repr_html_()
+
     @property
     def lengths(self) -> Float[Tensor, "batch num_classes"]:
         """Return ‖v‖, the probability that each class is present."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from capsnet._support.errors import CapsnetError, did_you_mean, shown
 from capsnet._support.files import read_json
+from capsnet._support.hub import hub_reason
 from capsnet._support.validation import parse_config
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class SavedModel:
         """Find a saved model and read its config.json.
 
         Args:
-            name: a folder, a shipped model's name ("capsnet-mnist"), or "owner/name" on the Hugging Face Hub.
+            name: a folder, a shipped model's name ("capsnet-mnist"), or "hf:owner/name" on the Hugging Face Hub; "hf:"
+                may be left out.
             hub: for a download, as for `huggingface_hub.snapshot_download`: revision, token, cache_dir,
                 local_files_only.
 
@@ -121,30 +123,33 @@ def find_pretrained(name: str | Path, **hub: Any) -> Path:
     """Return the folder of a saved model, and download it if needed.
 
     Args:
-        name: a folder, the name of a model in the package, or "owner/name" on the Hugging Face Hub.
+        name: a folder, the name of a model in the package, or "owner/name" or "hf:owner/name" on the Hugging Face Hub.
         hub: for a download; see `SavedModel.open`.
 
     Raises:
         CapsnetError: the model does not exist.
     """
-    path = Path(name)
+    hub_name = str(name).removeprefix("hf:") if str(name).startswith("hf:") else None
+    path = Path(name if hub_name is None else hub_name)
     try:
-        if path.is_dir():
+        if path.is_dir() and hub_name is None:
             return path
     except OSError as error:  # the name is too long
         raise CapsnetError(f"no model at {shown(path)[:100]}…: {error.strerror}") from error
     shipped = SHIPPED / str(name)
+    if hub_name is not None and len(path.parts) != 2:
+        raise CapsnetError(f"{shown(name)[:100]}: write a model on the hub as hf:owner/name")
     if len(path.parts) == 1 and shipped.is_dir():
         return shipped
-    if len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists():
+    if hub_name is not None or (len(path.parts) == 2 and not path.is_absolute() and not path.parent.exists()):
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(snapshot_download(str(name), allow_patterns=FILES, **hub))
+            return Path(snapshot_download(str(path), allow_patterns=FILES, **hub))
         except Exception as error:
+            where = "" if hub_name is not None else "is not a folder here and "
             raise CapsnetError(
-                f"model {str(name)!r} is not a folder here and could not be fetched from the Hugging Face Hub "
-                f"({type(error).__name__}); check the name and the network"
+                f"model {str(path)!r} {where}could not be fetched from the Hugging Face Hub: {hub_reason(error)}"
             ) from error
     if path.is_file():
         raise CapsnetError(f"{shown(path)} is a file; name its folder instead: {shown(path.parent)}")

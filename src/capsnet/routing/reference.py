@@ -14,9 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capsnet._support import dispatch
+from capsnet._support.notebook import bar, table, text
 from capsnet.functional import squash
 
 Gradient = Literal["all", "last"]
+#: Rows of a trace's table in notebooks.
+PARENTS_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,25 @@ class RoutingTrace:
     """Whether routing was leaky: the couplings of a child then sum to less than 1, and the rest goes to no parent."""
     activations: Float[Tensor, "iterations batch out_caps"] | None = None
     """The parents' activations; None where a parent's length has their place."""
+
+    def _repr_html_(self) -> str:
+        """Return the first example's lengths and mean couplings as a table for notebooks."""
+        lengths = self.outputs[:, 0].detach().flatten(2).float().norm(dim=-1)
+        couplings = self.couplings[:, 0].detach().float().mean(dim=1)
+        order = lengths[-1].argsort(descending=True)[:PARENTS_SHOWN].tolist()
+        rows = [
+            [
+                text(parent),
+                *(
+                    bar(float(length), f"{float(length):.3f}, c̄ {float(coupling):.3f}")
+                    for length, coupling in zip(lengths[:, parent], couplings[:, parent], strict=True)
+                ),
+            ]
+            for parent in order
+        ]
+        sizes = f"{self.couplings.shape[2]:,} children → {self.couplings.shape[3]} parents"
+        header = ("parent", *(f"iteration {number + 1}" for number in range(len(lengths))))
+        return table(f"routing of the first of {self.couplings.shape[1]} examples, {sizes}", rows, header)
 
 
 def route(

@@ -6,7 +6,9 @@ estimator.py    CapsNetClassifier, for scikit-learn
 batches.py      the order and the random numbers of every step
 step.py         one optimizer step
 loop.py         the training loop
-run.py          the folder of a run
+run.py          the folder of a run; listing.py, all runs below a folder
+progress.py     a progress bar for notebooks and terminals
+hub.py          a run on the Hugging Face Hub, with a model card
 checkpoint.py   checkpoints, to resume a run
 nonfinite.py    policy for steps with a NaN or infinite loss or gradient
 determinism.py  bitwise reproducible training

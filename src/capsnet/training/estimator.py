@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from math import isqrt
 from typing import Any, Literal, Self
@@ -31,7 +32,8 @@ from capsnet.models.protocols import HasFeatures, HasPoses
 from capsnet.models.registry import MODELS
 from capsnet.training.config import Schedule
 from capsnet.training.fit import train
-from capsnet.training.loop import Interrupted, Silent, StopTraining
+from capsnet.training.loop import Interrupted, Progress, Silent, StopTraining
+from capsnet.training.progress import Bar
 
 #: Default length of training: at least this many epochs and steps.
 EPOCHS, LEAST_STEPS = 10, 500
@@ -67,6 +69,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         device: "auto", "cpu", "cuda" or "mps".
         random_state: an int gives the same bits each time (on a GPU with
             training_options={"deterministic": True}).
+        verbose: 1 shows a progress bar.
 
     Attributes:
         classes_: the labels, sorted.
@@ -108,6 +111,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         training_options: Mapping[str, Any] | None = None,
         device: str = "auto",
         random_state: Any = None,
+        verbose: int = 0,
     ) -> None:
         self.model = model
         self.model_options = model_options
@@ -126,6 +130,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         self.training_options = training_options
         self.device = device
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on images and their labels.
@@ -338,7 +343,10 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 options |= {"evaluate_every": 1, "average": 0.0}
                 best.model = model
             try:
-                train(model, dataset, device=self.device, progress=best, **options)
+                with Bar() if self.verbose else nullcontext(Silent()) as shown:
+                    if best is not None:
+                        best.shown = shown
+                    train(model, dataset, device=self.device, progress=best or shown, **options)
             except StopTraining:
                 pass
             except Interrupted as interruption:
@@ -399,10 +407,11 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         return evaluate(self.model_, Examples(images, labels)).scores.double().numpy()
 
 
-class _BestOnHeldOut(Silent):
+class _BestOnHeldOut:
     """Keep the weights with the lowest held-out error, and stop when it does not fall."""
 
     model: Classifier
+    shown: Progress
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -410,12 +419,21 @@ class _BestOnHeldOut(Silent):
         self.weights: dict[str, Tensor] = {}
         self._since = 0
 
-    def evaluated(self, step: int, evaluation: Evaluation) -> None:  # noqa: ARG002
+    def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
+        """Pass it on."""
+        self.shown.logged(step, steps, values)
+
+    def noticed(self, message: str) -> None:
+        """Pass it on."""
+        self.shown.noticed(message)
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """Compare with the lowest error so far.
 
         Raises:
             StopTraining: the error has not fallen for `patience` epochs.
         """
+        self.shown.evaluated(step, evaluation)
         lowest = min(self.errors, default=2.0)
         self.errors.append(evaluation.error)
         if evaluation.error <= lowest:

@@ -16,6 +16,7 @@ from capsnet.training.config import TrainConfig
 from capsnet.training.holding_out import hold_out
 from capsnet.training.loop import Progress
 from capsnet.training.loop import train as train_run
+from capsnet.training.progress import Bar
 from capsnet.training.run import Run
 
 
@@ -25,7 +26,7 @@ def train(
     *,
     out: Path | str | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> Evaluation:
     """Train a model on a data set and measure it on the test set.
@@ -38,7 +39,7 @@ def train(
         dataset: `capsnet.load_dataset(name)` or `Dataset.from_arrays(images, labels)`.
         out: a new folder for the run (weights, metrics, result), as `capsnet train --out`. None: no files are kept.
         device: "auto", "cpu", "cuda" or "mps".
-        progress: is called with metrics during training.
+        progress: True shows a progress bar, also in notebooks; or an object that is called with metrics.
         options: fields of `TrainConfig`: epochs, steps, batch_size, learning_rate, schedule, shift, seed, …; by
             default what the architecture proposes.
 
@@ -62,10 +63,11 @@ def train(
     proposed = type(model.config).training_for(dataset)
     config = TrainConfig(**{"data": dataset.name, "evaluate_every": 0, **proposed, **options})
     with ExitStack() as stack:
+        watch = stack.enter_context(Bar()) if progress is True else progress or None
         folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory())) / "run"
         run = stack.enter_context(Run.create(folder, model, config))
         dataset = hold_out(dataset, config)
-        evaluation = train_run(model, dataset, config, run, device=device, progress=progress)
+        evaluation = train_run(model, dataset, config, run, device=device, progress=watch)
         model.eval()
         if out is not None:
             Confidence.fit(model, dataset.train, dataset.validation).save(run.folder)

@@ -35,6 +35,7 @@ from capsnet._support.files import (
     write_json,
     write_text,
 )
+from capsnet._support.notebook import curve, table, text
 from capsnet._support.validation import parse_config
 from capsnet._support.weights import save_weights
 from capsnet.models.base import Classifier
@@ -242,6 +243,22 @@ class Run(AbstractContextManager["Run"]):
         save_weights(model.state_dict(), self.folder / "model.safetensors")
         write_json(self.folder / "result.json", result)
         remove_checkpoints(self.folder)
+
+    def _repr_html_(self) -> str:
+        """Return the run as a table for notebooks."""
+        saved, result, lines = self.saved(), self.result(), self.metrics()
+        rows = [("model", text(saved.architecture)), ("data", text(saved.data))]
+        if result is None:
+            rows.append(("state", f"not finished, step {max((line['step'] for line in lines), default=0):,}"))
+        else:
+            low, high = result.get("interval_95", (float("nan"), float("nan")))
+            error = f"{result.get('test_error', float('nan')):.2%} ({low:.2%} to {high:.2%}, n = {result.get('n')})"
+            rows += [("test error", text(error)), ("steps", text(f"{result.get('steps', 0):,}"))]
+        for name, key in (("loss", "loss"), ("test error during training", "test_error")):
+            values = [line[key] for line in lines if isinstance(line.get(key), int | float)]
+            if drawn := curve(values):
+                rows.append((name, f"{drawn} {values[0]:.3g} → {values[-1]:.3g}"))
+        return table(f"run {self.folder}", rows)
 
     def result(self) -> dict[str, Any] | None:
         """Return the contents of result.json; None if the run is not finished."""
