@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from capsnet import benchmark
 from capsnet.benchmark import Case, NoParity, Result, describe, measure
 from capsnet.benchmark.cases import (
     ON_AGREE,
@@ -20,6 +21,7 @@ from capsnet.benchmark.cases import (
 )
 from capsnet.benchmark.measure import interleaved
 from capsnet.cli.bench_table import print_table, write_csv
+from capsnet.cli.research import bench
 
 CPU = torch.device("cpu")
 TINY = replace(PAPER, batch=4, in_caps=20)
@@ -69,6 +71,17 @@ def test_agree_and_its_routings_are_measured_against_the_reference(name: str) ->
 def test_a_convolutional_layer_is_measured_against_the_reference() -> None:
     case = Case("em, convolutional", partial(build_matrix_capsules, 1), tolerance=1e-4, rounds=2)
     assert measure(case, CPU, 0.0).parity < 1e-4
+
+
+def test_what_does_not_fit_in_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = Case("small", partial(build_routing, TINY, False))
+    monkeypatch.setattr(benchmark, "CASES", (small, replace(small, name="huge", needs=10**18)))
+    bench("cpu", seconds=0.01, as_json=True)
+    printed = capsys.readouterr()
+    assert [row["case"] for row in json.loads(printed.out)] == ["small"]
+    assert "left out: huge. Plain PyTorch needs 1000000000 GB of memory for it" in printed.err
 
 
 def test_peak_memory_counts_what_is_freed_again() -> None:
