@@ -62,6 +62,7 @@ TRAINING: dict[str, tuple[str, Any]] = {
     "shift": ("0", 0),
     "rotation": ("15", 15.0),
     "scale": ("0.1", 0.1),
+    "settle": ("0.1", 0.1),
     "average": ("0.05", 0.05),
     "class_weights": ("1,2.5", (1.0, 2.5)),
     "hold_out": ("0.1", 0.1),

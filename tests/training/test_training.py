@@ -13,7 +13,7 @@ from torture.launch import WARM
 from capsnet import CapsNet, CapsnetError
 from capsnet.data import load
 from capsnet.inference.evaluation import evaluate, wilson_interval
-from capsnet.training.batches import BatchSchedule
+from capsnet.training.batches import BatchSchedule, augmented
 from capsnet.training.checkpoint import NEWEST
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Interrupted, train
@@ -131,3 +131,14 @@ def test_every_example_is_seen_once_per_epoch_in_an_order_that_the_seed_decides(
     assert not torch.equal(first, second)
     later = list(plan.batches(8, torch.device("cpu")))
     assert torch.equal(later[0][1], batches[8][1])
+
+
+def test_the_last_steps_see_images_as_they_are() -> None:
+    config = TrainConfig(data="stripes", steps=10, batch_size=16, rotation=15, scale=0.1, settle=0.2)
+    source = augmented(DATA.train, config)
+    schedule = BatchSchedule.of(config, source)
+    for step in range(1, 11):
+        _, indices, _ = next(schedule.batches(step - 1, torch.device("cpu")))
+        images = schedule.batch(source, step).images
+        plain = DATA.train.batch(indices).images
+        assert torch.allclose(images, plain, atol=1e-6) == (step > 8)

@@ -33,6 +33,7 @@ SCALES: tuple[Scale, ...] = ("smoke", "quick", "full")
 #: count in fingerprints, so that older records stay valid.
 LATER: Mapping[str, Any] = {
     "rotation": 0.0,
+    "settle": 0.0,
     "scale": 0.0,
     "average": 0.0,
     "class_weights": None,

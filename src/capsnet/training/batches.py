@@ -31,6 +31,8 @@ class BatchSchedule:
     draws: int
     batch_size: int
     steps: int
+    still: int | None = None
+    """Number of the first step without augmentation; None: all have it."""
     weights: Float[Tensor, " examples"] | None = field(default=None, compare=False)
     """How often each example is drawn, relative to the others. None: once per epoch."""
 
@@ -42,7 +44,11 @@ class BatchSchedule:
         """
         batch_size = min(config.batch_size, len(source))
         steps = config.steps or config.epochs * (len(source) // batch_size)
-        return cls(config.seed, len(source), source.draws, batch_size, steps, example_weights(config, source))
+        still = None
+        if config.settle and isinstance(source, Examples):
+            still = steps - round(config.settle * steps)
+        weights = example_weights(config, source)
+        return cls(config.seed, len(source), source.draws, batch_size, steps, still, weights)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,10 +85,15 @@ class BatchSchedule:
         for step in range(first_step, self.steps):
             if self.epoch_of(step) != epoch:
                 epoch = self.epoch_of(step)
-                order, uniforms = (drawn.to(device) for drawn in self.epoch(epoch))
+                order, uniforms = (x.to(device) for x in self.epoch(epoch))
             start = step % self.steps_per_epoch * self.batch_size
             rows = slice(start, start + self.batch_size)
-            yield step, order[rows], uniforms[rows]
+            drawn = uniforms[rows]
+            if (
+                self.still is not None and step >= self.still
+            ):  # in the middle of its range each change is none
+                drawn = torch.full_like(drawn, 0.5)
+            yield step, order[rows], drawn
 
     def batch(self, source: Source, step: int) -> Batch:
         """Return the batch of a step.

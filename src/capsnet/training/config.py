@@ -41,6 +41,9 @@ class TrainConfig:
     """Rotate images at random by up to this many degrees in each direction."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Scale images at random, height and width each by up to this share: 0.1 is × 0.9 to × 1.1."""
+    settle: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the steps, at the end, whose images are not augmented: turned and scaled images are blurred, and batch
+    statistics and weights should fit images as they are."""
     average: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     """The run's model is a moving average of the weights over about this share of all steps; 0: the last step's."""
     class_weights: Literal["balanced"] | tuple[ClassWeight, ...] | None = None

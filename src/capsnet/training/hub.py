@@ -109,6 +109,8 @@ def card(run: Run, repository: str) -> str:
             "shift",
             "rotation",
             "scale",
+            "settle",
+            "average",
             "hold_out",
             "precision",
         )
