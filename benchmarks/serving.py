@@ -31,7 +31,7 @@ from capsnet._support.environment import processor
 TORCH = """
 import sys, torch
 from capsnet.models import load_model
-from capsnet.serving import app, server
+from capsnet.inference.serving import app, server
 class TorchModel:
     def __init__(self, name):
         self.model, self.name = load_model(name), name

@@ -10,11 +10,10 @@ Files and folders, from bottom to top; each imports only from those above it:
     layers/         primary capsules, capsule layers, decoder
     models/         CapsNet and the controls
     explain/        dimensions, couplings, reconstructions
-    inference/      test error, predictions of files, export
+    inference/      test error, predictions of files, export, serving
     training/       one loop, and what it leaves on disk
     report/         a run → figures and one HTML page
     explorer/       a run → a page that shows every step
-    serving/        a model over HTTP, without PyTorch
     benchmark/      every fast path against the plain one
     experiments/    the paper's experiments, with controls and statistics
     cli/            the commands

@@ -15,7 +15,7 @@ FLOORS = (
     {"models"},
     {"explain", "inference"},
     {"training"},
-    {"benchmark", "explorer", "report", "serving"},
+    {"benchmark", "explorer", "report"},
     {"experiments"},
     {"cli"},
     {"__main__"},

@@ -24,6 +24,6 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds for a request.")] = 30.0,
 ) -> None:
     """Serve a model over HTTP with ONNX Runtime: POST images to /predict."""
-    from capsnet.serving.server import serve as run
+    from capsnet.inference.serving.server import serve as run
 
     run(model, host, port, workers, tuple(allow_host or ()), timeout)

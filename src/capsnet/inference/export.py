@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 
 #: Images of the check, in batches of several sizes.
 CHECKED = 1000
-#: Key of the file's metadata; `capsnet.serving` reads the class names there.
+#: Key of the file's metadata; `capsnet.inference.serving` reads the class names there.
 METADATA = "capsnet"
 
 

@@ -1,6 +1,6 @@
 """Run the processes that answer requests.
 
-`python -m capsnet.serving.worker FD` answers on the socket with that number, until it is stopped.
+`python -m capsnet.inference.serving.worker FD` answers on the socket with that number, until it is stopped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from types import FrameType
 from typing import Any
 
 from capsnet._support.errors import CapsnetError
-from capsnet.serving.app import Settings, create_app, from_environment, to_environment
-from capsnet.serving.metrics import SHARED
-from capsnet.serving.protocol import ImpatientProtocol
+from capsnet.inference.serving.app import Settings, create_app, from_environment, to_environment
+from capsnet.inference.serving.metrics import SHARED
+from capsnet.inference.serving.protocol import ImpatientProtocol
 
 #: Connections that a worker keeps open; more get status 503.
 MAX_CONNECTIONS = 1000
@@ -65,7 +65,7 @@ def supervise(settings: Settings, listener: socket.socket, workers: int, shared:
         stopping.append(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    command = [sys.executable, "-m", "capsnet.serving.worker", str(listener.fileno())]
+    command = [sys.executable, "-m", "capsnet.inference.serving.worker", str(listener.fileno())]
 
     def start() -> tuple[float, subprocess.Popen[bytes]]:
         environment = {**os.environ, SHARED: str(shared)}

@@ -11,7 +11,7 @@ from tempfile import mkdtemp
 from capsnet._support.errors import CapsnetError, shown
 from capsnet._support.version import __version__
 
-SHIPPED = Path(__file__).parents[1] / "pretrained"
+SHIPPED = Path(__file__).parents[2] / "pretrained"
 
 
 def onnx_of(model: str) -> Path:

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from capsnet._support.errors import CapsnetError, shown
 from capsnet._support.sockets import LOOPBACK, listen
-from capsnet.serving.finding import onnx_of
-from capsnet.serving.model import OnnxModel
+from capsnet.inference.serving.finding import onnx_of
+from capsnet.inference.serving.model import OnnxModel
 
 
 def serve(
@@ -39,8 +39,8 @@ def serve(
     try:
         import onnxruntime  # noqa: F401
 
-        from capsnet.serving.app import Settings
-        from capsnet.serving.worker import server_of, supervise
+        from capsnet.inference.serving.app import Settings
+        from capsnet.inference.serving.worker import server_of, supervise
     except ImportError as error:
         raise CapsnetError(
             f"serving needs {error.name}; install it with: pip install 'capsnet[serve]'"

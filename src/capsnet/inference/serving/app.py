@@ -21,10 +21,10 @@ from pydantic import BaseModel
 from capsnet._support.errors import CapsnetError
 from capsnet._support.guard import Guard
 from capsnet._support.version import __version__
-from capsnet.serving import metrics
-from capsnet.serving.batching import Batcher, Busy
-from capsnet.serving.model import OnnxModel
-from capsnet.serving.requests import MAX_IMAGES, Images, accepts, check_count, from_files, from_json
+from capsnet.inference.serving import metrics
+from capsnet.inference.serving.batching import Batcher, Busy
+from capsnet.inference.serving.model import OnnxModel
+from capsnet.inference.serving.requests import MAX_IMAGES, Images, accepts, check_count, from_files, from_json
 
 #: Environment variable that hands the settings to workers, as JSON.
 SETTINGS = "CAPSNET_SERVE"

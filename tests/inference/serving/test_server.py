@@ -26,7 +26,7 @@ from PIL import Image
 from capsnet import CapsNet, CapsNetConfig
 from capsnet._support.errors import CapsnetError
 from capsnet.inference.export import export_onnx
-from capsnet.serving.model import OnnxModel
+from capsnet.inference.serving.model import OnnxModel
 
 NAMES = ("cat", "dog", "owl")
 
@@ -51,7 +51,7 @@ def onnx(model: CapsNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def served(onnx: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     code = (
-        "import sys, capsnet.serving.protocol as p; p.HEADER_SECONDS = 1.0\n"
+        "import sys, capsnet.inference.serving.protocol as p; p.HEADER_SECONDS = 1.0\n"
         "from capsnet.cli import main; sys.argv[0] = 'capsnet'\n"
         "try: main()\n"
         "finally: print('torch' in sys.modules, file=sys.stderr)"
