@@ -250,6 +250,7 @@ ALL = ("query", "precision", "offset", "activations", "normaliser", "centre")
         ((2, 3, 2, 40, 60), None, ("query",), agree, False),  # beyond a program's registers
     ],
     ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_passes_of_agree_equal_the_reference(
     sizes: tuple[int, ...], rows: int | None, names: tuple[str, ...], function: Any, leaky: bool
