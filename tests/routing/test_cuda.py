@@ -249,8 +249,7 @@ ALL = ("query", "precision", "offset", "activations", "normaliser", "centre")
         ((3, 5, 2, 3, 2), 2, (*ALL[:3], "centre"), log_normaliser, True),
         ((2, 3, 2, 40, 60), None, ("query",), agree, False),  # beyond a program's registers
     ],
-    ids=str,
-    ids=lambda value: getattr(value, "__name__", None),
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_passes_of_agree_equal_the_reference(
     sizes: tuple[int, ...], rows: int | None, names: tuple[str, ...], function: Any, leaky: bool
