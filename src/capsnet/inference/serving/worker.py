@@ -36,7 +36,7 @@ def server_of(settings: Settings) -> Any:
 
     config = uvicorn.Config(
         create_app(settings),
-        log_level="warning",
+        log_level="error",
         access_log=False,
         http=ImpatientProtocol,
         ws="none",
