@@ -33,7 +33,7 @@ MODULES = sorted(
 pytestmark = pytest.mark.quick
 
 
-@pytest.mark.parametrize("name", ["capsnet-mnist", "cnn-mnist"])
+@pytest.mark.parametrize("name", ["capsnet-mnist", "cnn-mnist", "efficient-capsnet-mnist"])
 def test_shipped_models_answer(name: str) -> None:
     folder = find_pretrained(name)
     assert str(folder).startswith(str(PACKAGE))
