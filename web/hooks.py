@@ -76,7 +76,17 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def _mathml(match: re.Match[str]) -> str:
     display = "block" if match[2] == "[" else "inline"
-    return str(convert(html.unescape(match[3]).strip(), display=display))
+    formula = str(convert(html.unescape(match[3]).strip(), display=display))
+    # A wide formula scrolls, by keyboard too.
+    return formula.replace("<math ", '<math tabindex="0" ', 1) if display == "block" else formula
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the theme's search dialog."""
+    return output.replace(
+        'data-md-component="search" role="dialog"',
+        'data-md-component="search" role="dialog" aria-label="Search"',
+    )
 
 
 def reference() -> Iterator[tuple[str, str]]:
@@ -185,7 +195,14 @@ def command_line() -> str:
         context = typer.Context(command, info_name=f"capsnet {name}")
         records = [parameter.get_help_record(context) for parameter in command.params]
         rows = [" | ".join(_cell(part) for part in record) for record in records if record]
-        lines += [f"## capsnet {name}", "", command.help or "", "", "| argument or option | |", "|---|---|"]
+        lines += [
+            f"## capsnet {name}",
+            "",
+            command.help or "",
+            "",
+            "| argument or option | meaning |",
+            "|---|---|",
+        ]
         lines += [f"| {row} |" for row in rows] + [""]
     return "\n".join(lines)
 

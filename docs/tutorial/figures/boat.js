@@ -1,7 +1,7 @@
 // The boat and the house: two parts vote for the pose of two wholes, and the library's routing decides.
 // A pose is (a, b, x, y): a + ib is size and angle, x + iy the place. A part that belongs to a whole at a fixed place
 // predicts the whole's pose by a 4×4 matrix: û = W u, as in equation 2.
-import { drawn, engine, h, latest, number, replace, slider, svg } from "./common.js";
+import { asking, drawn, engine, h, number, replace, slider, svg } from "./common.js";
 
 const REACH = 2;
 const ROUNDS = 5;
@@ -35,12 +35,11 @@ export async function figure() {
   /** @type {any} */
   let answer = null;
   const draw = () => show();
-  const ask = latest(() => engine.ask("route", { capsules: parts.map(poseOf), weight, iterations: ROUNDS }), (found) => { answer = found; draw(); }, (error) => { replace(words, String(error.message ?? error)); });
   const shapes = PARTS.map((name, at) => svg("path", { d: SHAPES[name], class: `part p${at}`, tabindex: 0, role: "button", "aria-label": `The ${name}; arrow keys move it, the keys l and r turn it`, onpointerdown: (event) => grab(event, at), onkeydown: (event) => keys(event, at) }));
   const ghosts = WHOLES.map((whole) => PARTS.map((_, part) => svg("g", { class: `ghost ${whole}`, "data-part": part }, ...PARTS.map((name, other) => svg("path", { d: SHAPES[name], transform: moved(...PLACES[whole][other]) })))));
   const plane = svg("svg", { viewBox: `${-REACH} ${-REACH} ${2 * REACH} ${2 * REACH}`, class: "world", role: "group", "aria-label": "The world: move and turn the parts" }, ...ghosts.flat(), ...shapes);
   const words = h("p", { class: "verdict", "aria-live": "polite" });
-  const table = h("div", { class: "scroll" });
+  const table = h("div", { class: "scroll", tabindex: 0 });
   const step = h("button", { type: "button", id: "boat-step", onclick: () => { round = (round + 1) % ROUNDS; draw(); } }, "Next iteration");
   const turns = parts.map((part, at) => slider({ label: `turn the ${PARTS[at]}`, min: -180, max: 180, step: 5, value: part.angle, digits: 0, unit: "°", oninput: (value) => { part.angle = value; change(); } }));
 
@@ -79,7 +78,6 @@ export async function figure() {
   }
 
   function show() {
-    if (!answer) return;
     parts.forEach(({ angle, x, y }, at) => shapes[at].setAttribute("transform", moved(angle, x, y)));
     const of = (tensor, ...index) => tensor.data[index.reduce((flat, value, axis) => flat * tensor.shape[axis] + value, 0)];
     WHOLES.forEach((_, whole) => PARTS.forEach((_, part) => {
@@ -97,7 +95,7 @@ export async function figure() {
     Object.assign(words.dataset, { round: round + 1, boat: lengths[0], house: lengths[1] });
   }
 
-  ask(null);
+  const ask = await asking(null, () => engine.ask("route", { capsules: parts.map(poseOf), weight, iterations: ROUNDS }), (found) => { answer = found; draw(); }, words);
   drawn(draw);
   return [
     h("div", { class: "buttons" }, ...WHOLES.map((whole) => h("button", { type: "button", "data-make": whole, onclick: () => place(whole) }, `Make a ${whole}`)), step),

@@ -4,7 +4,7 @@ import { latest } from "../../explorer/api.js";
 import { h, number, percent, replace, slider, svg } from "../../explorer/dom.js";
 import { begin, canvasOf, colours, forgetColours, ink, picture, rgba } from "../../explorer/paint.js";
 
-export { begin, canvasOf, colours, engine, h, ink, latest, number, percent, picture, replace, rgba, slider, svg };
+export { begin, canvasOf, colours, engine, h, ink, number, percent, picture, replace, rgba, slider, svg };
 
 export const STILL = { rotation: 0, shear: 0, scale_x: 1, scale_y: 1, shift_x: 0, shift_y: 0 };
 
@@ -27,6 +27,16 @@ export async function digits() {
       return Array.from(images.data.subarray(index * size, (index + 1) * size), (x) => x / 255);
     },
   };
+}
+
+/**
+ * Compute the first answer, and return a function that asks for more; of questions that pile up only the last is asked.
+ * @template Q, A
+ * @param {Q} first @param {(question: Q) => Promise<A>} compute @param {(answer: A) => void} use @param {HTMLElement} words
+ */
+export async function asking(first, compute, use, words) {
+  use(await compute(first));
+  return latest(compute, use, (error) => { words.textContent = error instanceof Error ? error.message : String(error); });
 }
 
 /** @param {number[]} pixels @param {object} [motion] */

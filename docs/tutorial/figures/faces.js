@@ -3,7 +3,7 @@ import { begin, canvasOf, colours, drawn, h, ink } from "./common.js";
 
 export const SIDE = 8;
 const WINDOW = 2;
-const CELL = 30;
+const CELL = 22;
 /** Two eyes, a nose and a mouth. */
 const FACE = [[1, 1], [1, 6], [3, 3], [4, 4], [6, 2], [6, 3], [6, 4], [6, 5]];
 

@@ -1,5 +1,5 @@
 // The margin loss against the capsule's length, with sliders for its margins.
-import { begin, canvasOf, colours, digits, drawn, engine, h, latest, layer, number, rgba, slider, trace } from "./common.js";
+import { asking, begin, canvasOf, colours, digits, drawn, engine, h, layer, number, rgba, slider, trace } from "./common.js";
 
 const [WIDE, TALL] = [440, 240];
 const POINTS = 101;
@@ -15,12 +15,12 @@ export async function figure() {
   const words = h("p", { class: "verdict", "aria-live": "polite" });
   /** @type {number[]} */
   let terms = [];
-  const ask = latest(
+  const ask = await asking(
+    null,
     () => engine.ask("margin", { lengths: [...grid, ...grid, ...own], targets: [...grid.map(() => 1), ...grid.map(() => 0), ...own.map((_, k) => (k === 2 ? 1 : 0))], margins: [...margins] }),
-    (found) => { terms = Array.from(found.terms.data); draw(); }, (error) => { words.textContent = String(error.message ?? error); });
+    (found) => { terms = Array.from(found.terms.data); draw(); }, words);
 
   function draw() {
-    if (!terms.length) return;
     const palette = colours();
     const { context } = begin(plot);
     const toX = (x) => 30 + x * (WIDE - 40);
@@ -42,7 +42,6 @@ export async function figure() {
     words.dataset.loss = String(loss);
   }
 
-  ask(null);
   drawn(draw);
   const sliders = ["m⁺", "m⁻", "λ"].map((label, at) => slider({ label, min: 0, max: 1, step: 0.05, value: margins[at], oninput: (value) => { margins[at] = value; ask(null); } }));
   return [h("figure", { class: "panel wide" }, plot), ...sliders.map(({ element }) => element), words];

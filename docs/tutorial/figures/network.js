@@ -1,5 +1,5 @@
 // The network from image to reconstruction, with every shape, for a digit of the reader's choice.
-import { begin, canvasOf, colours, digitButtons, digits, drawn, engine, h, ink, latest, layer, number, panel, rgba, trace } from "./common.js";
+import { asking, begin, canvasOf, colours, digitButtons, digits, drawn, engine, h, ink, layer, number, panel, rgba, trace } from "./common.js";
 
 const SIDE = 130;
 
@@ -13,10 +13,9 @@ export async function figure() {
   const stages = [`Conv1: ${geometry.stem_channels} × ${geometry.maps.join(" × ")}`, `primary capsules: ${geometry.in_caps} of ${geometry.primary_dim} numbers`, `votes: ${geometry.in_caps} × ${geometry.classes} of ${geometry.class_dim} numbers`, `class capsules: ${geometry.classes} of ${geometry.class_dim} numbers`];
   const canvases = stages.map((label) => canvasOf(SIDE, SIDE, label));
   const words = h("p", { class: "verdict", "aria-live": "polite" });
-  const ask = latest((k) => trace([layer(pixels(k))], geometry.iterations), (found) => { answer = found; draw(); }, (error) => { words.textContent = String(error.message ?? error); });
+  const ask = await asking(2, (k) => trace([layer(pixels(k))], geometry.iterations), (found) => { answer = found; draw(); }, words);
 
   function draw() {
-    if (!answer) return;
     const palette = colours();
     image.show(answer.image);
     const [count, rows, columns] = answer.maps.shape;
@@ -39,7 +38,6 @@ export async function figure() {
     Object.assign(words.dataset, { best, length: answer.lengths.data[best] });
   }
 
-  ask(2);
   drawn(draw);
   return [digitButtons(2, ask), h("div", { class: "panels" }, image.element, ...canvases.map((canvas, at) => h("figure", { class: "panel" }, canvas, h("figcaption", {}, stages[at]))), drawing.element), words];
 }

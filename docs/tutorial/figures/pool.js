@@ -1,5 +1,5 @@
 // A real map of Conv1, and a shuffled one that pools to the same.
-import { digits, drawn, engine, h, latest, layer, panel, percent, slider } from "./common.js";
+import { asking, digits, drawn, engine, h, layer, panel, percent, slider } from "./common.js";
 
 export async function figure() {
   const { pixels } = await digits();
@@ -7,8 +7,9 @@ export async function figure() {
   const layers = [layer(pixels(4))];
   const panels = ["a map of Conv1", "the same values, moved inside their windows", "the first, pooled", "the second, pooled"].map((label) => panel(label, 160));
   const words = h("p", { class: "verdict", "aria-live": "polite" });
-  let answer = await engine.ask("pool", { layers, channel: channels[0], size: 2 });
-  const ask = latest((channel) => engine.ask("pool", { layers, channel, size: 2 }), (found) => { answer = found; draw(); }, (error) => { words.textContent = String(error); });
+  /** @type {any} */
+  let answer;
+  const ask = await asking(channels[0], (channel) => engine.ask("pool", { layers, channel, size: 2 }), (found) => { answer = found; draw(); }, words);
 
   function draw() {
     const max = Math.max(...answer.map.data, 1e-6);

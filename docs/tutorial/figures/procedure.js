@@ -9,7 +9,7 @@ export async function figure() {
   const answer = await trace([layer(pixels(4))], ROUNDS);
   const k = answer.ranking[0];
   const { classes, in_caps: children } = geometry;
-  const table = h("div", { class: "scroll" });
+  const table = h("div", { class: "scroll", tabindex: 0 });
 
   function choose(at) {
     const t = at - 1;

@@ -1,5 +1,5 @@
 // Turn one of the sixteen numbers, on several digits at once.
-import { colours, digits, drawn, engine, h, latest, layer, number, panel, slider, trace } from "./common.js";
+import { asking, colours, digits, drawn, engine, h, layer, number, panel, slider, trace } from "./common.js";
 
 const SHOWN = [0, 2, 3, 4, 6, 9];
 
@@ -18,12 +18,12 @@ export async function figure() {
   /** @type {any[]} */
   let images = [];
   const words = h("p", { class: "verdict", "aria-live": "polite" });
-  const ask = latest(
+  const ask = await asking(
+    null,
     () => Promise.all(SHOWN.map((k, at) => engine.ask("decode", { number: k, pose: poses[at].map((value, d) => (d === which ? value + amount : value)) }))),
-    (found) => { images = found; draw(); }, (error) => { words.textContent = String(error.message ?? error); });
+    (found) => { images = found; draw(); }, words);
 
   function draw() {
-    if (!images.length) return;
     images.forEach(({ image }, at) => {
       panels[at].show(image, { colour: colours().reco });
       const meaning = meanings[at].meanings[which];
@@ -33,7 +33,6 @@ export async function figure() {
     words.dataset.sum = String(images[0].image.data.reduce((sum, value) => sum + value, 0));
   }
 
-  ask(null);
   drawn(draw);
   return [
     slider({ label: "number", min: 1, max: dim, step: 1, value: 1, digits: 0, oninput: (value) => { which = value - 1; ask(null); } }).element,

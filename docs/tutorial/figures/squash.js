@@ -2,13 +2,13 @@
 import { arrow } from "../../explorer/paint.js";
 import { begin, canvasOf, colours, digits, drawn, engine, h, layer, number, rgba, slider, trace } from "./common.js";
 
-const [WIDE, TALL] = [420, 260];
+const [WIDE, TALL] = [350, 230];
 
 export async function figure() {
   const { pixels } = await digits();
   const layers = [layer(pixels(4))];
   const { primary_lengths: lengths } = await trace(layers);
-  const child = lengths.data.indexOf(Math.max(...lengths.data));
+  const child = lengths.data.indexOf(Math.min(...lengths.data));
   const answer = await engine.ask("child", { layers, iterations: 3, child, parent: 4 });
   const points = answer.squash_curve.data;
   const count = answer.squash_curve.shape[0];

@@ -1,7 +1,7 @@
 // Turn a digit: the control's features against the class capsule, and T′, which predicts the pose.
-import { begin, canvasOf, colours, digitButtons, digits, drawn, engine, h, latest, layer, number, panel, percent, rgba, slider } from "./common.js";
+import { asking, begin, canvasOf, colours, digitButtons, digits, drawn, engine, h, layer, number, panel, percent, rgba, slider } from "./common.js";
 
-const SIDE = 230;
+const SIDE = 170;
 
 export async function figure() {
   const [{ pixels }, maps] = await Promise.all([digits(), fetch(new URL("../measured.json", import.meta.url)).then((response) => response.json())]);
@@ -14,10 +14,11 @@ export async function figure() {
   /** @type {any} */
   let answer = null;
 
-  const ask = latest(
+  const ask = await asking(
+    digit,
     (k) => Promise.all([engine.ask("sweep", { layers: [layer(pixels(k))], parameter: "rotation", focus: k }), predict(k)]),
     ([found, pair]) => { answer = { ...found, ...pair }; draw(); },
-    (problem) => { said.textContent = String(problem.message ?? problem); });
+    said);
 
   /** The pose of the turned digit, and what T′ makes of the pose before. @param {number} k */
   async function predict(k) {
@@ -48,7 +49,6 @@ export async function figure() {
   }
 
   function draw() {
-    if (!answer) return;
     const palette = colours();
     image.show(answer.images, { index: at });
     path(paths[0], answer.pose_path, palette.parent);
@@ -61,8 +61,6 @@ export async function figure() {
     Object.assign(error.dataset, { off: answer.off, unchanged: answer.unchanged });
   }
 
-  await engine.ask("sweep", { layers: [layer(pixels(digit))], parameter: "rotation", focus: digit });
-  ask(digit);
   drawn(draw);
   const turn = slider({ label: "turn", min: 0, max: 16, step: 1, value: at, digits: 0, oninput: (value) => { at = value; draw(); } });
   return [

@@ -1,5 +1,5 @@
 // Two digits in one image: fade one out, and watch its capsule let go.
-import { colours, digits, drawn, h, latest, layer, number, panel, slider, trace } from "./common.js";
+import { asking, colours, digits, drawn, h, layer, number, panel, slider, trace } from "./common.js";
 
 const [FIRST, SECOND] = [8, 0];
 
@@ -12,12 +12,12 @@ export async function figure() {
   const panels = ["both digits", `the capsule “${FIRST}” draws`, `the capsule “${SECOND}” draws`].map((label) => panel(label));
   const bars = [FIRST, SECOND].map((k) => h("meter", { min: 0, max: 1, value: 0, "aria-label": `Length of the capsule ${k}` }));
   const words = h("p", { class: "verdict", "aria-live": "polite" });
-  const ask = latest(
+  const ask = await asking(
+    null,
     () => trace([layer(first, { shift_x: -3 }), layer(second.map((value) => value * ink), { shift_x: 3 })]),
-    (found) => { answer = found; draw(); }, (error) => { words.textContent = String(error.message ?? error); });
+    (found) => { answer = found; draw(); }, words);
 
   function draw() {
-    if (!answer) return;
     const palette = colours();
     panels[0].show(answer.image);
     [FIRST, SECOND].forEach((k, at) => {
@@ -28,7 +28,6 @@ export async function figure() {
     Object.assign(words.dataset, { first: answer.lengths.data[FIRST], second: answer.lengths.data[SECOND] });
   }
 
-  ask(null);
   drawn(draw);
   return [
     h("div", { class: "panels" }, ...panels.map(({ element }) => element)),

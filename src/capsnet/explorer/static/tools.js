@@ -40,7 +40,7 @@ export function toolbox(home, takePicture) {
   let page = 0;
   const more = h("button", { type: "button", id: "more-digits", onclick: () => showPicks(++page) }, "Other digits");
   const file = /** @type {HTMLInputElement} */ (
-    h("input", { type: "file", accept: "image/*", id: "picture", class: "hidden", onchange: () => file.files?.[0] && takePicture(file.files[0]).then(() => (file.value = "")) })
+    h("input", { type: "file", accept: "image/*", id: "picture", "aria-label": "Picture file", class: "hidden", onchange: () => file.files?.[0] && takePicture(file.files[0]).then(() => (file.value = "")) })
   );
   const motion = MOTIONS.map(({ names, ...options }) => ({
     names,
@@ -74,7 +74,7 @@ export function toolbox(home, takePicture) {
     h("div", { class: "row" }, ...layerButtons, remove, h("button", { type: "button", id: "clear", class: "plain", onclick: () => changeDigit({ ...emptyDigit() }) }, "Clear")),
     h("h2", {}, "Pick a test digit"),
     picks,
-    h("div", { class: "row" }, more, h("label", { class: "button", for: "picture", tabindex: 0, role: "button", onkeydown: (/** @type {KeyboardEvent} */ event) => (event.key === "Enter" || event.key === " ") && (event.preventDefault(), file.click()) }, "Open a picture…"), file),
+    h("div", { class: "row" }, more, h("button", { type: "button", onclick: () => file.click() }, "Open a picture…"), file),
     shapes,
   );
 

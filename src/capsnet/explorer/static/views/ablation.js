@@ -11,8 +11,8 @@ const POLL = 700;
 /** @param {HTMLElement} home @param {(error: unknown) => void} fail @returns {Panel} */
 export function ablationView(home, fail) {
   const { class_names, geometry, control } = current().info;
-  const image = h("div", { class: "scroll" });
-  const set = h("div", { class: "scroll" });
+  const image = h("div", { class: "scroll", tabindex: 0 });
+  const set = h("div", { class: "scroll", tabindex: 0 });
   const imageWords = h("div", { "aria-live": "polite" });
   const setWords = h("div", { "aria-live": "polite" });
   const progress = /** @type {HTMLProgressElement} */ (h("progress", { max: 1, value: 0, "aria-label": "Test set measured" }));

@@ -36,7 +36,7 @@ export function routingView(home, fail) {
   const u = bars(150, 60, "u");
   const vote = bars(220, 60, "û");
   const childTitle = h("h3", {});
-  const table = h("div", { class: "scroll" });
+  const table = h("div", { class: "scroll", tabindex: 0 });
   /** The drawn iteration, fractional while the animation plays. */
   let step = shownStep(current());
   let playing = 0;
