@@ -75,6 +75,10 @@ def test_several_classes_in_an_image_are_trained_measured_and_reported(
     assert isinstance(dataset.train, MultiLabel)
     targets = dataset.train.batch(torch.arange(30)).targets(3)
     assert torch.equal(targets, dataset.train.present.float())
+    drawing = capsnet(
+        "train", "--data", f"npz:{file}", *SMALL, "--set", "model.decoder=8", "--out", tmp_path / "no"
+    )
+    assert (drawing.code, "--no-reconstruction" in drawing.err) == (2, True)
     run = tmp_path / "run"
     trained = capsnet(
         "train", "--data", f"npz:{file}", *SMALL, "--steps", "150", "--lr", "0.01", "--out", run

@@ -83,11 +83,6 @@ class CapsuleClassifier(Classifier):
         parts = {"margin": margin}
         if self.decoder is not None:
             digits = batch.labels.shape[1]
-            if digits == self.config.num_classes:
-                raise ValueError(
-                    "loss: a decoder must know what of the image belongs to which class, so it cannot be trained on "
-                    "images with any number of classes; set the configuration's decoder to None"
-                )
             # Not `decode`, which forces a device sync to check the labels.
             decoded = self.decoder(capsules.repeat_interleave(digits, dim=0), batch.labels.flatten())
             # The mean over all B·K decoded images, times K, is the sum over an example's digits, averaged over B.

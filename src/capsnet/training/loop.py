@@ -12,9 +12,11 @@ from typing import Protocol
 from capsnet._support.environment import environment
 from capsnet._support.errors import CapsnetError, NotFinite, shown
 from capsnet.data.dataset import Dataset, Source
+from capsnet.data.multi_label import MultiLabel
 from capsnet.distributed import connected
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
+from capsnet.models.protocols import decodes
 from capsnet.training.batches import BatchSchedule, augmented
 from capsnet.training.config import TrainConfig, learning_rate
 from capsnet.training.determinism import deterministic
@@ -107,6 +109,11 @@ def train(
         StopTraining: raised by `progress`.
         Interrupted: SIGTERM or Ctrl-C, in one process or in all. A checkpoint was written.
     """
+    if isinstance(dataset.train, MultiLabel) and decodes(model):
+        raise CapsnetError(
+            f"{dataset.name}: an image may show any number of classes, and a decoder must know what belongs to which; "
+            "train without one: --no-reconstruction"
+        )
     advice = f"resume with: capsnet train --resume {shown(run.folder)}"
     with deterministic(config.deterministic), connected(advice):
         return _train(model, dataset, config, run, device, resume, progress or Silent())
