@@ -67,8 +67,8 @@ def test_another_package_than_the_runtime_is_refused(tmp_path: Path, capsnet: Co
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ((), "either FILE.onnx or --site DIR"),
-        (("a.onnx", "--site", "b"), "either FILE.onnx or --site DIR"),
+        ((), "either FILE.onnx, FILE.pt2 or --site DIR"),
+        (("a.onnx", "--site", "b"), "either FILE.onnx, FILE.pt2 or --site DIR"),
         (("a.onnx", "--float32"), "--float32 goes with --site"),
     ],
 )

@@ -5,7 +5,7 @@ const SIDE = 170;
 
 export async function figure() {
   const [{ pixels }, maps] = await Promise.all([digits(), fetch(new URL("../measured.json", import.meta.url)).then((response) => response.json())]);
-  let [digit, at] = [2, 16];
+  let [digit, at] = [2, 10];
   const image = panel("the digit");
   const paths = [canvasOf(SIDE, SIDE, "The path of the pose"), canvasOf(SIDE, SIDE, "The path of the CNN's features")];
   const said = h("p", { class: "verdict", "aria-live": "polite" });
