@@ -28,6 +28,7 @@ MODULES = (
     "inference.prediction",
     "training.fit",
     "training.estimator",
+    "training.run",
 )
 _MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 

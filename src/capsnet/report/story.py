@@ -21,7 +21,7 @@ NO_DECODER = (
 def sections(material: Material) -> list[Section]:
     """Return all sections that this run allows, in order."""
     told = [result(material), training(material), mistakes(material), examples(material)]
-    if material.present == 1:
+    if material.present == 1 and bool(material.evaluation.scores.isfinite().all()):
         told.append(certainty(material))
     if (model := material.traceable) is not None:
         told.append(lengths(material))
