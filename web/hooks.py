@@ -93,8 +93,10 @@ def on_post_page(output: str, **_: Any) -> str:
 def reference() -> Iterator[tuple[str, str]]:
     """Return the reference pages: file name and Markdown."""
     names = [f"- [`capsnet.{name}`][{home}.{name}]" for name, home in homes().items()]
-    error = "::: capsnet._support.errors.CapsnetError"
-    yield "reference/capsnet.md", "\n".join(["# capsnet", "", *names, "", error, ""])
+    # A name whose module has no page of its own is described here.
+    paged = {f"capsnet.{part}" for part in (*MODULES, *ROOMS)}
+    here = "\n\n".join(f"::: {home}.{name}" for name, home in homes().items() if home not in paged)
+    yield "reference/capsnet.md", "\n".join(["# capsnet", "", *names, "", here, ""])
     for module in MODULES:
         path = f"capsnet.{module}"
         yield f"reference/{path}.md", _page(path, [f"{path}.{name}" for name in defined(module)])
