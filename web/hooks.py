@@ -7,6 +7,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,50 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(text: str, **_: Any) -> str:
-    """Replace `{{code MODULE NAME}}` by the source of a function or class."""
-    return re.sub(r"\{\{code (\S+) (\S+)\}\}", lambda match: _code(match[1], match[2]), text)
+    """Replace what a page takes from the sources and the records.
+
+    `{{code MODULE NAME}}` is the source of a function or class; `{{value EXPERIMENT VARIANT MEASURE}}` a mean over the
+    seeds; `{{word EXPERIMENT OURS AGAINST MEASURE}}` the verdict on a claim; `{{counts}}` the verdicts of all claims.
+    """
+    parts = {"code": _code, "value": _value, "word": _word, "counts": _counts}
+    return re.sub(r"\{\{(\w+)([^}]*)\}\}", lambda match: parts[match[1]](*match[2].split()), text)
+
+
+@cache
+def _quick() -> dict[str, Any]:
+    """Return the records of each experiment at the quick scale."""
+    from capsnet.experiments.record import read_records
+    from capsnet.experiments.record_groups import groups
+
+    found = groups(read_records(ROOT / "results"))
+    return {group.experiment.name: group for group in found if group.scale == "quick" and not group.label}
+
+
+def _value(experiment: str, variant: str, measure: str) -> str:
+    from capsnet.experiments.findings import mean_of
+
+    group = _quick()[experiment]
+    (about,) = (one for one in group.experiment.measures if one.key == measure)
+    return mean_of(group, variant, about)
+
+
+def _word(experiment: str, ours: str, against: str, measure: str) -> str:
+    from capsnet.experiments.findings import WORDS
+    from capsnet.experiments.verdicts import judgements
+
+    claims = (
+        (one.claim.ours, one.claim.against, one.claim.measure, one)
+        for one in judgements(_quick()[experiment])
+    )
+    (found,) = (one for *claim, one in claims if claim == [ours, against, measure])
+    return WORDS[found.word.partition(",")[0]]
+
+
+def _counts() -> str:
+    from capsnet.experiments.findings import counted
+    from capsnet.experiments.verdicts import judgements
+
+    return counted([one for group in _quick().values() for one in judgements(group)])
 
 
 def _code(module: str, name: str) -> str:
@@ -148,12 +191,9 @@ def defined(module: str) -> list[str]:
 def results() -> str:
     """Return the comparisons of docs/results.md with the value of every seed, from the records in results/."""
     from capsnet.experiments.findings import QUESTIONS, WORDS
-    from capsnet.experiments.record import read_records
-    from capsnet.experiments.record_groups import groups
     from capsnet.experiments.verdicts import judgements
 
-    quick = [g for g in groups(read_records(ROOT / "results")) if g.scale == "quick" and not g.label]
-    found = {group.experiment.name: group for group in quick}
+    found = _quick()
     judged = {name: judgements(group) for name, group in found.items()}
     questions = []
     for question in QUESTIONS:

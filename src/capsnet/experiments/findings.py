@@ -179,12 +179,16 @@ def findings(found: Sequence[Group]) -> str:
             told = "; ".join(_told(one, groups[one.experiment], judgement) for one, judgement in answers)
             lines.append(f"- **{question.text}** {question.measured}, {seeds} seeds. {told}.")
     if judged:
-        lines.append(_counted([judgement for several in judged.values() for judgement in several]))
+        counts = counted([judgement for several in judged.values() for judgement in several])
+        lines.append(
+            f"- **What is not shown?** {counts}. Undecided means that these seeds and this training cannot tell; it is "
+            "not evidence for either side."
+        )
     return "\n".join(lines)
 
 
 def _told(comparison: Comparison, group: Group, judgement: Judgement) -> str:
-    ours, theirs = (_value(group, name, judgement.measure) for name in (comparison.ours, comparison.against))
+    ours, theirs = (mean_of(group, name, judgement.measure) for name in (comparison.ours, comparison.against))
     word = WORDS[judgement.word.partition(",")[0]]
     small = ", but by less than matters" if judgement.is_small else ""
     return (
@@ -193,7 +197,8 @@ def _told(comparison: Comparison, group: Group, judgement: Judgement) -> str:
     )
 
 
-def _value(group: Group, variant: str, measure: Measure) -> str:
+def mean_of(group: Group, variant: str, measure: Measure) -> str:
+    """Format a measure's mean over the seeds of a variant."""
     found = estimate(group.of(variant), measure.key)
     assert found is not None
     return (
@@ -201,10 +206,7 @@ def _value(group: Group, variant: str, measure: Measure) -> str:
     )
 
 
-def _counted(judged: Sequence[Judgement]) -> str:
+def counted(judged: Sequence[Judgement]) -> str:
+    """Count the verdicts, as "Of 65 claims 17 supported, …"."""
     counts = Counter(judgement.word.partition(",")[0] for judgement in judged)
-    told = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
-    return (
-        f"- **What is not shown?** Of {len(judged)} claims {told}. Undecided means that these seeds and this "
-        "training cannot tell; it is not evidence for either side."
-    )
+    return f"Of {len(judged)} claims " + ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
