@@ -17,6 +17,7 @@ Coordinates = Literal["child", "parent"]
 
 Poses = Float[Tensor, "batch types height width *pose"]
 Activations = Float[Tensor, "batch types height width"]
+Parents = Float[Tensor, "batch out_types rows columns *out_pose"]
 
 
 class ConvCapsules(nn.Module):
@@ -73,7 +74,7 @@ class ConvCapsules(nn.Module):
         if hasattr(self.routing, "build"):
             self.routing.build(self.weight)
 
-    def forward(self, poses: Poses, activations: Activations | None = None) -> Poses | Capsules:
+    def forward(self, poses: Poses, activations: Activations | None = None) -> Parents | Capsules:
         """Route the children of every window to the parents at its place.
 
         Raises:
@@ -88,7 +89,7 @@ class ConvCapsules(nn.Module):
             return Capsules(*(windows.spread(x.to(self.weight.dtype)) for x in found))
         return windows.spread(found.to(self.weight.dtype))
 
-    def update(self, poses: Poses, parents: Poses | None) -> Poses:
+    def update(self, poses: Poses, parents: Parents | None) -> Parents:
         """Update a map of parents once, for routings with an `update`; the first time from none."""
         windows = Windows(poses.shape[2], poses.shape[3], self.kernel, self.stride)
         flat = None if parents is None else parents.movedim(1, 3).flatten(0, 2)
