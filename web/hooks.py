@@ -31,6 +31,8 @@ MODULES = (
     "training.estimator",
     "training.run",
 )
+#: What a page says of a variant or a claim without records.
+NOT_RUN = "not run yet"
 _MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -74,7 +76,7 @@ def _value(experiment: str, variant: str, measure: str) -> str:
 
     group = _quick()[experiment]
     (about,) = (one for one in group.experiment.measures if one.key == measure)
-    return mean_of(group, variant, about)
+    return mean_of(group, variant, about) if group.of(variant) else NOT_RUN
 
 
 def _word(experiment: str, ours: str, against: str, measure: str) -> str:
@@ -85,8 +87,8 @@ def _word(experiment: str, ours: str, against: str, measure: str) -> str:
         (one.claim.ours, one.claim.against, one.claim.measure, one)
         for one in judgements(_quick()[experiment])
     )
-    (found,) = (one for *claim, one in claims if claim == [ours, against, measure])
-    return WORDS[found.word.partition(",")[0]]
+    found = [one for *claim, one in claims if claim == [ours, against, measure]]
+    return WORDS[found[0].word.partition(",")[0]] if found else NOT_RUN
 
 
 def _counts() -> str:

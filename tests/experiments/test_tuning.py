@@ -17,6 +17,7 @@ from capsnet.experiments.comparison import comparison
 from capsnet.experiments.progress import Unwatched
 from capsnet.experiments.recipe import Stop, Variant
 from capsnet.experiments.record import record_path
+from capsnet.experiments.record_groups import groups
 from capsnet.experiments.tuning import RATES, inner_split, tuned, with_own_rates
 from made_up import runs
 
@@ -138,3 +139,16 @@ def test_records_keep_the_rate_of_each_variant(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(CapsnetError, match="holds the result of other settings"):
         with_own_rates(loaded, options, Unwatched())
     assert not asked, "refused before anything is trained"
+
+
+@pytest.mark.quick
+def test_records_at_a_rate_of_their_own_belong_to_the_recipe() -> None:
+    variant = next(v for v in EXPERIMENTS["table1"].variants("quick") if v.name == "r3-reconstruction")
+    slow = tuning.with_rate(variant, 0.0003)
+    (record,) = runs(variant.name, [1000], "quick")
+    training = {**record.training, "learning_rate": 0.0003}
+    record = replace(record, settings=slow.settings(record.seed), training=training)
+    (stale,) = groups([record])
+    assert not stale.records, "a rate that was not chosen is another recipe"
+    (own,) = groups([replace(record, rate_errors={"0.0003": 0.1})])
+    assert len(own.records) == 1

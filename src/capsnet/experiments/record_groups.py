@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capsnet.experiments.recipe import Experiment, Scale, Variant
@@ -114,6 +114,9 @@ def _options(variant: Variant, record: Record) -> str | None:
         The options as text. None if they do not explain the record's settings: the recipe has changed since.
     """
     plan, steps, precision = variant.training, record.training["steps"], record.training["precision"]
+    if record.rate_errors:  # each variant has a rate of its own, chosen on training images
+        own = replace(plan, learning_rate=record.training["learning_rate"])
+        variant = replace(variant, training=own)
     if with_options(variant, steps, precision).settings(record.seed) != record.settings:
         return None
     return ", ".join(
