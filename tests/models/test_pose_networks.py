@@ -98,8 +98,12 @@ def test_spread_loss_is_the_papers() -> None:
     targets = torch.tensor([[1, 0, 0], [1, 0, 0]])
     expected = ((0.5 - 0.1) ** 2 + (0.5 - 0.4) ** 2) / 2  # the second image is 0.5 ahead of all others
     assert float(spread_loss(activations, targets, 0.5)) == pytest.approx(expected)
+
+
+@pytest.mark.misuse
+def test_spread_loss_refuses_class_numbers() -> None:
     with pytest.raises(ValueError, match="one_hot"):
-        spread_loss(activations, torch.tensor([0, 0]))
+        spread_loss(torch.rand(2, 3), torch.tensor([0, 0]))
 
 
 @pytest.mark.parametrize("name", ["matrix-capsules", "variational-bayes"])
