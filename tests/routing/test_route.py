@@ -251,6 +251,9 @@ def test_gradients_may_come_in_batches(backend: str) -> None:
     torch.testing.assert_close(jacobian(backend), jacobian("reference"), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script`:DeprecationWarning"
+)  # PyTorch's own, in its first dual level
 def test_tracers_and_dispatch_modes_see_the_operators() -> None:
     u, weight = children_and_weight()
     traced = make_fx(lambda u: route(u, weight, 3))(torch.randn_like(u))
