@@ -87,7 +87,8 @@ def _word(experiment: str, ours: str, against: str, measure: str) -> str:
         (one.claim.ours, one.claim.against, one.claim.measure, one)
         for one in judgements(_quick()[experiment])
     )
-    found = [one for *claim, one in claims if claim == [ours, against, measure]]
+    wanted = [ours, against, measure.replace("_", " ")]  # a name with a space has "_" on a page
+    found = [one for *claim, one in claims if claim == wanted]
     return WORDS[found[0].word.partition(",")[0]] if found else NOT_RUN
 
 

@@ -202,7 +202,7 @@ def test_a_late_job_is_left_out(data_dir: Path, tmp_path: Path) -> None:
         (("--budget", "2h", "--no-resume"), "--budget and --no-resume exclude each other"),
         (
             ("--plan", "--variant", "r3-reconstruction"),
-            "has no claim about r3-reconstruction: there is nothing",
+            "has no claim that compares two of r3-reconstruction; plan other variants",
         ),
     ],
 )

@@ -139,7 +139,7 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     claims = [claim for claim in experiment.claims if {claim.ours, claim.against} <= set(names)]
     if not claims:
         raise CapsnetError(
-            f"{experiment.name} has no claim about {', '.join(names)}: there is nothing to plan"
+            f"{experiment.name} has no claim that compares two of {', '.join(names)}; plan other variants"
         )
     records = [record for variant in variants for record in _records_of(experiment, variant, options)]
     group = Group(experiment, options.scale, records)

@@ -80,7 +80,7 @@ def measure(trained: Trained) -> Findings:
     batch = source.batch(rows, uniforms)
     seconds = []
     model.train()
-    for _ in range(trained.few(REPETITIONS, REPETITIONS) if trained.scale != "smoke" else 2):
+    for _ in range(2 if trained.scale == "smoke" else REPETITIONS):
         start = time.perf_counter()
         model.loss(batch)["loss"].backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":
