@@ -63,5 +63,5 @@ def test_training_shows_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_shell_completes_runs_and_shipped_models(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished.parents[1])
-    assert complete_runs("") == ["capsnet-mnist", "cnn-mnist", "runs/one"]
+    assert complete_runs("") == ["capsnet-mnist", "cnn-mnist", "efficient-capsnet-mnist", "runs/one"]
     assert complete_runs("runs") == ["runs/one"]
