@@ -11,6 +11,7 @@ from capsnet.experiments.recipes import (
     data_efficiency,
     dimensions,
     equivariance,
+    mnist_evening,
     multimnist,
     multimnist_long,
     photographs,
@@ -42,6 +43,7 @@ for _experiment in (
     unfamiliar.EXPERIMENT,
     calibration.EXPERIMENT,
     routings.EXPERIMENT,
+    mnist_evening.EXPERIMENT,
 ):
     add(_experiment)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from capsnet.experiments.figures import by_variant, dots
-from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
-from capsnet.experiments.record import Findings, Record
+from capsnet.experiments.ensemble import ensembles, with_scores
+from capsnet.experiments.figures import dots
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Variant
 from capsnet.experiments.scales import NARROW, SIZES, Steps, capsnet, controls, training
-from capsnet.inference.evaluation import wilson_interval
 
 CIFAR10_STEPS = Steps(quick=1000, full=100_000)
 SVHN_STEPS = Steps(quick=1000, full=100_000)
@@ -53,40 +50,6 @@ def svhn_variants(scale: Scale) -> Sequence[Variant]:
         Variant("r1", "the same without routing", capsnet(scale, routing_iterations=1, **sizes), plan),
         *controls(like, plan),
     )
-
-
-def with_scores(trained: Trained) -> Findings:
-    """Measure the test error, and keep every score for ensembles of the seeds."""
-    evaluation = trained.evaluation
-    return Findings(
-        {"test": evaluation},
-        arrays={
-            "scores": evaluation.scores.numpy().astype(np.float16),
-            "labels": evaluation.labels[:, 0].numpy().astype(np.uint8),
-        },
-    )
-
-
-def ensembles(records: Sequence[Record]) -> list[str]:
-    """Compute the error of each variant's ensemble, with added scores."""
-    lines = []
-    for variant, runs in by_variant(records).items():
-        if len(runs) < 2:
-            continue
-        total = sum(run.array("scores").astype(np.float64) for run in runs)
-        wrong = int((np.argmax(total, axis=1) != runs[0].array("labels")).sum())
-        low, high = wilson_interval(wrong, len(runs[0].array("labels")))
-        error = wrong / len(runs[0].array("labels"))
-        lines.append(
-            f"| {variant} | {len(runs)} | {100 * error:.2f} % | {100 * low:.2f} to {100 * high:.2f} % |"
-        )
-    if not lines:
-        return ["No ensemble: each variant has one seed. The paper's ensemble has 7 models."]
-    head = "| ensemble of | models | test error | 95 % interval (Wilson) |\n|---|---|---|---|\n"
-    return [
-        "The seeds of each variant as an ensemble with added scores (the paper's ensemble has 7 models):",
-        head + "\n".join(lines),
-    ]
 
 
 CIFAR10 = Experiment(

@@ -123,7 +123,7 @@ EXPERIMENT = Experiment(
         "full": ("class capsules are vectors, not matrices",),
     },
     cost={"quick": "about two hours on 2 cores", "full": "an hour on one data-centre GPU"},
-    margins_commit=None,
+    margins_commit="b01e296",
     seeds={"smoke": 1, "quick": 3, "full": 3},
     variants=variants,
     measures=(
