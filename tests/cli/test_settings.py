@@ -245,5 +245,5 @@ def test_an_architecture_proposes_training_options_and_given_ones_win(
         "0.02",
     )
     training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
-    assert (training["rotation"], training["scale"], training["average"]) == (15.0, 0.1, 0.05)
+    assert (training["rotation"], training["scale"], training["settle"]) == (20.0, 0.2, 0.1)
     assert (training["steps"], training["learning_rate"], training["precision"]) == (2, 0.02, "fp32")
