@@ -66,6 +66,16 @@ def test_npz_keeps_its_splits(tmp_path: Path, channels: int) -> None:
     assert short_name(f"npz:{file}") == "mine.npz"
 
 
+def test_an_npz_may_name_its_classes(tmp_path: Path) -> None:
+    with np.load(medmnist(tmp_path / "numbers.npz")) as arrays:
+        write_npz(tmp_path / "named.npz", {**arrays, "class_names": np.array(["top", "mid", "low"])})
+        numbers = arrays["test_labels"][:, 0].tolist()
+    dataset = load(f"npz:{tmp_path / 'named.npz'}")
+    assert dataset.class_names == ("top", "mid", "low")
+    assert isinstance(dataset.test, Examples)
+    assert dataset.test.labels.tolist() == numbers
+
+
 def test_several_classes_in_an_image_are_trained_measured_and_reported(
     tmp_path: Path, capsnet: Command
 ) -> None:

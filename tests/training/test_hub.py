@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import constants
@@ -16,6 +17,7 @@ from PIL import Image
 import capsnet as package
 from capsnet import CapsNet
 from capsnet.data import Examples
+from capsnet.data.npz import write_npz
 from command import Command
 from hub_stand_in import TOKEN, Hub, running
 from stripes import DATA, SMALL
@@ -74,6 +76,37 @@ def test_a_run_is_pushed_with_its_card_and_used_from_the_hub(
     )
     assert own.code == theirs.code == 0
     assert own.out == theirs.out
+
+
+def test_every_command_takes_a_run_from_the_hub(
+    run: Path, hub: Hub, tmp_path: Path, capsnet: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(DATA.test, Examples)
+    arrays = {f"{part}_images": getattr(DATA, part).images[:, 0].numpy() for part in ("train", "test")}
+    arrays |= {f"{part}_labels": getattr(DATA, part).labels.numpy() for part in ("train", "test")}
+    write_npz(tmp_path / "mine.npz", {**arrays, "class_names": np.array(DATA.class_names)})
+    Image.fromarray(DATA.test.images[0, 0].numpy()).save(tmp_path / "1.png")
+    assert capsnet("push", run, "me/digits").code == 0
+    monkeypatch.chdir(tmp_path)
+
+    absent = capsnet("report", "hf:me/digits")  # the images of a run on own data are not on the hub
+    assert absent.code == 2
+    assert "error: stripes: not a directory" in absent.err
+    assert "name them with --data" in absent.err
+    report = capsnet("report", "hf:me/digits", "--data", "npz:mine.npz")
+    assert report.code == 0, report.err
+    error = json.loads((run / "result.json").read_text())["test_error"]
+    assert f"{error:.2%}" in (tmp_path / "runs" / "digits" / "report" / "index.html").read_text()
+
+    for command in (
+        ("evaluate", "hf:me/digits", "--data", "npz:mine.npz", "--device", "cpu"),
+        ("trace", "hf:me/digits", "1.png", "--out", "trace.png"),
+        ("perturb", "hf:me/digits", "1.png", "--out", "perturb.png"),
+        ("info", "hf:me/digits"),
+    ):
+        outcome = capsnet(*command)
+        assert outcome.code == 0, (command, outcome.err)
+    assert all((tmp_path / name).stat().st_size for name in ("trace.png", "perturb.png"))
 
 
 def test_a_download_goes_on_where_the_connection_was_lost(

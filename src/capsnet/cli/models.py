@@ -240,6 +240,9 @@ def report(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="A finished run, or hf:OWNER/NAME.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the data set is now. Default: where it was in training.")
+    ] = None,
     data_dir: DataDirOption = None,
     results: Annotated[
         Path | None, typer.Option(help="Instead of RUN: the results of `capsnet reproduce`, to make tables.")
@@ -269,7 +272,15 @@ def report(
     if opened.result() is None:
         raise CapsnetError(f"{run} is not finished; resume it with: capsnet train --resume {run}")
     model = load_model(folder)
-    dataset = load_data(opened.training().data, data_dir, opened.training().image_size)
+    name = data or opened.training().data
+    try:
+        dataset = load_data(name, data_dir, opened.training().image_size)
+    except CapsnetError as error:
+        if data is not None or ":" not in name:
+            raise
+        raise CapsnetError(
+            f"{error}; if the run's images are elsewhere now, name them with --data"
+        ) from error
     check_fit(model, dataset)
     check_names(model, dataset)
     write_the_report(folder, dataset, model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
+
+#: Rows of at least this many square pixels are taken for images.
+LEAST_SIDE = 8
 
 
 def image_tensor(images: Any, name: str = "images") -> UInt8[Tensor, "examples channels height width"]:
@@ -89,6 +94,50 @@ def label_tensor(
     if len(class_names) < 2:
         raise CapsnetError(f"{name} have one class only, {class_names[0]!r}; a classifier needs at least 2")
     return torch.from_numpy(numbers), class_names
+
+
+def pixel_range(pixels: NDArray[Any]) -> tuple[float, float]:
+    """Return the values that become 0 and 1.
+
+    They are 0 and 255 for bytes, 0 and 1 for floats in that range, and else the smallest and the largest pixel.
+    """
+    if pixels.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(pixels.min()), float(pixels.max())
+    if pixels.dtype.kind == "f" and low >= 0 and 0 < high <= 1:
+        return 0.0, 1.0
+    return low, high if high > low else low + 1
+
+
+def to_bytes(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Convert pixels to bytes: `low` and below to 0, `high` and above to 255."""
+    if pixels.dtype == np.uint8 and (low, high) == (0, 255):
+        return pixels
+    shares = (pixels.astype(np.float64) - low) / (high - low)
+    rounded: NDArray[np.uint8] = np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+    return rounded
+
+
+def shape_of_rows(features: int, image_shape: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the shape of the images that flat rows hold.
+
+    Args:
+        features: numbers in a row.
+        image_shape: (height, width) or (height, width, channels). None: a square, from 8×8 on; else (1, features).
+
+    Raises:
+        CapsnetError: the shape does not fit the rows.
+    """
+    if image_shape is None:
+        side = isqrt(features)
+        return (side, side) if side * side == features and side >= LEAST_SIDE else (1, features)
+    shape = tuple(int(size) for size in image_shape)
+    if len(shape) not in (2, 3) or min(shape) < 1 or prod(shape) != features:
+        raise CapsnetError(
+            f"image_shape {shape} does not fit rows of {features} features; give (height, width) or "
+            "(height, width, channels)"
+        )
+    return shape
 
 
 def held_out(labels: Int[Tensor, " examples"], share: float, seed: int) -> Bool[Tensor, " examples"]:

@@ -66,7 +66,7 @@ def from_parts(
     Raises:
         CapsnetError: as `load_npz`.
     """
-    several = parts["train"][1].ndim == 2
+    several, named = parts["train"][1].ndim == 2, class_names is not None
     if class_names is None and not several:
         values = np.concatenate([labels for _, labels in parts.values()])
         class_names = tuple(str(value) for value in np.unique(values))
@@ -80,8 +80,9 @@ def from_parts(
         if several:
             sources[part] = MultiLabel(pixels, _flags(labels, f"{name}: {part} labels"))
         else:
-            texts = np.asarray([str(label) for label in labels])
-            sources[part] = Examples(pixels, label_tensor(texts, class_names, f"{name}: {part} labels")[0])
+            if not (named and labels.dtype.kind in "iu"):  # else they are numbers of the named classes
+                labels = np.asarray([str(label) for label in labels])  # noqa: PLW2901
+            sources[part] = Examples(pixels, label_tensor(labels, class_names, f"{name}: {part} labels")[0])
     if several:
         class_names = class_names or tuple(str(number) for number in range(parts["train"][1].shape[1]))
     assert class_names is not None

@@ -109,6 +109,29 @@ class CapsNetConfig(ClassifierConfig):
         }
         return cls(**{**preset, **changes})
 
+    @classmethod
+    def small_for(cls, dataset: Dataset, **changes: Any) -> Self:
+        """Return a small CapsNet whose kernels fit the data set's images.
+
+        The kernels are those of the paper from 26 pixels on. Below 17 pixels the primary capsules have a stride of 1,
+        so that enough of them are left.
+
+        Args:
+            dataset: the training data.
+            changes: other fields.
+        """
+        side = min(dataset.image_shape[1:])
+        kernel = max(1, min(9, (side + 1) // 3))
+        small = {
+            "stem_channels": 64,
+            "stem_kernel": kernel,
+            "primary_types": 8,
+            "primary_kernel": kernel,
+            "primary_stride": 2 if side >= 17 else 1,
+            "decoder": (256, 512),
+        }
+        return cls.for_dataset(dataset, **{**small, **changes})
+
     @property
     def grid(self) -> tuple[int, int]:
         """Return rows and columns of the primary capsules' grid."""

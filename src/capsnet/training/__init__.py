@@ -2,7 +2,7 @@
 
 config.py       training options
 holding_out.py  training images that calibrate probabilities
-estimator.py    CapsNetClassifier, for scikit-learn
+estimator.py    CapsNetClassifier, for scikit-learn; early_stopping.py, its early stopping
 batches.py      the order and the random numbers of every step
 step.py         one optimizer step
 loop.py         the training loop

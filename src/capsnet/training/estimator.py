@@ -10,7 +10,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from math import isqrt
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,25 +21,24 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
-from capsnet.data.arrays import held_out, image_tensor
+from capsnet.data.arrays import held_out, image_tensor, pixel_range, shape_of_rows, to_bytes
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.inference.confidence import calibrated, fit_temperature
-from capsnet.inference.evaluation import BATCH_SIZE, Evaluation, evaluate
+from capsnet.inference.evaluation import BATCH_SIZE, evaluate
 from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNetConfig
 from capsnet.models.protocols import HasFeatures, HasPoses
 from capsnet.models.registry import MODELS
 from capsnet.training.config import Schedule
+from capsnet.training.early_stopping import EarlyStopping
 from capsnet.training.fit import train
-from capsnet.training.loop import Interrupted, Progress, Silent, StopTraining
+from capsnet.training.loop import Interrupted, Silent, StopTraining
 from capsnet.training.progress import Bar
 
 #: Default length of training: at least this many epochs and steps.
 EPOCHS, LEAST_STEPS = 10, 500
 #: Images of every class that a held-out part needs, to be worth its images.
 LEAST_OF_CLASS = 10
-#: Rows of at least this many square pixels are taken for images.
-LEAST_SIDE = 8
 
 
 class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -250,7 +248,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         check_classification_targets(labels)
         if first:
             self.input_shape_ = pixels.shape[1:]
-            self.pixel_range_ = _range(pixels)
+            self.pixel_range_ = pixel_range(pixels)
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, pixels, dtype=np.float64, ensure_non_negative=True)
@@ -281,25 +279,10 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             raise ValueError(
                 f"images have shape {pixels.shape}; give (n, height, width) or (n, height, width, channels)"
             )
-        low, high = self.pixel_range_
-        if pixels.dtype != np.uint8 or (low, high) != (0, 255):
-            shares = (pixels.astype(np.float64) - low) / (high - low)
-            pixels = np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+        pixels = to_bytes(pixels, *self.pixel_range_)
         if pixels.ndim == 2:
-            pixels = pixels.reshape(len(pixels), *self._shape_of_rows(pixels.shape[1]))
+            pixels = pixels.reshape(len(pixels), *shape_of_rows(pixels.shape[1], self.image_shape))
         return image_tensor(pixels, "X")
-
-    def _shape_of_rows(self, features: int) -> tuple[int, ...]:
-        if self.image_shape is None:
-            side = isqrt(features)
-            return (side, side) if side * side == features and side >= LEAST_SIDE else (1, features)
-        shape = tuple(int(size) for size in self.image_shape)
-        if len(shape) not in (2, 3) or min(shape) < 1 or int(np.prod(shape)) != features:
-            raise ValueError(
-                f"image_shape {shape} does not fit rows of {features} features; give (height, width) or "
-                "(height, width, channels)"
-            )
-        return shape
 
     # Training
 
@@ -334,18 +317,16 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         dataset = Dataset(
             "arrays", learned, replace(judged, weights=None), names, shape, "Images from arrays."
         )
-        best = _BestOnHeldOut(self.n_iter_no_change) if held is not None and self.early_stopping else None
+        best: EarlyStopping | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: Classifier = self.model_ if hasattr(self, "model_") else self._new_model(dataset)
             options = self._options(model, dataset, epochs, seed)
-            if best is not None:
-                options |= {"evaluate_every": 1, "average": 0.0}
-                best.model = model
             try:
                 with Bar() if self.verbose else nullcontext(Silent()) as shown:
-                    if best is not None:
-                        best.shown = shown
+                    if held is not None and self.early_stopping:
+                        options |= {"evaluate_every": 1, "average": 0.0}
+                        best = EarlyStopping(model, shown, self.n_iter_no_change)
                     train(model, dataset, device=self.device, progress=best or shown, **options)
             except StopTraining:
                 pass
@@ -371,8 +352,8 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
     def _new_model(self, dataset: Dataset) -> Classifier:
         kind = MODELS.get(self.model).config_class
-        fields = small_fields(dataset.image_shape) if kind is CapsNetConfig else {}
-        config = kind.for_dataset(dataset, **{**fields, **(self.model_options or {})})
+        configured = CapsNetConfig.small_for if kind is CapsNetConfig else kind.for_dataset
+        config = configured(dataset, **(self.model_options or {}))
         model: Classifier = config.build()
         return model
 
@@ -405,70 +386,6 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         images = self._images(X).to(self._device)
         labels = torch.zeros(len(images), dtype=torch.int64, device=self._device)
         return evaluate(self.model_, Examples(images, labels)).scores.double().numpy()
-
-
-class _BestOnHeldOut:
-    """Keep the weights with the lowest held-out error, and stop when it does not fall."""
-
-    model: Classifier
-    shown: Progress
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.errors: list[float] = []
-        self.weights: dict[str, Tensor] = {}
-        self._since = 0
-
-    def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
-        """Pass it on."""
-        self.shown.logged(step, steps, values)
-
-    def noticed(self, message: str) -> None:
-        """Pass it on."""
-        self.shown.noticed(message)
-
-    def evaluated(self, step: int, evaluation: Evaluation) -> None:
-        """Compare with the lowest error so far.
-
-        Raises:
-            StopTraining: the error has not fallen for `patience` epochs.
-        """
-        self.shown.evaluated(step, evaluation)
-        lowest = min(self.errors, default=2.0)
-        self.errors.append(evaluation.error)
-        if evaluation.error <= lowest:
-            self.weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self._since = 0 if evaluation.error < lowest else self._since + 1
-        if self._since >= self.patience:
-            raise StopTraining
-
-
-def small_fields(image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Return the fields of a small CapsNet whose kernels fit the images.
-
-    The kernels are those of the paper from 26 pixels on. Below 17 pixels the primary capsules have a stride of 1, so
-    that enough of them are left.
-    """
-    side = min(image_shape[1:])
-    kernel = max(1, min(9, (side + 1) // 3))
-    return {
-        "stem_channels": 64,
-        "stem_kernel": kernel,
-        "primary_types": 8,
-        "primary_kernel": kernel,
-        "primary_stride": 2 if side >= 17 else 1,
-        "decoder": (256, 512),
-    }
-
-
-def _range(pixels: NDArray[Any]) -> tuple[float, float]:
-    """Return the values that become 0 and 1."""
-    if pixels.dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = float(pixels.min()), float(pixels.max())
-    if pixels.dtype.kind == "f" and low >= 0 and 0 < high <= 1:
-        return 0.0, 1.0
-    return low, high if high > low else low + 1
 
 
 def _on_cpu(values: Any) -> Any:
