@@ -1,5 +1,7 @@
 """`capsnet train --log`: what a tracker gets."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,34 @@ def test_mlflow_gets_them_in_its_local_files(
     pictures = [one.path for one in client.list_artifacts(run.info.run_id)]
     assert f"reconstructions-{STEPS}.png" in pictures
     assert not list((tmp_path / "my-run").glob("*.png"))
+
+
+def test_trackio_gets_them_in_its_local_files(
+    training: tuple[object, ...], tmp_path: Path, capsnet: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio", reason="pip install trackio")
+    outcome = capsnet(*training, "--log", "trackio")
+    assert outcome.code == 0, outcome.err
+    with closing(sqlite3.connect(tmp_path / "trackio" / "capsnet.db")) as data:
+        kept = str([*data.execute("SELECT * FROM metrics"), *data.execute("SELECT * FROM configs")])
+    sent = ("my-run", "train/loss", "train/images_per_second", "test/error", "reconstructions")
+    assert all(name in kept for name in (*sent, '"learning_rate":0.002'))
+    assert list((tmp_path / "trackio").rglob("*.png"))
+
+
+def test_wandb_gets_them_offline(
+    training: tuple[object, ...], tmp_path: Path, capsnet: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="pip install wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    outcome = capsnet(*training, "--log", "wandb")
+    assert outcome.code == 0, outcome.err
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = file.read_bytes()
+    assert all(name in content for name in (b"my-run", b"train/loss", b"test/error", b"learning_rate"))
+    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/reconstructions_*.png"))
 
 
 def test_an_unknown_or_missing_tracker_is_refused_before_training(

@@ -132,6 +132,18 @@ def test_imbalance_is_noted_and_class_weights_answer_it(tmp_path: Path, capsnet:
         ({"train_images": np.zeros((4, 8, 8), np.uint8), "train_labels": np.zeros(4, int)}, "one class only"),
         ({"train_images": np.zeros((4, 8), np.uint8), "train_labels": np.arange(4)}, "have shape"),
         (
+            {"train_images": np.zeros((4, 8, 8), np.uint8), "train_labels": np.array([0, 1, np.nan, 1])},
+            "train_labels must be whole numbers",
+        ),
+        (
+            {
+                **{f"{part}_images": np.zeros((4, 8, 8), np.uint8) for part in ("train", "test")},
+                "train_labels": np.arange(4) % 2,
+                "test_labels": np.arange(4) % 3,
+            },
+            "class 2 has test images and no training images",
+        ),
+        (
             {
                 "train_images": np.zeros((4, 8, 8), np.uint8),
                 "train_labels": np.arange(4),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from capsnet.experiments.findings import findings
+from capsnet.experiments.findings import findings, mean_of
 from capsnet.experiments.record import read_records
 from capsnet.experiments.record_groups import groups
 
@@ -37,6 +37,20 @@ def test_links_in_pages_exist(page: str) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 130
+
+
+def test_the_guide_says_how_well_typicality_works() -> None:
+    records = read_records(ROOT / "results")
+    (group,) = (one for one in groups(records) if one.experiment.name == "unfamiliar")
+    measure = next(measure for measure in group.experiment.measures if measure.key == "fashion")
+    typical, length, softmax = (
+        mean_of(group, name, measure) for name in ("capsule-drawing", "capsule-length", "cnn-max-pool")
+    )
+    told = (
+        f"AUROC, {len(group.of('capsule-drawing'))} seeds: typicality {typical}, "
+        f"length of the longest capsule {length}, softmax of a CNN {softmax}"
+    )
+    assert told in " ".join(GUIDE.split())
 
 
 def test_what_was_found_is_what_the_records_say() -> None:

@@ -177,5 +177,9 @@ def _send(tracker: Any, picture: Any, step: int, folder: Path) -> None:
             tracker.log_artifact(str(path))
         finally:
             path.unlink(missing_ok=True)
+    elif tracker.name == "trackio":  # Accelerate sends it numbers only
+        import trackio
+
+        tracker.log({"reconstructions": trackio.Image(picture)}, step=step)
     elif hasattr(tracker, "log_images"):
         tracker.log_images({"reconstructions": [picture]}, step=step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isqrt, prod
+from math import isfinite, isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -100,12 +100,17 @@ def pixel_range(pixels: NDArray[Any]) -> tuple[float, float]:
     """Return the values that become 0 and 1.
 
     They are 0 and 255 for bytes, 0 and 1 for floats in that range, and else the smallest and the largest pixel.
+
+    Raises:
+        CapsnetError: the range is larger than a float can hold.
     """
     if pixels.dtype == np.uint8:
         return 0.0, 255.0
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype.kind == "f" and low >= 0 and 0 < high <= 1:
         return 0.0, 1.0
+    if not isfinite(high - low):
+        raise CapsnetError(f"pixels range from {low:g} to {high:g}; scale them, for example to 0 … 1")
     return low, high if high > low else low + 1
 
 

@@ -97,7 +97,7 @@ def from_parts(
         )
         split += f", {len(sources['test']):,} of them held out for testing"
     channels, height, width = train.images.shape[1:]
-    _check_parts(name, sources, (channels, height, width), len(class_names))
+    _check_parts(name, sources, (channels, height, width), class_names)
     return Dataset(
         name,
         sources["train"],
@@ -115,6 +115,12 @@ def _part(arrays: dict[str, NDArray[Any]], part: str, file: Path) -> tuple[NDArr
     labels = arrays[f"{part}_labels"]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.dtype.kind == "f":
+        if not (labels == np.rint(labels)).all():  # also refuses NaN
+            raise CapsnetError(
+                f"{shown(file)}: {part}_labels must be whole numbers; give a class number for each image"
+            )
+        labels = labels.astype(np.int64)
     if labels.ndim not in (1, 2):
         raise CapsnetError(
             f"{shown(file)}: {part}_labels have shape {labels.shape}; give (n,) or (n, classes)"
@@ -131,8 +137,9 @@ def _flags(labels: NDArray[Any], name: str) -> torch.Tensor:
 
 
 def _check_parts(
-    name: str, sources: dict[str, Source], image_shape: tuple[int, int, int], classes: int
+    name: str, sources: dict[str, Source], image_shape: tuple[int, int, int], class_names: tuple[str, ...]
 ) -> None:
+    classes = len(class_names)
     for part, source in sources.items():
         assert isinstance(source, Examples | MultiLabel)
         shape = tuple(source.images.shape[1:])
@@ -141,3 +148,18 @@ def _check_parts(
         if isinstance(source, MultiLabel) and source.present.shape[1] != classes:
             columns = source.present.shape[1]
             raise CapsnetError(f"{name}: the {part} labels have {columns} columns for {classes} classes")
+    known = _present(sources["train"], classes)
+    for part, source in sources.items():
+        if len(unknown := (_present(source, classes) & ~known).nonzero()):
+            raise CapsnetError(
+                f"{name}: class {shown(class_names[int(unknown[0])])} has {PARTS[part]} images and no training "
+                "images; add some, or remove the class"
+            )
+
+
+def _present(source: Source, classes: int) -> torch.Tensor:
+    """Return for each class whether an image shows it."""
+    if isinstance(source, MultiLabel):
+        return source.present.any(dim=0)
+    assert isinstance(source, Examples)
+    return source.labels.bincount(minlength=classes) > 0

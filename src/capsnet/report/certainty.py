@@ -52,7 +52,8 @@ def certainty(material: Material) -> Section:
     if saved is not None and saved.reference is not None:
         text.append(
             "Typicality (`capsnet predict`) tells how an image's reconstruction compares with those of correctly "
-            "classified training images; near 0 the image is unlike them."
+            "classified training images; near 0 the image is unlike them. It misses many images of other kinds, so "
+            "look at the length of the longest capsule too."
         )
     best = list(found.values())[-1]
     risk = risk_coverage(best, correct)

@@ -147,7 +147,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             self._begin(labels)
         elif unknown := set(np.unique(labels)) - set(self.classes_):
             raise ValueError(
-                f"warm_start: class {unknown.pop()!r} was not in the first y; fit a new classifier"
+                f"warm_start: class {unknown.pop()} was not in the first y; fit a new classifier"
             )
         return self._train(images, labels, weights, self.epochs, hold_out=True)
 
@@ -167,9 +167,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         if first:
             self._begin(np.asarray(classes))
         if unknown := set(np.unique(labels)) - set(self.classes_):
-            raise ValueError(
-                f"partial_fit: class {unknown.pop()!r} is not among the classes of the first call"
-            )
+            raise ValueError(f"partial_fit: class {unknown.pop()} is not among the classes of the first call")
         return self._train(images, labels, weights, epochs=1, hold_out=False)
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -252,13 +250,13 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, pixels, dtype=np.float64, ensure_non_negative=True)
-            if not weights.any():
-                raise ValueError(
-                    "sample_weight: every weight is zero; give at least one image a weight above 0"
-                )
         if self.class_weight is not None:
             of_class = compute_sample_weight(self.class_weight, labels)
             weights = of_class if weights is None else weights * of_class
+        if weights is not None and not weights.any():
+            raise ValueError(
+                "sample_weight and class_weight: every weight is zero; give at least one image a weight above 0"
+            )
         images = self._laid_out(pixels)
         if weights is not None and not weights.all():
             kept = weights > 0
@@ -289,7 +287,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     def _begin(self, labels: NDArray[Any]) -> None:
         classes = np.unique(labels)
         if len(classes) < 2:
-            raise ValueError(f"y has one class only, {classes[0]!r}; a classifier needs at least 2 classes")
+            raise ValueError(f"y has one class only, {classes[0]}; a classifier needs at least 2 classes")
         self.classes_ = classes
         self._seeds = check_random_state(self.random_state)
         self.temperature_, self.n_iter_ = 1.0, 0
@@ -358,7 +356,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         return model
 
     def _options(self, model: Classifier, dataset: Dataset, epochs: int | None, seed: int) -> dict[str, Any]:
-        steps = max(1, len(dataset.train) // self.batch_size)
+        steps = max(1, len(dataset.train) // max(1, self.batch_size))
         proposed = {
             "epochs": max(EPOCHS, -(-LEAST_STEPS // steps)),
             "learning_rate": 0.002,

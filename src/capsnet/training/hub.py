@@ -124,7 +124,7 @@ def card(run: Run, repository: str) -> str:
 
 # {repository.partition("/")[2]}
 
-A {saved.architecture} of [capsnet](https://pypi.org/project/capsnet/) {__version__}, {result.get("parameters", 0):,} \
+A {saved.architecture} of capsnet {__version__}, {result.get("parameters", 0):,} \
 parameters. It classifies images of {_size(saved.values)} as: {names}.
 
 ## Error
@@ -148,8 +148,9 @@ metrics.jsonl the learning curve, environment.json the versions.
 ## Limits
 
 It answers every image with one of its classes, also images of something else; `capsnet predict` adds a typicality if
-the model has a decoder. Images must look like the training images: size, contrast, light on dark or dark on light. The
-score is the length of a capsule and not a probability. The error says nothing about data of another origin.
+the model has a decoder, which notices some of these images and not all. Images must look like the training images:
+size, contrast, light on dark or dark on light. The score is the length of a capsule and not a probability. The error
+says nothing about data of another origin.
 
 ## Load it
 

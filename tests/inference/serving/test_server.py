@@ -49,18 +49,20 @@ def onnx(model: CapsNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(onnx: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def served(model: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     code = (
         "import sys, capsnet.inference.serving.protocol as p; p.HEADER_SECONDS = 1.0\n"
         "from capsnet.cli import main; sys.argv[0] = 'capsnet'\n"
         "try: main()\n"
         "finally: print('torch' in sys.modules, file=sys.stderr)"
     )
-    command = [sys.executable, "-c", code, "serve", onnx, "--port", "0", *options]
+    command = [sys.executable, "-c", code, "serve", model, "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
             line = process.stderr.readline()
+            if "exporting" in line:
+                line = process.stderr.readline()
             assert "/predict" in line, line + process.stderr.read()
             yield line.split()[1].removesuffix("/predict"), process
         finally:
@@ -115,7 +117,8 @@ def test_every_kind_of_body_gets_pytorchs_scores(client: httpx.Client, model: Ca
 
 
 def test_it_says_how_it_is(client: httpx.Client) -> None:
-    assert client.get("/health").json()["status"] == "ok"
+    health = client.get("/health").json()
+    assert (health["status"], health["model"]) == ("ok", "small")
     assert client.get("/ready").json() == {"ready": True}
     client.post("/predict", json={"images": [pictures(1)[0].tolist()]})  # numbers above 1: refused
     client.post("/predict", json={"images": (pictures(2) / 255).tolist()})
@@ -212,6 +215,23 @@ def test_it_needs_no_pytorch_and_little_memory(onnx: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.read().splitlines()[-1] == "False"
         assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_once_and_served_under_its_name(
+    model: CapsNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model.save_pretrained(tmp_path / "animals-1.2")
+    written = set()
+    for _ in range(2):
+        with served(tmp_path / "animals-1.2") as (address, _):
+            assert httpx.get(f"{address}/health", timeout=60).json()["model"] == "animals-1.2"
+            body = {"images": (pictures(1) / 255).tolist()}
+            assert httpx.post(f"{address}/predict", json=body, timeout=60).status_code == 200
+        (exported,) = (tmp_path / "cache").rglob("*.onnx")
+        written.add(exported.stat().st_mtime_ns)
+    assert len(written) == 1
 
 
 @pytest.mark.slow

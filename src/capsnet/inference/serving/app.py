@@ -38,6 +38,8 @@ class Settings:
 
     model: str
     """Path of the ONNX file."""
+    name: str
+    """What the model is called in answers."""
     hosts: Sequence[str]
     """Host names that the server accepts."""
     threads: int = 1
@@ -130,7 +132,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="capsnet",
         version=__version__,
-        description=f"The model {model.name}: images of {model.image_shape} in {len(model.class_names)} classes.",
+        description=f"The model {settings.name}: images of {model.image_shape} in {len(model.class_names)} classes.",
         docs_url=None,  # the interactive documentation would load scripts from another server
         redoc_url=None,
         lifespan=lifespan,
@@ -164,7 +166,7 @@ def create_app(settings: Settings) -> FastAPI:
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Say that the process runs."""
-        return {"status": "ok", "model": model.name, "version": __version__}
+        return {"status": "ok", "model": settings.name, "version": __version__}
 
     @app.get("/ready")
     async def ready() -> Response:

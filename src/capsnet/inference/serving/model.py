@@ -23,7 +23,6 @@ class OnnxModel:
     """A model that takes images (batch, channels, height, width) in [0, 1] and returns scores (batch, classes)."""
 
     session: Any
-    name: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
 
@@ -67,7 +66,7 @@ class OnnxModel:
             )
         names = _class_names(session.get_modelmeta().custom_metadata_map.get(METADATA), classes)
         channels, height, width = shape
-        return cls(session, path.stem, (channels, height, width), names)
+        return cls(session, (channels, height, width), names)
 
     def scores(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the scores of a batch."""

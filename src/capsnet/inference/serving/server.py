@@ -49,7 +49,8 @@ def serve(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with listen(host, port) as listener, TemporaryDirectory(prefix="capsnet-serve-") as shared:
         file = onnx_of(model)
-        settings = Settings(str(file), [*LOOPBACK, host, *allowed_hosts], max(1, cores // workers), seconds)
+        called, hosts = Path(model).name.removesuffix(".onnx"), [*LOOPBACK, host, *allowed_hosts]
+        settings = Settings(str(file), called, hosts, max(1, cores // workers), seconds)
         name = f"[{host}]" if ":" in host else host
         said = f"{shown(model)}: http://{name}:{listener.getsockname()[1]}/predict   (stop with Ctrl-C)"
         if workers > 1:
