@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from base64 import b64decode
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,8 +24,11 @@ from capsnet.data import Dataset, Examples
 from capsnet.data.dataset import Batch
 from capsnet.data.fixed_random import freeze
 from capsnet.data.overlapping import Pairs
+from capsnet.explain import coupling_entropy
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models import CapsNet, CapsNetConfig, Classifier, ClassifierConfig
+from capsnet.models.efficient_capsnet import EfficientCapsNetConfig
+from capsnet.models.matrix_capsules import MatrixCapsulesConfig
 from capsnet.report import write_report
 from capsnet.report.capsules import coupling_maps
 from capsnet.report.curves import duration, learning_curves
@@ -239,6 +243,36 @@ def test_a_control_without_capsules_has_curves_confusions_and_examples(tmp_path:
     assert {"confusion", "examples-wrong", "curve-loss"} <= written
     assert not {name for name in written if name.startswith(("couplings", "dimensions", "lengths"))}
     assert "no capsules" in page.text
+
+
+@pytest.mark.parametrize(
+    ("config", "heading", "figures"),
+    [
+        (EfficientCapsNetConfig(channels=(4, 4, 4, 8), decoder=(8,)), "self-attention", {"dimensions-0"}),
+        (MatrixCapsulesConfig(stem_channels=4, primary_types=2, conv_types=(3, 3)), "em", set()),
+        (
+            CapsNetConfig(stem_channels=4, primary_types=2, decoder=None, routing="self-attention"),
+            "one pass",
+            set(),
+        ),
+    ],
+)
+def test_every_routing_has_a_section_of_its_own(
+    tmp_path: Path, config: Any, heading: str, figures: set[str]
+) -> None:
+    dataset = some_data(tuple("012"), (1, 28, 28), each=2)
+    torch.manual_seed(0)
+    model = replace(config, image_shape=(1, 28, 28), num_classes=3).build().eval()
+    folder = a_run(tmp_path / "run", model, dataset)
+    page = Page(write_report(folder, dataset, model))
+    written = {path.stem for path in (folder / "report").glob("*.png")}
+    assert {"couplings-1", "lengths"} | figures <= written
+    assert bool(figures) == any(name.startswith("dimensions") for name in written)
+    assert heading in page.text
+    trace = model.class_routing(dataset.test.batch(torch.arange(6)).images)
+    entropy = coupling_entropy(trace).mean(dim=1)
+    assert all(f"{value:.2%}" in page.text for value in entropy.tolist())
+    assert f"{float(trace.scores[-1].amax(dim=-1).mean()):.2f}" in page.text
 
 
 def test_names_from_outside_are_text_and_never_markup(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ export async function figure() {
     const [down, across] = geometry.grid;
     const primary = begin(canvases[1]).context;
     const types = Math.min(16, geometry.primary_types);
-    for (let k = 0; k < types; k++) ink(primary, answer.primary_lengths.data, { rows: down, columns: across, offset: k * down * across, max: 1, colour: palette.child, x: (k % 4) * SIDE / 4, y: Math.floor(k / 4) * SIDE / 4, width: SIDE / 4 - 1, height: SIDE / 4 - 1 });
+    for (let k = 0; k < types; k++) ink(primary, answer.presence.data, { rows: down, columns: across, offset: k * down * across, max: 1, colour: palette.child, x: (k % 4) * SIDE / 4, y: Math.floor(k / 4) * SIDE / 4, width: SIDE / 4 - 1, height: SIDE / 4 - 1 });
     const votes = begin(canvases[2]).context;
     const reach = Math.max(...answer.cloud.points.data.map(Math.abs)) || 1;
     votes.fillStyle = rgba(palette.vote, 0.4);

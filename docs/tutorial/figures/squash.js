@@ -7,7 +7,7 @@ const [WIDE, TALL] = [350, 230];
 export async function figure() {
   const { pixels } = await digits();
   const layers = [layer(pixels(4))];
-  const { primary_lengths: lengths } = await trace(layers);
+  const { presence: lengths } = await trace(layers);
   const child = lengths.data.indexOf(Math.min(...lengths.data));
   const answer = await engine.ask("child", { layers, iterations: 3, child, parent: 4 });
   const points = answer.squash_curve.data;

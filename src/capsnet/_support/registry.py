@@ -95,6 +95,10 @@ class Registry(Generic[T]):
             )
         return self._things[name]
 
+    def name_of(self, thing: object) -> str | None:
+        """Return the name of an object that is registered by now, else None."""
+        return next((name for name, known in self._things.items() if known is thing), None)
+
     def names(self) -> list[str]:
         """Return the names that `get` accepts: built-in, registered, then plug-ins.
 

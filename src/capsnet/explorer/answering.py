@@ -7,8 +7,10 @@ from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
 from capsnet.explorer import schemas as s
+from capsnet.explorer.absent import ENDPOINTS
 from capsnet.explorer.programs.program import Answer, response
 from capsnet.explorer.session import Session
+from capsnet.models.protocols import Decodes, decodes
 
 
 def answer(session: Session, name: str, request: BaseModel, kind: type[Answer]) -> Answer:
@@ -25,6 +27,8 @@ def answer(session: Session, name: str, request: BaseModel, kind: type[Answer]) 
             the model has no decoder.
     """
     check_fit(session, request)
+    if (part := ENDPOINTS.get(name)) in session.absent:
+        raise CapsnetError(session.absent[part])
     outputs: dict[str, Tensor] = session.programs[name].run(request)
     given = {"parameter": request.parameter} if isinstance(request, s.SweepRequest) else {}
     return response(kind, outputs, **given)
@@ -38,17 +42,17 @@ def check_fit(session: Session, request: BaseModel) -> None:
     for name in ("focus", "number", "parent"):
         if getattr(request, name, None) is not None:
             check_class(session, getattr(request, name))
-    if isinstance(request, s.ChildRequest) and request.child >= config.in_caps:
+    if isinstance(request, s.ChildRequest) and request.child >= session.in_caps:
         raise CapsnetError(
-            f"primary capsule {request.child} does not exist; they are numbered 0 to {config.in_caps - 1}"
+            f"child {request.child} does not exist; the children are numbered 0 to {session.in_caps - 1}"
         )
     if isinstance(request, s.PixelRequest | s.PoolRequest):
         _check_spot(session, request)
     if isinstance(request, s.CapsuleRequest):
         check_decoder(session)
-        if len(request.pose) != config.class_dim:
+        if len(request.pose) != session.class_dim:
             raise CapsnetError(
-                f"a class capsule of this model has {config.class_dim} numbers, not {len(request.pose)}"
+                f"a class capsule of this model has {session.class_dim} numbers, not {len(request.pose)}"
             )
     if isinstance(request, s.AgentsRequest) and len({len(agent) for agent in request.estimates}) > 1:
         raise CapsnetError("every agent must give an estimate for every house")
@@ -66,10 +70,19 @@ def check_class(session: Session, number: int) -> int:
     return number
 
 
-def check_decoder(session: Session) -> None:
-    """Raise CapsnetError if the model has no decoder."""
-    if session.model.decoder is None:
-        raise CapsnetError("this model was trained without a decoder, so it cannot draw")
+def check_decoder(session: Session) -> Decodes:
+    """Return the model.
+
+    Raises:
+        CapsnetError: it has no decoder.
+    """
+    if not decodes(session.model):
+        raise CapsnetError(
+            session.absent.get(
+                "reconstruction", "this model was trained without a decoder, so it cannot draw"
+            )
+        )
+    return session.model
 
 
 def _check_layers(layers: list[s.Layer], image_shape: tuple[int, int, int]) -> None:
@@ -83,6 +96,8 @@ def _check_layers(layers: list[s.Layer], image_shape: tuple[int, int, int]) -> N
 
 
 def _check_spot(session: Session, request: s.PixelRequest | s.PoolRequest) -> None:
+    if "conv1" in session.absent:
+        raise CapsnetError(session.absent["conv1"])
     channels, (rows, columns) = session.model.config.stem_channels, session.maps
     if isinstance(request, s.PoolRequest):
         if request.channel >= channels or request.size > min(rows, columns):

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel
 
+from capsnet._support.errors import CapsnetError
 from capsnet.explorer import describing, pictures
 from capsnet.explorer import schemas as s
 from capsnet.explorer.answering import answer
@@ -176,6 +177,8 @@ async def testset(here: Here) -> s.TestsetResponse:
 
     The first request starts the measurement; later requests return the progress and then the results.
     """
+    if "ablation" in here.session.absent:
+        raise CapsnetError(here.session.absent["ablation"])
     return here.testset.ask()
 
 

@@ -65,7 +65,7 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(CapsnetError, _wrong)
     app.add_exception_handler(Busy, _busy)
-    describe_sizes(app, session.model.config)
+    describe_sizes(app, service.info.geometry)
     app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     app.add_middleware(Guard, hosts=tuple(hosts), accepts=accepts)
     return app

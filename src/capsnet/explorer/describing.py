@@ -6,8 +6,19 @@ import torch
 
 from capsnet.explain import dimension_effects
 from capsnet.explorer.answering import check_class, check_decoder
-from capsnet.explorer.schemas import Array, Control, Examples, Geometry, Meaning, MeaningsResponse, ModelInfo
+from capsnet.explorer.schemas import (
+    MAX_ITERATIONS,
+    Array,
+    Control,
+    Examples,
+    Geometry,
+    Meaning,
+    MeaningsResponse,
+    ModelInfo,
+)
 from capsnet.explorer.session import CONTROL, Session
+from capsnet.models.protocols import Traceable, decodes
+from capsnet.routing import name_of
 
 #: Examples of a class on which the meanings of its dimensions are measured.
 MEANING_EXAMPLES = 4
@@ -29,32 +40,40 @@ def describe(session: Session) -> ModelInfo:
         )
     return ModelInfo(
         run=session.run,
+        architecture=model.architecture,
+        routing=name_of(model.class_capsules.routing),
+        measure="length" if session.routing.activations is None else "activation",
+        absent=session.absent,
         parameters=model.parameter_count(),
         class_names=list(session.class_names),
-        geometry=Geometry(
-            image_shape=config.image_shape,
-            stem_channels=config.stem_channels,
-            stem_kernel=config.stem_kernel,
-            stem_stride=config.stem_stride,
-            maps=session.maps,
-            primary_types=config.primary_types,
-            primary_dim=config.primary_dim,
-            primary_kernel=config.primary_kernel,
-            primary_stride=config.primary_stride,
-            grid=config.grid,
-            in_caps=config.in_caps,
-            classes=config.num_classes,
-            class_dim=config.class_dim,
-            iterations=config.routing_iterations,
-            leaky=config.routing_leaky,
-            bias=config.routing_bias,
-        ),
-        has_decoder=model.decoder is not None,
+        geometry=geometry_of(session),
+        has_decoder=decodes(model),
         test_error=session.result.get("test_error"),
         tested_on=session.result.get("data"),
         trained_on=session.trained_on,
         control=beside,
         overview_channels=session.channels,
+        max_iterations=1 if "ablation" in session.absent else MAX_ITERATIONS,
+    )
+
+
+def geometry_of(session: Session) -> Geometry:
+    """Return the network's sizes."""
+    config = session.model.config
+    names = ("stem_channels", "stem_kernel", "stem_stride", "primary_types", "primary_dim", "primary_kernel")
+    own = isinstance(session.model, Traceable)
+    first = {name: getattr(config, name) if own else 0 for name in (*names, "primary_stride")}
+    return Geometry(
+        image_shape=config.image_shape,
+        maps=session.maps,
+        grid=config.grid if own else (0, 0),
+        in_caps=session.in_caps,
+        classes=config.num_classes,
+        class_dim=session.class_dim,
+        iterations=session.iterations,
+        leaky=own and config.routing_leaky,
+        bias=own and config.routing_bias,
+        **first,
     )
 
 
@@ -76,14 +95,12 @@ def meanings(session: Session, number: int) -> MeaningsResponse:
         CapsnetError: the model does not have the class, or no decoder.
     """
     check_class(session, number)
-    check_decoder(session)
+    model = check_decoder(session)
     own = [index for index, labels in enumerate(session.labels) if labels == [number]][:MEANING_EXAMPLES]
     if len(own) < 2:
-        return MeaningsResponse(examples=len(own), meanings=[None] * session.model.config.class_dim)
-    capsules = session.model.class_poses(session.pictures[own].float() / 255)
-    found = dimension_effects(
-        session.model, capsules, torch.full((len(own),), number), MEANING_OFFSETS
-    ).meanings()
+        return MeaningsResponse(examples=len(own), meanings=[None] * session.class_dim)
+    capsules = model.class_poses(session.pictures[own].float() / 255)
+    found = dimension_effects(model, capsules, torch.full((len(own),), number), MEANING_OFFSETS).meanings()
     return MeaningsResponse(
         examples=len(own),
         meanings=[None if one is None else Meaning(measure=one[0], correlation=one[1]) for one in found],

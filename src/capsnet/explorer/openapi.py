@@ -7,17 +7,17 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from capsnet.models import CapsNetConfig
+from capsnet.explorer.schemas import Geometry
 
 
-def describe_sizes(app: FastAPI, config: CapsNetConfig) -> None:
+def describe_sizes(app: FastAPI, geometry: Geometry) -> None:
     """Put this model's limits into `/openapi.json`."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = plain()
-            for model, fields in sizes(config).items():
+            for model, fields in sizes(geometry).items():
                 properties = description["components"]["schemas"][model]["properties"]
                 for name, limits in fields.items():
                     _limit(properties[name], limits)
@@ -27,25 +27,26 @@ def describe_sizes(app: FastAPI, config: CapsNetConfig) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def sizes(config: CapsNetConfig) -> dict[str, dict[str, dict[str, int]]]:
+def sizes(geometry: Geometry) -> dict[str, dict[str, dict[str, int]]]:
     """Return the limits of the request fields, by schema and field."""
-    _, height, width = config.image_shape
-    pixels = prod(config.image_shape)
-    rows, columns = ((side - config.stem_kernel) // config.stem_stride for side in (height, width))
-    last_class = {"maximum": config.num_classes - 1}
-    channel = {"maximum": config.stem_channels - 1}
-    return {
+    pixels = prod(geometry.image_shape)
+    last_class = {"maximum": geometry.classes - 1}
+    found: dict[str, dict[str, dict[str, int]]] = {
         "Layer": {"pixels": {"minItems": pixels, "maxItems": pixels}},
         "TraceRequest": {"focus": last_class},
         "SweepRequest": {"focus": last_class},
-        "ChildRequest": {"child": {"maximum": config.in_caps - 1}, "parent": last_class},
-        "PixelRequest": {"channel": channel, "row": {"maximum": rows}, "column": {"maximum": columns}},
-        "PoolRequest": {"channel": channel},
+        "ChildRequest": {"child": {"maximum": geometry.in_caps - 1}, "parent": last_class},
         "CapsuleRequest": {
             "number": last_class,
-            "pose": {"minItems": config.class_dim, "maxItems": config.class_dim},
+            "pose": {"minItems": geometry.class_dim, "maxItems": geometry.class_dim},
         },
     }
+    if geometry.stem_channels:
+        channel = {"maximum": geometry.stem_channels - 1}
+        rows, columns = (side - 1 for side in geometry.maps)
+        found["PixelRequest"] = {"channel": channel, "row": {"maximum": rows}, "column": {"maximum": columns}}
+        found["PoolRequest"] = {"channel": channel}
+    return found
 
 
 def _limit(schema: dict[str, Any], limits: dict[str, int]) -> None:

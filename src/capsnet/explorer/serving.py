@@ -78,4 +78,4 @@ def _warm_up(session: Session, plain: ExitStack) -> None:
     import_module("capsnet.routing.cpu.kernels")
     plain.close()
     with torch.no_grad():  # the first call loads the kernels
-        session.model.class_poses(torch.zeros(16, *session.model.config.image_shape))
+        session.model.scores(torch.zeros(16, *session.model.config.image_shape))

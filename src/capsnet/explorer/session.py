@@ -13,10 +13,12 @@ from torch import Tensor
 from capsnet._support.errors import CapsnetError
 from capsnet._support.files import read_json
 from capsnet.data import Dataset, load_local
+from capsnet.explorer.absent import absent_parts
 from capsnet.explorer.programs import Program, programs_of
 from capsnet.explorer.programs.geometry import main_directions
 from capsnet.models import SavedModel, load_model
 from capsnet.models.protocols import HasFeatures, Routed, Traceable
+from capsnet.routing import RoutingTrace
 
 #: The bundled control network, shown beside any model with the same image shape and classes.
 CONTROL = "cnn-mnist"
@@ -32,7 +34,7 @@ class Session:
 
     run: str
     saved: SavedModel
-    model: Traceable
+    model: Routed
     result: dict[str, Any]
     """The content of result.json; empty without that file."""
     dataset: Dataset | None
@@ -44,24 +46,32 @@ class Session:
     """For each type of primary capsule, its two directions of largest variation between digits."""
     channels: list[int] = field(init=False)
     """The Conv1 maps that vary most between digits."""
+    routing: RoutingTrace = field(init=False)
+    """The routing of the first example, for its sizes."""
+    absent: dict[str, str] = field(init=False)
+    """Parts of the page that do not apply to this model, and why."""
     programs: dict[str, Program] = field(init=False)
     """What answers the page's questions, by endpoint."""
 
     def __post_init__(self) -> None:
-        shape = self.model.config.image_shape
+        model = self.model
         probes = self.pictures[:PROBES].float() / 255
         if not len(probes):  # without examples, noise also shows where the activations vary
+            shape = model.config.image_shape
             probes = torch.rand(PROBES, *shape, generator=torch.Generator().manual_seed(0))
-        trace = self.model.trace(probes)
-        types = self.model.config.primary_types
-        by_type = trace.primary.unflatten(1, (types, -1)).transpose(0, 1).flatten(1, 2)  # type: ignore[no-untyped-call]
-        object.__setattr__(self, "planes", main_directions(by_type - by_type.mean(dim=1, keepdim=True)))
-        variation = trace.maps.std(dim=0).mean(dim=(1, 2))
-        channels = variation.topk(min(OVERVIEW_CHANNELS, len(variation))).indices
-        object.__setattr__(self, "channels", sorted(channels.tolist()))
-        object.__setattr__(
-            self, "programs", programs_of(self.model, self.control, self.channels, self.planes)
+        planes, channels = (
+            _variation(model, probes) if isinstance(model, Traceable) else (torch.zeros(0, 1, 2), [])
         )
+        one_pass = len(model.class_routing(probes[:1], 2).couplings) == 1
+        found = {
+            "planes": planes,
+            "channels": channels,
+            "routing": model.class_routing(probes[:1]),
+            "absent": (absent := absent_parts(model, one_pass)),
+            "programs": programs_of(model, self.control, channels, planes, absent),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -70,12 +80,29 @@ class Session:
 
     @property
     def maps(self) -> tuple[int, int]:
-        """Return rows and columns of a Conv1 map."""
+        """Return rows and columns of a Conv1 map; 0 without Conv1."""
         config = self.model.config
+        if not isinstance(self.model, Traceable):
+            return 0, 0
         rows, columns = (
             (size - config.stem_kernel) // config.stem_stride + 1 for size in config.image_shape[1:]
         )
         return rows, columns
+
+    @property
+    def iterations(self) -> int:
+        """Return the model's number of routing iterations."""
+        return len(self.routing.couplings)
+
+    @property
+    def in_caps(self) -> int:
+        """Return the number of children of the class capsules."""
+        return self.routing.couplings.shape[2]
+
+    @property
+    def class_dim(self) -> int:
+        """Return how many numbers a class capsule's pose has."""
+        return self.routing.outputs[0, 0, 0].numel()
 
     @property
     def trained_on(self) -> str | None:
@@ -100,11 +127,11 @@ def open_session(run: str) -> Session:
     """
     saved = SavedModel.open(run)
     model = load_model(saved)
-    if not isinstance(model, Traceable):
-        why = "which has no routing to trace; the explorer shows only capsule networks"
-        if isinstance(model, Routed):
-            why = "and the explorer shows CapsNets only; `capsnet trace` shows the routing of an image"
-        raise CapsnetError(f"{run} is a {model.architecture}, {why}: choose another RUN")
+    if not isinstance(model, Routed):
+        raise CapsnetError(
+            f"{run} is a {model.architecture}, which has no routing to trace; the explorer shows only capsule "
+            "networks: choose another RUN"
+        )
     dataset = load_local(saved.data, model.config.image_shape, model.config.num_classes)
     pictures, labels = _pictures(dataset, model)
     control, control_result = _control(model)
@@ -128,7 +155,16 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def _pictures(dataset: Dataset | None, model: Traceable) -> tuple[Tensor, list[list[int]]]:
+def _variation(model: Traceable, probes: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the planes of the types of primary capsules, and the Conv1 maps that vary most."""
+    trace = model.trace(probes)
+    by_type = trace.primary.unflatten(1, (model.config.primary_types, -1)).transpose(0, 1).flatten(1, 2)  # type: ignore[no-untyped-call]
+    variation = trace.maps.std(dim=0).mean(dim=(1, 2))
+    channels = variation.topk(min(OVERVIEW_CHANNELS, len(variation))).indices
+    return main_directions(by_type - by_type.mean(dim=1, keepdim=True)), sorted(channels.tolist())
+
+
+def _pictures(dataset: Dataset | None, model: Routed) -> tuple[Tensor, list[list[int]]]:
     if dataset is None:
         return torch.zeros(0, *model.config.image_shape, dtype=torch.uint8), []
     test = dataset.test
@@ -139,7 +175,7 @@ def _pictures(dataset: Dataset | None, model: Traceable) -> tuple[Tensor, list[l
     return (images * 255).round().to(torch.uint8), batch.labels[:, :1].tolist()
 
 
-def _control(model: Traceable) -> tuple[HasFeatures | None, dict[str, Any]]:
+def _control(model: Routed) -> tuple[HasFeatures | None, dict[str, Any]]:
     try:
         saved = SavedModel.open(CONTROL)
         control = load_model(saved)

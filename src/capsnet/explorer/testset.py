@@ -23,7 +23,6 @@ from capsnet.explorer.schemas import TestRow, TestsetResponse
 from capsnet.explorer.session import Session, open_session
 from capsnet.explorer.worker import Worker
 from capsnet.inference.evaluation import Evaluation
-from capsnet.models.capsnet import lengths_of
 
 #: Images per step.
 CHUNK = 20
@@ -68,18 +67,19 @@ class Ablation:
         assert session.dataset is not None
         stop = min(self.done + count, self.total)
         batch = _batch(session.dataset.test, torch.arange(self.done, stop))
-        primary = session.model.primary(batch.images)
-        sums.own.append(lengths_of(session.model.class_capsules(primary)))
         # Iteration t does not depend on later iterations, so one trace holds the results of all of them.
-        routing = session.model.class_capsules.trace(primary, max(ABLATION))
+        routing = session.model.class_routing(batch.images, max(ABLATION))
+        within = session.iterations <= max(ABLATION)
+        own = routing.scores[session.iterations - 1] if within else session.model.scores(batch.images)
+        sums.own.append(own)
         entropy = coupling_entropy(routing)
         for index, iterations in enumerate(ABLATION):
-            sums.scores[index].append(lengths_of(routing.outputs[iterations - 1]))
+            sums.scores[index].append(routing.scores[iterations - 1])
             sums.entropy[index].append(entropy[iterations - 1])
         if session.control is not None:
             sums.control.append(session.control.scores(batch.images))
         sums.labels.append(batch.labels)
-        longest = lengths_of(primary).amax(dim=0)
+        longest = routing.presence.amax(dim=0)
         sums.longest = longest if sums.longest is None else torch.maximum(sums.longest, longest)
         self.done = stop
         return self.done < self.total

@@ -44,12 +44,13 @@ def _type(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return "Packed" if name == "Array" else str(name)
-    if "enum" in schema:
-        return " | ".join(f'"{value}"' for value in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(_type(one) for one in schema["anyOf"])
+    if "enum" in schema or "anyOf" in schema:
+        options = [f'"{value}"' for value in schema.get("enum", [])]
+        return " | ".join([*options, *(_type(one) for one in schema.get("anyOf", []))])
     if "prefixItems" in schema:
         return f"[{', '.join(_type(one) for one in schema['prefixItems'])}]"
+    if "additionalProperties" in schema:
+        return f"Record<string, {_type(schema['additionalProperties'])}>"
     if schema.get("type") == "array":
         return f"Array<{_type(schema['items'])}>"
     return _SIMPLE[schema["type"]]

@@ -5,6 +5,7 @@ A capsule is a vector. Its length says whether an object is present, and its dir
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -122,7 +123,8 @@ class CapsuleLayer(nn.Module):
         activations: Float[Tensor, "batch in_caps"] | None = None,
     ) -> RoutingTrace:
         """Return logits, couplings and outputs of every routing iteration. Arguments as for `forward`."""
-        return self.routing.trace(u, self.weight, self.bias, iterations, **self._extra(activations))
+        found = self.routing.trace(u, self.weight, self.bias, iterations, **self._extra(activations))
+        return replace(found, children=u, weight=self.weight, child_activations=activations)
 
     def _extra(self, activations: Tensor | None) -> dict[str, Any]:
         if getattr(self.routing, "activates", False):

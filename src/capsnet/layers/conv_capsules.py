@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -152,7 +153,7 @@ class PooledCapsules(nn.Module):
         """Return logits, couplings and outputs of every routing iteration."""
         u, weight, extra = self.votes_from(poses, activations)
         trace: RoutingTrace = self.routing.trace(u, weight, None, iterations, **extra)
-        return trace
+        return replace(trace, children=u, weight=weight, child_activations=extra.get("activations"))
 
     def votes_from(
         self, poses: Poses, activations: Activations | None

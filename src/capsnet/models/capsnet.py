@@ -257,11 +257,12 @@ class CapsNet(CapsuleClassifier):
         routing = self.class_capsules.trace(primary, iterations)
         return CapsNetTrace(maps, primary, routing, routing.outputs[-1])
 
+    @torch.no_grad()
     def class_routing(
         self, images: Float[Tensor, "batch channels height width"], iterations: int | None = None
     ) -> RoutingTrace:
         """Return the routing to the class capsules, iteration by iteration."""
-        return self.trace(images, iterations).routing
+        return self.class_capsules.trace(self.primary(self.prepare(images)), iterations)
 
 
 def start_as_official(model: CapsNet) -> None:

@@ -160,31 +160,41 @@ class InvertedAttentionCapsules(Classifier):
         u: Float[Tensor, "batch types rows columns side side"],
         iterations: int | None = None,
         steps: Steps | None = None,
+        children: list[Tensor] | None = None,
     ) -> Float[Tensor, "batch num_classes side side"]:
         """Route the primary capsules to the class capsules, in the configuration's order.
 
+        iterations: of the class capsules; in sequential order, the layers before them keep the configuration's number.
         steps: receives logits, couplings and outputs of the class capsules.
+        children: receives the children of the class capsules, in each iteration.
         """
-        count = self.config.routing_iterations if iterations is None else iterations
-        layers = self._layers(steps)
+        own = self.config.routing_iterations
+        count = own if iterations is None else iterations
+        layers = self._layers(steps, children)
         if self.config.order == "concurrent":
             return route_concurrently(layers, u, count)[-1]
         for update in layers:
             parents = None
-            for _ in range(count):
+            for _ in range(count if update is layers[-1] else own):
                 parents = update(u, parents)
             assert parents is not None
             u = parents
         return u
 
-    def _layers(self, steps: Steps | None = None) -> list[Callable[[Tensor, Tensor | None], Tensor]]:
-        last = self.class_capsules
-        routing: Any = last.routing
+    def _layers(
+        self, steps: Steps | None, children: list[Tensor] | None
+    ) -> list[Callable[[Tensor, Tensor | None], Tensor]]:
+        routing: Any = self.class_capsules.routing
         convolutional: Any = self.conv_capsules
-        return [
-            *(layer.update for layer in convolutional),
-            lambda u, parents: routing.update(u.flatten(1, 3), last.weight, parents, steps),
-        ]
+
+        def last(u: Tensor, parents: Tensor | None) -> Tensor:
+            u = u.flatten(1, 3)
+            if children is not None:
+                children.append(u)
+            updated: Tensor = routing.update(u, self.class_capsules.weight, parents, steps)
+            return updated
+
+        return [*(layer.update for layer in convolutional), last]
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
@@ -203,9 +213,13 @@ class InvertedAttentionCapsules(Classifier):
     ) -> RoutingTrace:
         """Return the routing to the class capsules; activations are the scores of each iteration's poses."""
         steps: Steps = []
-        self.class_poses_of(self.primary_capsules(images), iterations, steps)
+        children: list[Tensor] = []
+        self.class_poses_of(self.primary_capsules(images), iterations, steps, children)
         trace = trace_of(steps)
-        return replace(trace, activations=self._logits(trace.outputs).softmax(dim=-1))
+        activations = self._logits(trace.outputs).softmax(dim=-1)
+        return replace(
+            trace, activations=activations, children=children[-1], weight=self.class_capsules.weight
+        )
 
     def scores(
         self, images: Float[Tensor, "batch channels height width"]

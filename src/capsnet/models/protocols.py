@@ -79,9 +79,24 @@ class Traceable(Decodes, Protocol):
 
 @runtime_checkable
 class Routed(Protocol):
-    """The routing to the class capsules can be shown: couplings, and lengths or activations, of every iteration."""
+    """The routing to the class capsules can be shown: votes, couplings, and lengths or activations."""
 
     architecture: ClassVar[str]
+    class_capsules: Any
+    config: Any
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        ...
+
+    def scores(self, images: Images) -> Float[Tensor, "batch num_classes"]:
+        """Return a score in [0, 1] for each class."""
+        ...
+
+    def parameter_count(self) -> int:
+        """Return the number of trained numbers."""
+        ...
 
     def class_routing(self, images: Images, iterations: int | None = None) -> RoutingTrace:
         """Return the routing to the class capsules, iteration by iteration."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from capsnet.explain.perturb import OFFSETS, dimension_effects, dimension_sheet
-from capsnet.explain.routing import coupling_entropy, dead_share, logit_changes
+from capsnet.explain.routing import coupling_entropy, logit_changes
 from capsnet.models.capsnet import CapsNetTrace
-from capsnet.models.protocols import Traceable, decodes
+from capsnet.models.protocols import Decodes, Routed, Traceable, decodes
 from capsnet.report.material import Material
 from capsnet.report.style import (
     BLUE,
@@ -37,6 +37,7 @@ from capsnet.report.style import (
     show,
     text_font,
 )
+from capsnet.routing import RoutingTrace
 
 #: Largest number of dimensions drawn (the paper's capsules have 16).
 DIMENSIONS = 32
@@ -48,13 +49,13 @@ ROUTING_EXAMPLES = 64
 SPREAD_HEIGHT = 2.3
 
 
-def sheets(material: Material, model: Traceable) -> list[Picture]:
+def sheets(material: Material, model: Decodes) -> list[Picture]:
     """Draw one dimension sheet for each class, for at most ten classes."""
     return [_sheet(material, model, number) for number in material.classes_shown]
 
 
 @torch.no_grad()
-def _sheet(material: Material, model: Traceable, number: int) -> Picture:
+def _sheet(material: Material, model: Decodes, number: int) -> Picture:
     chosen = material.of_class(number, MEANING_EXAMPLES)
     batch = material.batch(chosen)
     capsules = model.class_poses(batch.images)
@@ -124,20 +125,42 @@ def _meaning(meaning: tuple[str, float] | None) -> str:
     return "" if meaning is None else WORDS[meaning[0]][0 if meaning[1] > 0 else 1]
 
 
-def couplings_picture(material: Material, model: Traceable, index: int, name: str) -> Picture:
-    """Draw the couplings to the two longest class capsules, per iteration."""
+def couplings_picture(material: Material, model: Routed, index: int, name: str) -> Picture:
+    """Draw the couplings of one image, per iteration; for CapsNet also where they come from."""
     batch = material.batch([index])
-    trace = model.trace(batch.images)
-    first, second = _two_longest(trace)
+    picture = material.pictures(batch)[0]
     title = f"input: {material.named(material.evaluation.labels[index])}"
     said = material.named(material.evaluation.predictions[index])
+    if isinstance(model, Traceable):
+        trace = model.trace(batch.images)
+        routing, drawn = trace.routing, draw_couplings(model, trace, picture, material.names, title)
+    else:
+        routing = model.class_routing(batch.images)
+        drawn = draw_spread(routing, picture, material.names, title)
+    first, second = _two_highest(routing)
+    steps = len(routing.couplings)
     return Picture(
         name,
-        draw_couplings(model, trace, material.pictures(batch)[0], material.names, title),
-        f"Couplings of the primary capsules to classes {material.names[first]} and {material.names[second]} over "
-        f"{len(trace.routing.couplings)} routing iterations; the answer is {said}.",
+        drawn,
+        f"Couplings of the children to classes {material.names[first]} and {material.names[second]} over "
+        f"{steps} routing iteration{'s' if steps > 1 else ''}; the answer is {said}.",
         wide=True,
     )
+
+
+def draw_spread(
+    routing: RoutingTrace,
+    picture: Float[Tensor, "channels height width"],
+    names: Sequence[str],
+    title: str,
+) -> bytes:
+    """Draw the first example's couplings to each class beside the image, as a PNG. Arguments as `draw_couplings`."""
+    figure = new_figure(8.6, SPREAD_HEIGHT)
+    axes: Any = figure.subplots(1, 2, width_ratios=[1, 4])
+    show(axes[0], pixels(picture))
+    bare(axes[0], title)
+    _spread(names, axes[1], routing, _iterations(len(routing.couplings)))
+    return png(figure)
 
 
 def draw_couplings(
@@ -157,7 +180,7 @@ def draw_couplings(
         title: above the image.
     """
     lengths = trace.lengths[0].nan_to_num(0.0).cpu()
-    first, second = _two_longest(trace)
+    first, second = _two_highest(trace.routing)
     steps = _iterations(len(trace.routing.couplings))
     maps = coupling_maps(model, trace)[steps].cpu().numpy()
     even = 1 / len(lengths)
@@ -190,13 +213,13 @@ def draw_couplings(
     bar.outline.set_visible(False)
     bar.ax.set_ylim(bottom=max(0.0, even - widest))
     bar.set_label("mean coupling", **text_font())
-    _spread(names, lower.subplots(), trace, lengths, steps)
+    _spread(names, lower.subplots(), trace.routing, steps)
     return png(figure)
 
 
-def _two_longest(trace: CapsNetTrace) -> list[int]:
-    longest: list[int] = trace.lengths[0].nan_to_num(0.0).topk(2).indices.tolist()
-    return longest
+def _two_highest(routing: RoutingTrace) -> list[int]:
+    highest: list[int] = routing.scores[-1, 0].nan_to_num(0.0).topk(2).indices.tolist()
+    return highest
 
 
 def _iterations(count: int) -> list[int]:
@@ -210,11 +233,10 @@ def coupling_maps(model: Traceable, trace: CapsNetTrace) -> Float[Tensor, "itera
     return couplings.unflatten(1, (-1, rows, columns)).mean(dim=1)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _spread(
-    class_names: Sequence[str], axes: Any, trace: CapsNetTrace, lengths: Tensor, steps: list[int]
-) -> None:
-    shown = lengths.topk(min(10, len(lengths))).indices.sort().values.tolist()
-    couplings = trace.routing.couplings[:, 0].cpu().numpy()
+def _spread(class_names: Sequence[str], axes: Any, routing: RoutingTrace, steps: list[int]) -> None:
+    scores = routing.scores[-1, 0].nan_to_num(0.0).cpu()
+    shown = scores.topk(min(10, len(scores))).indices.sort().values.tolist()
+    couplings = routing.couplings[:, 0].cpu().numpy()
     palette = (FAINT, ORANGE, BLUE, GREEN) if len(steps) > 1 else (BLUE,)
     gap = 0.8 / len(steps)
     for place, step in enumerate(steps):
@@ -226,10 +248,10 @@ def _spread(
         axes.vlines(at, quarter, three, color=colour, linewidth=4.0)
         axes.plot(at, middle, "o", color="white", markeredgecolor=colour, markersize=3.4, markeredgewidth=0.9)
         axes.plot([], [], color=colour, linewidth=4, label=f"iteration {step + 1}")
-    axes.axhline(1 / len(lengths), color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
+    axes.axhline(1 / len(scores), color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
     plain(axes, "", "", "coupling")
     axes.set_title(
-        "couplings of all primary capsules to each class",
+        "couplings of all children to each class",
         loc="left",
         fontsize=NORMAL,
         color=INK,
@@ -249,26 +271,28 @@ def _spread(
     )
 
 
-def routing_numbers(material: Material, model: Traceable) -> tuple[list[tuple[str, ...]], str]:
+def routing_numbers(material: Material, model: Routed) -> tuple[list[tuple[str, ...]], str]:
     """Return a table of routing statistics per iteration, and a note on dead capsules."""
-    trace = model.trace(material.batch(material.several(ROUTING_EXAMPLES)).images)
-    entropy = coupling_entropy(trace.routing).mean(dim=1).tolist()
-    changes = [None, *logit_changes(trace.routing).mean(dim=1).tolist()]
-    longest = trace.routing.outputs.norm(dim=-1).amax(dim=-1).mean(dim=-1).tolist()
-    table: list[tuple[str, ...]] = [
-        ("iteration", "entropy of couplings", "change of logits", "longest capsule")
-    ]
-    for step, (spread, change, length) in enumerate(zip(entropy, changes, longest, strict=True), start=1):
-        table.append(
-            (str(step), f"{spread:.2%}", "–" if change is None else f"{change:.4f}", f"{length:.2f}")
-        )
-    images = len(trace.primary)
+    one = model.class_routing(material.batch([0]).images)
+    votes = one.couplings.shape[2] * one.outputs[0, 0].numel()
+    routing = model.class_routing(material.batch(material.several(ROUTING_EXAMPLES, votes)).images)
+    entropy = coupling_entropy(routing).mean(dim=1).tolist()
+    changes = [None, *logit_changes(routing).mean(dim=1).tolist()]
+    highest = routing.scores.amax(dim=-1).mean(dim=-1).tolist()
+    top = "longest capsule" if material.measure == "length" else "highest activation"
+    table: list[tuple[str, ...]] = [("iteration", "entropy of couplings", "change of logits", top)]
+    for step, (spread, change, score) in enumerate(zip(entropy, changes, highest, strict=True), start=1):
+        table.append((str(step), f"{spread:.2%}", "–" if change is None else f"{change:.4f}", f"{score:.2f}"))
+    images = routing.couplings.shape[1]
     even = "Here the couplings stay nearly equal. " if entropy[-1] > 0.95 else ""
+    dead = float((routing.presence.amax(dim=0) < 0.01).float().mean())
+    measure = "shorter than 0.01" if routing.child_activations is None else "less active than 0.01"
+    change = (
+        "The change of the logits is the change from the previous iteration. " if len(entropy) > 1 else ""
+    )
     return table, (
         f"Means over {images} test image{'s' if images > 1 else ''}. Entropy: at 100 % the couplings are equal for "
-        "all classes, at 0 % each capsule sends to one class only. The change of the logits is the change from "
-        "the previous iteration. "
+        f"all classes, at 0 % each capsule sends to one class only. {change}"
         f"{even if len(entropy) > 1 else ''}"
-        f"{dead_share(trace.primary):.1%} of the primary capsules are dead: they are shorter than 0.01 in all "
-        "these images."
+        f"{dead:.1%} of the children are dead: they are {measure} in all these images."
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from capsnet.data.dataset import Batch, Dataset, Source
 from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.inference.evaluation import Evaluation, evaluate, flags_of
 from capsnet.models.base import Classifier
-from capsnet.models.protocols import Decodes, Traceable, decodes
+from capsnet.models.protocols import Decodes, HasPoses, Routed, Traceable, decodes
 from capsnet.report.style import drawable
 from capsnet.training.run import Run
 
@@ -76,6 +76,16 @@ class Material:
     def traceable(self) -> Traceable | None:
         """Return the model if its routing can be traced, else None."""
         return self.model if isinstance(self.model, Traceable) else None
+
+    @property
+    def routed(self) -> Routed | None:
+        """Return the model if its routing to the class capsules can be shown, else None."""
+        return self.model if isinstance(self.model, Routed) else None
+
+    @property
+    def measure(self) -> Literal["length", "activation"]:
+        """Return what says that a class is present: the length of its capsule, or its activation."""
+        return "length" if isinstance(self.model, HasPoses) else "activation"
 
     @property
     def decoding(self) -> Decodes | None:
@@ -158,8 +168,6 @@ class Material:
         value[~here] = -torch.inf
         return [int(i) for i in value.argsort(descending=True, stable=True)[: min(count, int(here.sum()))]]
 
-    def several(self, count: int) -> list[int]:
-        """Return the first `count` test examples, or as many as memory allows."""
-        config = self.model.config
-        votes = config.in_caps * config.num_classes * config.class_dim
+    def several(self, count: int, votes: int) -> list[int]:
+        """Return the first `count` test examples, or as many as memory allows; votes: numbers in the votes of one."""
         return list(range(min(count, len(self.test), max(1, MAX_VOTES // votes))))

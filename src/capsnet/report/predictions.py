@@ -221,7 +221,8 @@ def overlay(images: Float[Tensor, "count channels height width"]) -> NDArray[np.
 
 
 def lengths_picture(material: Material, chosen: list[int]) -> Picture:
-    """Draw the lengths of the class capsules for a few images."""
+    """Draw the lengths of the class capsules, or their activations, for a few images."""
+    margins = "Dashed: the margins 0.1 and 0.9 of the loss" if material.measure == "length" else ""
     pictures = material.pictures(material.batch(chosen))
     in_row = 3 if columns(material) == COLUMNS else 2
     rows = -(-len(chosen) // in_row)
@@ -237,9 +238,19 @@ def lengths_picture(material: Material, chosen: list[int]) -> Picture:
     return Picture(
         "lengths",
         png(figure),
-        f"Lengths of the class capsules for {len(chosen)} test images.",
-        f"Blue: the true class. Orange-red: a wrong prediction. Dashed: the margins 0.1 and 0.9 of the "
-        f"loss{'' if shown == len(material.names) else '. Only the true class and the longest capsules are shown'}.",
+        f"{material.measure.capitalize()}s of the class capsules for {len(chosen)} test images.",
+        ". ".join(
+            part
+            for part in (
+                "Blue: the true class. Orange-red: a wrong prediction",
+                margins,
+                ""
+                if shown == len(material.names)
+                else "Only the true class and the highest scores are shown",
+            )
+            if part
+        )
+        + ".",
         wide=True,
     )
 
@@ -256,7 +267,7 @@ def _bars(material: Material, axes: Any, index: int, shown: int) -> None:
     classes = first.topk(shown).indices.sort().values.tolist()
     colours = [BLUE if number in true else RED if number in said else "#b6bfc8" for number in classes]
     axes.barh(range(shown), scores[classes].tolist(), color=colours, height=0.72)
-    for margin in (0.1, 0.9):
+    for margin in (0.1, 0.9) if material.measure == "length" else ():
         axes.axvline(margin, color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
     plain(axes)
     axes.set_xlim(0, 1)

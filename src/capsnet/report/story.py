@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from capsnet.explain.segment import segmentation_quality
-from capsnet.models.protocols import Decodes, Routed, Traceable
+from capsnet.models.protocols import Decodes, Routed
 from capsnet.report import capsules, curves, predictions
 from capsnet.report.certainty import certainty
 from capsnet.report.facts import result
 from capsnet.report.material import Material
 from capsnet.report.page import Section
+from capsnet.routing import name_of
 
 #: Test pairs on which the separation of overlapping digits is measured.
 PAIRS = 500
@@ -23,10 +24,10 @@ def sections(material: Material) -> list[Section]:
     told = [result(material), training(material), mistakes(material), examples(material)]
     if material.present == 1 and bool(material.evaluation.scores.isfinite().all()):
         told.append(certainty(material))
-    if (model := material.traceable) is not None:
+    if (model := material.routed) is not None:
         told.append(lengths(material))
         if material.decoding is not None:
-            told.append(dimensions(material, model))
+            told.append(dimensions(material, material.decoding))
         told.append(routing(material, model))
     return told
 
@@ -93,12 +94,11 @@ def examples(material: Material) -> Section:
         )
         if material.present > 1 and not material.test.draws:
             text.append(_overlap(material, material.decoding))
-    elif material.traceable is not None:
+    elif isinstance(material.model, Decodes):
         text.append(NO_DECODER)
-    elif isinstance(material.model, Routed):
+    elif material.routed is not None:
         text.append(
-            "Test images with the model's predictions. The report does not draw the routing of this architecture: "
-            "`capsnet trace` shows couplings and activations for an image."
+            "Test images with the model's predictions. This architecture has no decoder, so it cannot draw."
         )
     else:
         text.append("Test images with the model's predictions. This architecture has no capsules.")
@@ -139,17 +139,21 @@ def lengths(material: Material) -> Section:
     chosen = material.right(3)
     chosen += material.wrong(6 - len(chosen))
     chosen += [index for index in material.right(12) if index not in chosen][: 6 - len(chosen)]
+    text = (
+        "Each class has one capsule: a vector. Its length, between 0 and 1, is the network's confidence that "
+        "the class is present. Lengths do not have to sum to 1, so two classes can be present at once, or none."
+        if material.measure == "length"
+        else "Each class has one capsule: a pose, and an activation between 0 and 1. The activation is the network's "
+        "confidence that the class is present."
+    )
     return Section(
-        "Length: is the class present?",
-        [
-            "Each class has one capsule: a vector. Its length, between 0 and 1, is the network's confidence that "
-            "the class is present. Lengths do not have to sum to 1, so two classes can be present at once, or none."
-        ],
+        f"{material.measure.capitalize()}: is the class present?",
+        [text],
         [predictions.lengths_picture(material, chosen)],
     )
 
 
-def dimensions(material: Material, model: Traceable) -> Section:
+def dimensions(material: Material, model: Decodes) -> Section:
     """Write the section with the dimension sheets."""
     some = len(material.classes_shown) < len(material.names)
     words = (
@@ -170,30 +174,56 @@ def dimensions(material: Material, model: Traceable) -> Section:
     )
 
 
-def routing(material: Material, model: Traceable) -> Section:
+#: What each routing does with the votes.
+ROUTINGS = {
+    "dynamic": "In each iteration its coupling moves towards the classes whose vector agrees with its vote. Votes that "
+    "agree therefore gain weight together.",
+    "self-attention": "The product of its vote with the sum of all votes for the class, through a softmax over the "
+    "classes, is its coupling.",
+    "em": "Each class is a Gaussian. An iteration fits the Gaussians to the votes, weighted by the couplings, and then "
+    "each child couples more to the classes under which its vote is likely.",
+    "variational-bayes": "Each class is a Gaussian with priors. An iteration fits the Gaussians to the votes, weighted "
+    "by the couplings, and then each child couples more to the classes under which its vote is likely.",
+    "inverted-attention": "The product of its vote with the class's pose of the iteration before, through a softmax "
+    "over the classes, is its coupling.",
+}
+
+
+def routing(material: Material, model: Routed) -> Section:
     """Write the section on the couplings."""
-    iterations = model.config.routing_iterations
+    name = name_of(model.class_capsules.routing)
+    iterations = len(model.class_routing(material.batch([0]).images).couplings)
+    child = (
+        "Every primary capsule sees a small part of the image and"
+        if material.traceable
+        else "Every child capsule"
+    )
     text = [
-        "Every primary capsule sees a small part of the image and votes for the pose of every class. In each "
-        "iteration its coupling moves towards the classes whose vector agrees with its vote. Votes that agree "
-        "therefore gain weight together.",
+        f"{child} votes for the pose of every class. {ROUTINGS.get(name, f'The routing {name!r} weighs the votes.')}"
     ]
-    if iterations == 1:
+    spread = (
+        "the couplings to each class: the thin line spans the 5th to 95th percentile, the thick line the middle half, "
+        "the dot is the median."
+    )
+    even = "All couplings start equal (dashed line, pale colour). "
+    if iterations == 1 and name == "dynamic":
         text.append(
             "This model routes once only, so all couplings keep their initial value: equal for every class."
         )
-    else:
+    elif iterations == 1:
+        text.append(f"This routing is one pass. Below are {spread} The dashed line is an equal share.")
+    elif material.traceable is not None:
         text.append(
-            "All couplings start equal (dashed line, pale colour). The maps show, for the two longest capsules, "
-            "which parts of the image send them more or less after each iteration. Below are the couplings to each "
-            "class: the thin line spans the 5th to 95th percentile, the thick line the middle half, the dot is the "
-            "median."
+            f"{even}The maps show, for the two longest capsules, which parts of the image send them more or less after "
+            f"each iteration. Below are {spread}"
         )
+    else:
+        text.append(f"{even}Below are {spread}")
     chosen = material.right(2)
     chosen += material.wrong(3 - len(chosen))
     table, note = capsules.routing_numbers(material, model)
     return Section(
-        "Routing by agreement",
+        "Routing by agreement" if name == "dynamic" else f"Routing: {name}",
         text,
         [
             capsules.couplings_picture(material, model, index, f"couplings-{place}")

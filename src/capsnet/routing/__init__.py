@@ -26,7 +26,7 @@ from capsnet.routing.inverted_attention import (
     route_concurrently,
 )
 from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
-from capsnet.routing.registry import ROUTINGS, Capsules, Routing, find_routing, register
+from capsnet.routing.registry import ROUTINGS, Capsules, Routing, find_routing, name_of, register
 from capsnet.routing.self_attention import SelfAttention, self_attention
 from capsnet.routing.variational_bayes import VariationalBayes, variational_bayes
 from capsnet.routing.windows import Windows, add_coordinates
@@ -53,6 +53,7 @@ __all__ = [
     "find_routing",
     "inverted_attention",
     "log_normaliser",
+    "name_of",
     "register",
     "route",
     "route_concurrently",

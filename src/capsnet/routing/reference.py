@@ -36,6 +36,42 @@ class RoutingTrace:
     """Whether routing was leaky: the couplings of a child then sum to less than 1, and the rest goes to no parent."""
     activations: Float[Tensor, "iterations batch out_caps"] | None = None
     """The parents' activations; None where a parent's length has their place."""
+    children: Float[Tensor, "batch in_caps *rows in_dim"] | None = None
+    """u, the children in the last iteration; None from a routing that no layer called."""
+    weight: Float[Tensor, "in_caps in_dim out_caps out_dim"] | None = None
+    """W of every pair; None as above."""
+
+    child_activations: Float[Tensor, "batch in_caps"] | None = None
+    """The children's activations; None where a child's length has their place."""
+
+    @property
+    def presence(self) -> Float[Tensor, "batch in_caps"]:
+        """Return how much of each child is there, from 0 to 1: its activation, or its length, at most 1."""
+        if self.child_activations is not None:
+            return self.child_activations
+        if self.children is None:
+            return torch.ones_like(self.couplings[0, :, :, 0])
+        lengths: Tensor = torch.linalg.vector_norm(self.children.flatten(2), dim=-1)
+        return lengths.clamp(max=1)
+
+    @property
+    def scores(self) -> Float[Tensor, "iterations batch out_caps"]:
+        """Return the parents' activations, or their lengths where they have none."""
+        if self.activations is not None:
+            return self.activations
+        lengths: Tensor = torch.linalg.vector_norm(self.outputs.flatten(3), dim=-1)
+        return lengths
+
+    @torch.no_grad()
+    def votes(self, example: int = 0) -> Float[Tensor, "in_caps out_caps *rows out_dim"]:
+        """Return the votes û = W u of one example.
+
+        Raises:
+            ValueError: the trace was made without a layer, so it has no children and no W.
+        """
+        if self.children is None or self.weight is None:
+            raise ValueError("votes: this trace has no children and no W; trace a layer or a model instead")
+        return torch.einsum("i...c,icjd->ij...d", self.children[example], self.weight)
 
     def _repr_html_(self) -> str:
         """Return the first example's lengths and mean couplings as a table for notebooks."""

@@ -91,6 +91,11 @@ def has_option(name: str, option: str) -> bool:
     return option in inspect.signature(ROUTINGS.get(name)).parameters
 
 
+def name_of(routing: Routing) -> str:
+    """Return the name under which a routing is registered, or its class's name."""
+    return ROUTINGS.name_of(type(routing)) or type(routing).__name__
+
+
 def refuse_bias(name: str, bias: object) -> None:
     """Refuse a layer's bias in a routing that has no place for it.
 

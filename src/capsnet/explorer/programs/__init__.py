@@ -16,6 +16,8 @@ the browser. Sizes that a request decides (layers, iterations, pooling windows) 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,31 +28,35 @@ from capsnet.explorer.programs.program import Program
 from capsnet.explorer.programs.teaching import Margin, Route
 from capsnet.explorer.programs.trace import Trace
 from capsnet.explorer.programs.units import Child, Maps, Pixel, Pool
-from capsnet.models.protocols import HasFeatures, Traceable
+from capsnet.models.protocols import HasFeatures, Routed, Traceable, decodes
 
 __all__ = ["Program", "programs_of"]
 
 
 def programs_of(
-    model: Traceable,
+    model: Routed,
     control: HasFeatures | None,
     channels: list[int],
     planes: Float[Tensor, "types dim 2"],
+    absent: Collection[str] = (),
 ) -> dict[str, Program]:
-    """Return every program that a model can run, by the name of its endpoint. Arguments as for `Trace`."""
+    """Return every program that a model can run, by the name of its endpoint. Arguments as for `Trace`.
+
+    absent: parts of the page that do not apply to the model.
+    """
     programs: dict[str, Program] = {
         "trace": Trace(model, control, channels, planes),
-        "maps": Maps(model),
-        "pixel": Pixel(model),
         "child": Child(model),
-        "pool": Pool(model),
         "sweep": Sweep(model, control),
-        "ablation": Ablate(model),
         "agents": Agents(),
         "route": Route(),
         "margin": Margin(),
         "picture": Picture(model.config.image_shape),
     }
-    if model.decoder is not None:
+    if isinstance(model, Traceable):
+        programs |= {"maps": Maps(model), "pixel": Pixel(model), "pool": Pool(model)}
+    if "ablation" not in absent:
+        programs["ablation"] = Ablate(model)
+    if decodes(model):
         programs |= {"decode": Decode(model), "sheet": Sheet(model)}
     return {name: program.eval() for name, program in programs.items()}

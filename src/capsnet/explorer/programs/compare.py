@@ -21,7 +21,7 @@ from capsnet.explorer.schemas import (
     SweepResponse,
 )
 from capsnet.models.capsnet import lengths_of
-from capsnet.models.protocols import HasFeatures, Traceable
+from capsnet.models.protocols import HasFeatures, HasPoses, Routed, decodes
 from capsnet.routing import trace_routing
 
 #: Iterations that the ablation compares; 1 has uniform couplings.
@@ -71,7 +71,7 @@ class Sweep(Program):
     factor: Tensor
     values: Tensor
 
-    def __init__(self, model: Traceable, control: HasFeatures | None) -> None:
+    def __init__(self, model: Routed, control: HasFeatures | None) -> None:
         super().__init__()
         self.model, self.control = model, control
         added, factor = changes()
@@ -86,8 +86,12 @@ class Sweep(Program):
         moved = placed(pixels[:1].expand(STEPS, -1), transforms[:1] * factor + added, shape)
         beside = placed(pixels, transforms, shape) * (torch.arange(pixels.shape[0]) > 0)[:, None, None, None]
         images = (moved + compose(beside)).clamp(max=1)
-        capsules = model.class_poses(images)
-        lengths = lengths_of(capsules)
+        if isinstance(model, HasPoses):
+            capsules = model.class_poses(images)
+            lengths = lengths_of(capsules)
+        else:
+            routing = model.class_routing(images)
+            capsules, lengths = routing.outputs[-1].flatten(2), routing.scores[-1]
         focus = torch.where(focus < 0, lengths[ORIGIN].argmax(), focus)
         poses = capsules.index_select(1, focus[None])[:, 0]
         found = {
@@ -100,7 +104,7 @@ class Sweep(Program):
             "direction_change": direction_change(poses),
         }
         found["pose_path"], found["pose_shown"] = path_of(poses, ORIGIN)
-        if model.decoder is not None:
+        if decodes(model):
             found["reconstructions"] = model.decode(capsules, focus.expand(STEPS))
         if self.control is not None:
             features = self.control.features(images)
@@ -133,18 +137,17 @@ class Ablate(Program):
 
     answer = AblationResponse
 
-    def __init__(self, model: Traceable) -> None:
+    def __init__(self, model: Routed) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixels: Pixels, transforms: Transforms) -> Outputs:
         """Return a row for each number of iterations."""
         image = compose(placed(pixels, transforms, self.model.config.image_shape))
-        primary = self.model.primary(self.model.prepare(image))
         # Iteration t does not depend on later iterations, so one trace holds the results of all of them.
-        routing = self.model.class_capsules.trace(primary, max(ABLATION))
+        routing = self.model.class_routing(image, max(ABLATION))
         rows = torch.tensor(ABLATION)
-        lengths = lengths_of(routing.outputs[:, 0]).index_select(0, rows - 1)
+        lengths = routing.scores[:, 0].index_select(0, rows - 1)
         moved = (routing.couplings[:, 0] - routing.couplings[0, 0]).abs().mean(dim=(1, 2))
         return {
             "rows.iterations": rows,
@@ -152,7 +155,7 @@ class Ablate(Program):
             "rows.ranking": lengths.argsort(dim=1, descending=True),
             "rows.entropy": coupling_entropy(routing)[:, 0].index_select(0, rows - 1),
             "rows.moved": moved.index_select(0, rows - 1),
-            "dead_children": (lengths_of(primary) < DEAD).float().mean(),
+            "dead_children": (routing.presence < DEAD).float().mean(),
         }
 
 

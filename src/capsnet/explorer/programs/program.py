@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
@@ -43,8 +44,12 @@ class Program(nn.Module):
     def kept(self, routing: RoutingTrace, iterations: Int[Tensor, ""]) -> RoutingTrace:
         """Keep the first iterations of a trace: iteration t does not depend on later ones."""
         count = counted(iterations, 1, self.limit)
-        return RoutingTrace(
-            routing.logits[:count], routing.couplings[:count], routing.outputs[:count], routing.leaky
+        return replace(
+            routing,
+            logits=routing.logits[:count],
+            couplings=routing.couplings[:count],
+            outputs=routing.outputs[:count],
+            activations=None if routing.activations is None else routing.activations[:count],
         )
 
     def run(self, request: BaseModel) -> Outputs:

@@ -12,7 +12,8 @@ from capsnet.explorer.programs.program import Outputs, Program
 from capsnet.explorer.programs.scene import Images, Pixels, Transforms, compose, outlines, placed
 from capsnet.explorer.schemas import TraceResponse
 from capsnet.models.capsnet import lengths_of
-from capsnet.models.protocols import HasFeatures, Traceable
+from capsnet.models.protocols import HasFeatures, Routed, Traceable, decodes
+from capsnet.routing import RoutingTrace
 
 Number = Int[Tensor, ""]
 
@@ -23,8 +24,8 @@ class Trace(Program):
     Args:
         model: the network.
         control: the network without capsules, if there is one.
-        channels: Conv1 maps of the overview.
-        planes: the plane in which the capsules of each type are drawn.
+        channels: Conv1 maps of the overview; none for a network without Conv1.
+        planes: the plane in which the primary capsules of each type are drawn.
     """
 
     answer = TraceResponse
@@ -33,57 +34,47 @@ class Trace(Program):
 
     def __init__(
         self,
-        model: Traceable,
+        model: Routed,
         control: HasFeatures | None,
         channels: list[int],
         planes: Float[Tensor, "types dim 2"],
     ) -> None:
         super().__init__()
         self.model, self.control = model, control
-        self.register_buffer("channels", torch.tensor(channels), persistent=False)
+        self.register_buffer("channels", torch.tensor(channels, dtype=torch.int64), persistent=False)
         self.register_buffer("planes", planes, persistent=False)
 
     def forward(self, pixels: Pixels, transforms: Transforms, iterations: Number, focus: Number) -> Outputs:
-        """Trace a scene; `focus` is the class whose votes are shown, −1 for the longest capsule's."""
-        model, config = self.model, self.model.config
-        layers = placed(pixels, transforms, config.image_shape)
+        """Trace a scene; `focus` is the class whose votes are shown, −1 for the answer."""
+        model, shape = self.model, self.model.config.image_shape
+        layers = placed(pixels, transforms, shape)
         image = compose(layers)
-        trace = model.trace(image, self.steps(iterations))
-        routing = self.kept(trace.routing, iterations)
-        couplings, outputs = routing.couplings[:, 0], routing.outputs[:, 0]
-        primary, capsules = trace.primary[0], outputs[-1]
-        lengths = lengths_of(capsules)
-        ranking = lengths.argsort(descending=True)
-        focus = torch.where(focus < 0, ranking[0], focus)
-
-        votes = torch.einsum("ic,icjd->ijd", primary, model.class_capsules.weight)
-        sums = torch.einsum("tij,ijd->tjd", couplings, votes)
-        if model.class_capsules.bias is not None:
-            sums = sums + model.class_capsules.bias
-        directions = outputs / lengths_of(outputs)[..., None].clamp(min=1e-12)
-        support = couplings * torch.einsum("ijd,tjd->tij", votes, directions)
-        by_place = (config.primary_types, *config.grid)
-        plane = vote_plane(
-            votes.index_select(1, focus[None])[:, 0],
-            couplings.index_select(2, focus[None])[:, :, 0],
-            outputs.index_select(1, focus[None])[:, 0],
+        found = {"image": image[0], "layers": layers, "outlines": outlines(pixels, transforms, shape)}
+        if isinstance(model, Traceable):
+            trace = model.trace(image, self.steps(iterations))
+            routing = self.kept(trace.routing, iterations)
+            found |= self.of_capsnet(model, trace.maps[0], trace.primary[0], routing)
+        else:
+            routing = self.kept(model.class_routing(image, self.steps(iterations)), iterations)
+        couplings, poses, scores = (
+            routing.couplings[:, 0],
+            routing.outputs[:, 0].flatten(2),
+            routing.scores[:, 0],
         )
-        arrows = flatten_arrows(primary.unflatten(0, (config.primary_types, -1)), self.planes)  # type: ignore[no-untyped-call]
-        found = {
-            "image": image[0],
-            "layers": layers,
-            "outlines": outlines(pixels, transforms, config.image_shape),
-            "maps": trace.maps[0].index_select(0, self.channels),
-            "primary": primary,
-            "primary_lengths": lengths_of(primary),
-            "arrows": arrows.flatten(0, 1),
+        ranking = scores[-1].argsort(descending=True)
+        focus = torch.where(focus < 0, ranking[0], focus)
+        plane = vote_plane(
+            routing.votes().flatten(2).index_select(1, focus[None])[:, 0],
+            couplings.index_select(2, focus[None])[:, :, 0],
+            poses.index_select(1, focus[None])[:, 0],
+        )
+        found |= {
+            "presence": routing.presence[0],
             "couplings": couplings,
-            "support": support.unflatten(1, by_place).sum(dim=1),  # type: ignore[no-untyped-call]
-            "sums": lengths_of(sums),
-            "iteration_lengths": lengths_of(outputs),
+            "iteration_lengths": scores,
             "entropy": coupling_entropy(routing)[:, 0],
-            "lengths": lengths,
-            "capsules": capsules,
+            "lengths": scores[-1],
+            "capsules": poses[-1],
             "ranking": ranking,
             "cloud.focus": focus,
             "cloud.points": plane.points,
@@ -94,15 +85,40 @@ class Trace(Program):
             "cloud.shown": plane.shown,
         }
         drawn = None
-        if model.decoder is not None:
-            everyone = torch.arange(config.num_classes)
-            drawn = model.decode(capsules.expand(config.num_classes, -1, -1), everyone)
+        if decodes(model):
+            classes = model.config.num_classes
+            drawn = model.decode(poses[-1].expand(classes, -1, -1), torch.arange(classes))
             found["reconstructions"] = drawn
             found["reconstruction_errors"] = (drawn - image).square().sum(dim=(1, 2, 3))
         found["speakers"] = speakers(ranking, drawn, layers)
         if self.control is not None:
             found["control"] = self.control.scores(image)[0]
         return found
+
+    def of_capsnet(
+        self,
+        model: Traceable,
+        maps: Float[Tensor, "channels rows columns"],
+        primary: Float[Tensor, "in_caps dim"],
+        routing: RoutingTrace,
+    ) -> Outputs:
+        """Return Conv1, the primary capsules on their grid, and what each place adds to the classes."""
+        config, votes = model.config, routing.votes()
+        couplings, outputs = routing.couplings[:, 0], routing.outputs[:, 0]
+        sums = torch.einsum("tij,ijd->tjd", couplings, votes)
+        if model.class_capsules.bias is not None:
+            sums = sums + model.class_capsules.bias
+        directions = outputs / lengths_of(outputs)[..., None].clamp(min=1e-12)
+        support = couplings * torch.einsum("ijd,tjd->tij", votes, directions)
+        by_place = (config.primary_types, *config.grid)
+        arrows = flatten_arrows(primary.unflatten(0, (config.primary_types, -1)), self.planes)  # type: ignore[no-untyped-call]
+        return {
+            "maps": maps.index_select(0, self.channels),
+            "primary": primary,
+            "arrows": arrows.flatten(0, 1),
+            "support": support.unflatten(1, by_place).sum(dim=1),  # type: ignore[no-untyped-call]
+            "sums": lengths_of(sums),
+        }
 
 
 def speakers(

@@ -17,7 +17,7 @@ from capsnet.explorer.schemas import (
     PoolResponse,
 )
 from capsnet.functional import squash
-from capsnet.models.protocols import Traceable
+from capsnet.models.protocols import Routed, Traceable
 
 #: Points of the plotted squash function, and the length that it reaches at least.
 CURVE_POINTS = 121
@@ -81,46 +81,64 @@ def cut(
     return rows.index_select(2, left + torch.arange(size[1]))
 
 
-class Child(_OfModel):
-    """One primary capsule and its vote for one class capsule."""
+class Child(Program):
+    """One child of the class capsules, and its vote for one of them; for CapsNet, how it came about as well."""
 
     answer = ChildResponse
+
+    def __init__(self, model: Routed) -> None:
+        super().__init__()
+        self.model = model
 
     def forward(
         self, pixels: Pixels, transforms: Transforms, iterations: Number, child: Number, parent: Number
     ) -> Outputs:
-        """Return the capsule before and after squash, its W, its vote, and its routing."""
-        model, config = self.model, self.model.config
-        trace = model.trace(self.image(pixels, transforms), self.steps(iterations))
-        routing = self.kept(trace.routing, iterations)
+        """Return the child, its W, its vote, and its routing."""
+        model = self.model
+        image = compose(placed(pixels, transforms, model.config.image_shape))
+        maps = None
+        if isinstance(model, Traceable):
+            trace = model.trace(image, self.steps(iterations))
+            maps, whole = trace.maps[0], trace.routing
+        else:
+            whole = model.class_routing(image, self.steps(iterations))
+        routing = self.kept(whole, iterations)
+        assert routing.children is not None
+        assert routing.weight is not None
+        u = routing.children[0].index_select(0, child[None])[0]
+        weight = routing.weight.index_select(0, child[None])[0].index_select(1, parent[None])[:, 0].T
+        vote = (u @ weight.T).flatten()
+        found = {
+            "child": child * 1,
+            "u": u.flatten(),
+            "length": routing.presence[0].index_select(0, child[None])[0],
+            "weight": weight * 1,
+            "vote": vote,
+            "logits": routing.logits[:, 0].index_select(1, child[None])[:, 0],
+            "couplings": routing.couplings[:, 0].index_select(1, child[None])[:, 0],
+            "agreement": routing.outputs[:, 0].flatten(2).index_select(1, parent[None])[:, 0] @ vote,
+        }
+        return found if maps is None else found | self.of_capsnet(maps, child)
+
+    def of_capsnet(self, maps: Float[Tensor, "channels rows columns"], child: Number) -> Outputs:
+        """Return a primary capsule's place, its receptive field, and its vector before squash."""
+        config = self.model.config
         rows, columns = config.grid
         kind, place = child // (rows * columns), child % (rows * columns)
         row, column = place // columns, place % columns
-        u = trace.primary[0].index_select(0, child[None])[0]
-        before = self.before_squash(trace.maps[0], kind, row, column)
-        weight = model.class_capsules.weight.index_select(0, child[None])[0].index_select(1, parent[None])
-        weight = weight[:, 0].T
-        vote = weight @ u
+        before = self.before_squash(maps, kind, row, column)
         end = (1.1 * before.norm()).clamp(min=CURVE_END)
         norms = end * torch.arange(CURVE_POINTS) / (CURVE_POINTS - 1)
         step = config.primary_stride * config.stem_stride
         size = config.stem_kernel + config.stem_stride * (config.primary_kernel - 1)
         top, left = row * step, column * step
         return {
-            "child": child * 1,
             "type": kind,
             "row": row,
             "column": column,
             "field": torch.stack((top, left, top + size, left + size)),
             "before": before,
-            "u": u,
             "before_length": before.norm(),
-            "length": u.norm(),
-            "weight": weight,
-            "vote": vote,
-            "logits": routing.logits[:, 0].index_select(1, child[None])[:, 0],
-            "couplings": routing.couplings[:, 0].index_select(1, child[None])[:, 0],
-            "agreement": routing.outputs[:, 0].index_select(1, parent[None])[:, 0] @ vote,
             "squash_curve": torch.stack((norms, squash(norms[:, None])[:, 0]), dim=1),
         }
 
@@ -128,6 +146,7 @@ class Child(_OfModel):
         self, maps: Float[Tensor, "channels rows columns"], kind: Number, row: Number, column: Number
     ) -> Float[Tensor, " dim"]:
         """Compute s of one primary capsule with the second convolution."""
+        assert isinstance(self.model, Traceable)
         primary, config = self.model.primary, self.model.config
         size = (config.primary_kernel, config.primary_kernel)
         patch = cut(maps, row * config.primary_stride, column * config.primary_stride, size)

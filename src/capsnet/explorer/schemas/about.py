@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from capsnet.explorer.schemas.base import MAX_ITERATIONS, Array
@@ -14,7 +16,7 @@ class Problem(BaseModel):
 
 
 class Geometry(BaseModel):
-    """Hold the sizes of the network."""
+    """Hold the sizes of the network. Sizes of a part that it does not have are 0."""
 
     image_shape: tuple[int, int, int]
     stem_channels: int
@@ -49,6 +51,13 @@ class ModelInfo(BaseModel):
     """Describe the served model."""
 
     run: str
+    architecture: str
+    routing: str
+    """Name of the routing to the class capsules."""
+    measure: Literal["length", "activation"]
+    """What says that a class capsule's class is present."""
+    absent: dict[str, str]
+    """Part of the page that does not apply to this model → the reason, a sentence."""
     parameters: int
     class_names: list[str]
     geometry: Geometry
@@ -60,6 +69,7 @@ class ModelInfo(BaseModel):
     overview_channels: list[int]
     """Conv1 maps in the overview: the ones that vary most between digits."""
     max_iterations: int = MAX_ITERATIONS
+    """1 for a routing in one pass."""
 
 
 class Examples(BaseModel):

@@ -32,26 +32,30 @@ class ChildResponse(BaseModel):
     """Hold one child capsule and its vote for one parent."""
 
     child: int
-    type: int
-    row: int
-    column: int
-    field: tuple[int, int, int, int]
+    type: int | None
+    """null, as the next five, unless the model is a CapsNet"""
+    row: int | None
+    column: int | None
+    field: tuple[int, int, int, int] | None
     """Receptive field in pixels: top, left, bottom, right (the last two exclusive)"""
-    before: Array
+    before: Array | None
     """s, before squash"""
+    before_length: float | None
     u: Array
-    before_length: float
+    """A vector, or the rows of a matrix."""
     length: float
+    """‖u‖, at most 1, or the child's activation"""
     weight: Array
-    """W (class_dim, primary_dim), with û = W u"""
+    """W (out_dim, in_dim), with û = W u; for matrices û = u Wᵀ"""
     vote: Array
+    """A vector, or the rows of a matrix."""
     logits: Array
     """(iterations, classes)"""
     couplings: Array
     """(iterations, classes)"""
     agreement: list[float]
     """û · v for this parent, per iteration"""
-    squash_curve: Array
+    squash_curve: Array | None
     """(points, 2): ‖s‖ and ‖squash(s)‖, beyond this capsule's ‖s‖"""
 
 

@@ -37,28 +37,29 @@ class TraceResponse(BaseModel):
     """(layers, channels, height, width): each layer after its transform, before they are added"""
     outlines: Array
     """(layers, 4, 2): corners of each layer's frame, pixels (across, down), clockwise from the top left"""
-    maps: Array
-    """(overview channels, rows, columns) Conv1 after its ReLU"""
-    primary: Array
+    maps: Array | None
+    """(overview channels, rows, columns) Conv1 after its ReLU; null, as the next two, unless the model is a CapsNet"""
+    primary: Array | None
     """(in_caps, primary_dim)"""
-    primary_lengths: Array
-    """(in_caps,)"""
-    arrows: Array
+    arrows: Array | None
     """(in_caps, 2): each primary capsule, projected onto its type's main plane, with its length kept"""
+    presence: Array
+    """(in_caps,): length, at most 1, or activation of each child of the class capsules"""
     couplings: Array
     """(iterations, in_caps, classes)"""
-    support: Array
-    """(iterations, rows, columns, classes): Σ over types of c û·v/‖v‖. Over all places it sums to ‖s‖."""
-    sums: Array
-    """(iterations, classes): ‖s‖ before squash"""
+    support: Array | None
+    """(iterations, rows, columns, classes): Σ over types of c û·v/‖v‖. With dynamic routing it sums to ‖s‖ over all
+    places."""
+    sums: Array | None
+    """(iterations, classes): ‖s‖ = ‖Σ c û‖"""
     iteration_lengths: Array
-    """(iterations, classes): ‖v‖"""
+    """(iterations, classes): ‖v‖, or the activation of each class capsule"""
     entropy: list[float]
     """Entropy of the couplings, per iteration; 1 for uniform couplings."""
     lengths: Array
-    """(classes,): ‖v‖ of the last iteration"""
+    """(classes,): ‖v‖ or activation in the last iteration"""
     capsules: Array
-    """(classes, class_dim)"""
+    """(classes, class_dim): vectors, or the rows of pose matrices"""
     ranking: list[int]
     """Classes, the longest first."""
     speakers: list[int]

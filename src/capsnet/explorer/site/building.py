@@ -27,6 +27,7 @@ from capsnet.explorer.site.runtime import BINARY, GLUE, LICENCE, MODULE, VERSION
 from capsnet.explorer.site.weights import Precision, WeightStore
 from capsnet.explorer.testset import measured_or_measure
 from capsnet.inference.export import check_installed
+from capsnet.models.protocols import decodes
 
 #: Lists a site's files; a folder with this file and no others may be replaced.
 MARK = "site.json"
@@ -127,9 +128,10 @@ def data_files(session: Session) -> dict[str, bytes]:
     answers: dict[str, Any] = {
         "model": describe(session),
         "examples": examples(session),
-        "testset": measured_or_measure(session),
     }
-    if session.model.decoder is not None:
+    if "ablation" not in session.absent:
+        answers["testset"] = measured_or_measure(session)
+    if decodes(session.model):
         answers["meanings"] = [
             meanings(session, number) for number in range(session.model.config.num_classes)
         ]

@@ -67,8 +67,8 @@ def example(name: str, session: Session) -> Tensor:
     examples: dict[str, Tensor] = {
         "pixels": torch.rand(2, channels * height * width, generator=generator),
         "transforms": torch.tensor(moved),
-        "size": torch.tensor(min(3, *session.maps, MAX_POOL)),
-        "pose": torch.randn(config.class_dim, generator=generator) / config.class_dim**0.5,
+        "size": torch.tensor(max(1, min(3, *session.maps, MAX_POOL))),
+        "pose": torch.randn(session.class_dim, generator=generator) / session.class_dim**0.5,
         "estimates": torch.rand(4, 3, 2, generator=generator) * 5,
         "capsules": torch.rand(3, 4, generator=generator),
         "weight": torch.rand(3, 4, 2, 4, generator=generator),
@@ -90,8 +90,9 @@ def export_variants(name: str, session: Session, store: WeightStore) -> list[Exp
     Raises:
         CapsnetError: as `export_program`.
     """
-    own = min(session.model.config.routing_iterations, MAX_ITERATIONS)
-    limits = {own, MAX_ITERATIONS} if name in ("trace", "child") else {MAX_ITERATIONS}
+    own = min(session.iterations, MAX_ITERATIONS)
+    largest = own if "ablation" in session.absent else MAX_ITERATIONS
+    limits = {own, largest} if name in ("trace", "child") else {largest}
     return [export_program(name, session, store, limit) for limit in sorted(limits)]
 
 
@@ -162,7 +163,7 @@ def rounding(exported: Exported, weights: NDArray[np.float32], session: Session)
     worst = 0.0
     for image in images:
         inputs = {"pixels": image[None], "transforms": still, "focus": torch.tensor(-1)}
-        inputs["iterations"] = torch.tensor(session.model.config.routing_iterations)
+        inputs["iterations"] = torch.tensor(session.iterations)
         wanted = session.programs["trace"](**inputs)
         kept = {key: wanted[key] for key in ("capsules", "lengths", "reconstructions") if key in wanted}
         worst = max(worst, largest_difference(exported.run(opened, inputs), kept))

@@ -6,7 +6,7 @@ import { showAnswer } from "./answer.js";
 import { finished, started } from "./busy.js";
 import { inputPanel } from "./input.js";
 import { fromHash, runOf, toHash } from "./link.js";
-import { overviewPanel } from "./overview.js";
+import { overviewPanel, titleOf } from "./overview.js";
 import { forgetColours } from "./paint.js";
 import { begin, change, current, emptyDigit, exampleDigit, listen, mostHeard } from "./state.js";
 import { tourPanel } from "./tour.js";
@@ -118,7 +118,8 @@ function detailPanel() {
       if (!world.trace) return;
       if (open?.view !== world.view) {
         open?.panel.close?.();
-        open = { view: world.view, panel: VIEWS[world.view](home, fail) };
+        const reason = world.info.absent[world.view];
+        open = { view: world.view, panel: reason ? notice(home, world.view, reason) : VIEWS[world.view](home, fail) };
         home.setAttribute("aria-labelledby", `tab-${world.view}`);
         home.dataset.view = world.view;
         open.panel.update(world, EVERYTHING);
@@ -127,6 +128,13 @@ function detailPanel() {
       }
     },
   };
+}
+
+/** Say why a part of the page does not apply to this model.
+ *  @param {HTMLElement} home @param {View} view @param {string} reason @returns {Panel} */
+function notice(home, view, reason) {
+  replace(home, h("h2", {}, titleOf(view)), h("p", { class: "notice" }, reason));
+  return { update() {} };
 }
 
 let saving = 0;
@@ -153,7 +161,7 @@ async function copyLink() {
 function showAbout() {
   const { info } = current();
   const error = info.test_error === null ? "" : `, test error ${percent(info.test_error, 2)}${info.tested_on ? ` on ${info.tested_on}` : ""}`;
-  replace(find("#about"), h("b", {}, info.run), ` · ${number(info.parameters / 1e6, 1)} million parameters${error}`);
+  replace(find("#about"), h("b", {}, info.run), ` · ${info.parameters < 1e6 ? info.parameters.toLocaleString("en") : `${number(info.parameters / 1e6, 1)} million`} parameters${error}`);
 }
 
 started();

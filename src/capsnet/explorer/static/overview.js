@@ -40,7 +40,7 @@ const STAGES = [
   {
     view: "classes", title: "Class capsules", role: "parent",
     size: ({ info: { geometry } }) => `${geometry.classes} × ${geometry.class_dim}-D`,
-    step: (world) => `routing, r = ${world.at}`,
+    step: (world) => (world.info.max_iterations > 1 ? `routing, r = ${world.at}` : "routing"),
     draw: drawLengths,
   },
   {
@@ -57,6 +57,11 @@ const EXTRAS = [
   { view: "ablation", title: "Does routing matter here?", role: "vote" },
 ];
 
+/** @param {View} view */
+export function titleOf(view) {
+  return [...STAGES, ...EXTRAS].find((one) => one.view === view)?.title ?? view;
+}
+
 /** @param {HTMLElement} home @param {World} first */
 export function overviewPanel(home, first) {
   const canvases = STAGES.map(({ title }) => canvasOf(SIDE, SIDE, title));
@@ -69,7 +74,9 @@ export function overviewPanel(home, first) {
         onclick: () => change({ view }),
         onkeydown: (/** @type {KeyboardEvent} */ event) => walk(event, index),
       },
-      ...(stage
+      ...(stage && first.info.absent[view]
+        ? [h("span", { class: "step" }), h("span", { class: "title" }, title), h("span", { class: "none" }, "not shown for this model"), h("span", { class: "size" }, "select it for the reason")]
+        : stage
         ? [h("span", { class: "step" }), h("span", { class: "title" }, title), canvases[index], h("span", { class: "size" }, stage.size(first))]
         : [h("span", { class: "title" }, title)]),
     );
@@ -99,12 +106,13 @@ export function overviewPanel(home, first) {
       });
       if (!["trace", "at", "focus", "info"].some((name) => changed.has(/** @type {keyof World} */ (name))) || !world.trace) return;
       STAGES.forEach((stage, index) => {
+        if (world.info.absent[stage.view]) return;
         stage.draw(begin(canvases[index]).context, world);
         const [step, size] = [tabs[index].querySelector(".step"), tabs[index].querySelector(".size")];
         if (step) step.textContent = stage.step(world);
         if (size) size.textContent = stage.size(world);
       });
-      canvases[4].setAttribute("aria-label", `Lengths: ${Array.from(world.trace.lengths.data, (x, k) => `${world.info.class_names[k]} ${number(x, 2)}`).join(", ")}`);
+      canvases[4].setAttribute("aria-label", `${world.info.measure === "length" ? "Lengths" : "Activations"}: ${Array.from(world.trace.lengths.data, (x, k) => `${world.info.class_names[k]} ${number(x, 2)}`).join(", ")}`);
     },
   };
 }
@@ -124,7 +132,7 @@ function drawInput(context, world) {
 
 /** @param {CanvasRenderingContext2D} context @param {World} world */
 function drawMaps(context, world) {
-  if (!world.trace) return;
+  if (!world.trace?.maps) return;
   const { shape, data } = world.trace.maps;
   const [count, rows, columns] = shape;
   const across = Math.ceil(Math.sqrt(count));

@@ -6,6 +6,9 @@ import { STEPS } from "./tour-steps.js";
 
 /** @param {HTMLElement} home @param {HTMLElement} startButton @param {(error: unknown) => void} fail */
 export function tourPanel(home, startButton, fail) {
+  const { tour } = current().info.absent;
+  startButton.toggleAttribute("disabled", Boolean(tour));
+  startButton.title = tour ?? "";
   startButton.addEventListener("click", () => go(0));
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && current().tour !== null) leave();
@@ -60,7 +63,7 @@ export function tourPanel(home, startButton, fail) {
   return {
     /** @param {World} world @param {Set<keyof World>} changed */
     update(world, changed) {
-      if (changed.has("tour") && (world.tour === null || world.tour < STEPS.length) && world.tour !== shown) show(world.tour);
+      if (!tour && changed.has("tour") && (world.tour === null || world.tour < STEPS.length) && world.tour !== shown) show(world.tour);
     },
   };
 }

@@ -47,20 +47,20 @@ export interface ChildRequest {
 
 export interface ChildResponse {
   child: number;
-  type: number;
-  row: number;
-  column: number;
-  field: [number, number, number, number];
-  before: Packed;
+  type: number | null;
+  row: number | null;
+  column: number | null;
+  field: [number, number, number, number] | null;
+  before: Packed | null;
+  before_length: number | null;
   u: Packed;
-  before_length: number;
   length: number;
   weight: Packed;
   vote: Packed;
   logits: Packed;
   couplings: Packed;
   agreement: Array<number>;
-  squash_curve: Packed;
+  squash_curve: Packed | null;
 }
 
 export interface Cloud {
@@ -142,6 +142,10 @@ export interface MeaningsResponse {
 
 export interface ModelInfo {
   run: string;
+  architecture: string;
+  routing: string;
+  measure: "length" | "activation";
+  absent: Record<string, string>;
   parameters: number;
   class_names: Array<string>;
   geometry: Geometry;
@@ -274,13 +278,13 @@ export interface TraceResponse {
   image: Packed;
   layers: Packed;
   outlines: Packed;
-  maps: Packed;
-  primary: Packed;
-  primary_lengths: Packed;
-  arrows: Packed;
+  maps: Packed | null;
+  primary: Packed | null;
+  arrows: Packed | null;
+  presence: Packed;
   couplings: Packed;
-  support: Packed;
-  sums: Packed;
+  support: Packed | null;
+  sums: Packed | null;
   iteration_lengths: Packed;
   entropy: Array<number>;
   lengths: Packed;

@@ -17,7 +17,7 @@ export function places(geometry) {
  */
 export function drawArrows(context, world, { side, margin, type = null, chosen = null, few = false }) {
   const { trace, info: { geometry } } = world;
-  if (!trace) return;
+  if (!trace?.arrows) return;
   const palette = colours();
   const [, height, width] = geometry.image_shape;
   picture(context, trace.image, { width: side, colour: palette.input, alpha: 0.22 });
@@ -26,7 +26,7 @@ export function drawArrows(context, world, { side, margin, type = null, chosen =
   const [rows, columns] = geometry.grid;
   const reach = step * unit * (type === null ? 1.25 : 1.1) - margin;
   const area = rows * columns;
-  const longest = longestOf(trace.primary_lengths.data, area);
+  const longest = longestOf(trace.presence.data, area);
   for (let i = 0; i < geometry.in_caps; i++) {
     const kind = Math.floor(i / area);
     const place = i % area;
@@ -36,7 +36,7 @@ export function drawArrows(context, world, { side, margin, type = null, chosen =
     const [dx, dy] = [trace.arrows.data[2 * i] * reach, -trace.arrows.data[2 * i + 1] * reach];
     const own = i === chosen;
     const bold = leads || type !== null;
-    context.strokeStyle = rgba(own ? palette.parent : palette.child, own || bold ? 1 : 0.3 * trace.primary_lengths.data[i] ** 2);
+    context.strokeStyle = rgba(own ? palette.parent : palette.child, own || bold ? 1 : 0.3 * trace.presence.data[i] ** 2);
     context.lineWidth = own ? 3.5 : bold ? side / 220 : 1;
     arrow(context, x, y, dx, dy, bold || own ? side / 60 : 3);
   }

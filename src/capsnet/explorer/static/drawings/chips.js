@@ -19,7 +19,7 @@ export function chips(world, { colours = false } = {}) {
       buttons.forEach((button, k) => {
         const length = trace.iteration_lengths.data[offset + k];
         button.setAttribute("aria-pressed", String(k === focusOf(world)));
-        button.setAttribute("aria-label", `${world.info.class_names[k]}, length ${number(length, 2)}`);
+        button.setAttribute("aria-label", `${world.info.class_names[k]}, ${world.info.measure} ${number(length, 2)}`);
         button.style.setProperty("--length", String(length));
         const small = button.querySelector("small");
         if (small) small.textContent = number(length, 2);

@@ -31,8 +31,8 @@ export function drawCloud(context, world, { width, height, small = false, step =
   context.lineTo(toX(0), height);
   context.stroke();
 
-  // With uniform couplings the dots have the same size for any number of classes.
-  const scale = (small ? 0.9 : 1.7) * Math.sqrt(classes / 10);
+  // With uniform couplings the dots have the same size for any number of classes. A few children get larger ones.
+  const scale = (small ? 0.9 : 1.7) * Math.sqrt(classes / 10) * (children < 100 ? 2 : 1);
   context.fillStyle = rgba(palette.vote, small ? 0.45 : 0.5);
   for (let i = 0; i < children; i++) {
     const coupling = mix(trace.couplings.data, children * classes, i * classes + focus);
@@ -47,7 +47,9 @@ export function drawCloud(context, world, { width, height, small = false, step =
   context.strokeStyle = rgba(palette.parent);
   context.lineWidth = small ? 2.5 : 3.5;
   const [vx, vy] = [mix(outputs.data, 2, 0), mix(outputs.data, 2, 1)];
-  const full = width - toX(0) - (small ? 4 : 14); // a vector of length 1 reaches the border
+  const border = width - toX(0) - (small ? 4 : 14);
+  // A vector of length 1 reaches the border; a pose ends among its votes, where it is.
+  const full = world.info.measure === "length" ? border : Math.min(unit, border / Math.max(1e-9, Math.abs(vx)));
   arrow(context, toX(0), toY(0), vx * full, -vy * full, small ? 6 : 10);
   if (chosen !== null) {
     context.strokeStyle = rgba(palette.child);
@@ -98,7 +100,7 @@ function reachOf(cloud) {
   const points = cloud.points.data;
   const across = points.filter((_, i) => i % 2 === 0).sort();
   const down = points.filter((_, i) => i % 2 === 1).map(Math.abs).sort();
-  const at = (/** @type {ArrayLike<number>} */ sorted, /** @type {number} */ share) => sorted[Math.floor(share * (sorted.length - 1))];
+  const at = (/** @type {ArrayLike<number>} */ sorted, /** @type {number} */ share) => sorted[Math.round(share * (sorted.length - 1))];
   const right = Math.max(0.05, at(across, 0.997));
   const reach = { left: Math.min(-0.4 * right, at(across, 0.003)), right, far: Math.max(0.05, at(down, 0.997)) };
   reaches.set(cloud, reach);

@@ -33,22 +33,26 @@ export function drawFlow(context, world, width, height, step) {
   context.textAlign = "center";
   for (let t = 0; t < steps; t++) context.fillText(String(t + 1), toX(t), height - 9);
   const data = trace.couplings.data;
-  for (let i = 0; i < children; i++) {
-    context.strokeStyle = rgba(palette.vote, 0.03 + 0.35 * trace.primary_lengths.data[i] ** 2);
+  const lineOf = (/** @type {number} */ i) => {
     context.beginPath();
-    for (let t = 0; t < steps; t++) context.lineTo(toX(t), toY(data[(t * children + i) * classes + focus]));
+    if (steps === 1) context.moveTo(left, toY(data[i * classes + focus]));
+    for (let t = 0; t < steps; t++) context.lineTo(steps > 1 ? toX(t) : width - right, toY(data[(t * children + i) * classes + focus]));
+    context.stroke();
+  };
+  for (let i = 0; i < children; i++) {
+    context.strokeStyle = rgba(palette.vote, 0.03 + 0.35 * trace.presence.data[i] ** 2);
+    lineOf(i);
+  }
+  context.lineWidth = 2;
+  if (steps > 1) {
+    context.strokeStyle = rgba(palette.parent, 0.8);
+    context.beginPath();
+    context.moveTo(toX(step), top - 4);
+    context.lineTo(toX(step), height - bottom + 4);
     context.stroke();
   }
-  context.strokeStyle = rgba(palette.parent, 0.8);
-  context.lineWidth = 2;
-  context.beginPath();
-  context.moveTo(toX(step), top - 4);
-  context.lineTo(toX(step), height - bottom + 4);
-  context.stroke();
   context.strokeStyle = rgba(palette.child);
-  context.beginPath();
-  for (let t = 0; t < steps; t++) context.lineTo(toX(t), toY(data[(t * children + world.child) * classes + focus]));
-  context.stroke();
+  lineOf(world.child);
   context.lineWidth = 1;
 }
 
@@ -78,14 +82,14 @@ export function drawStrip(context, world, width, height, step) {
   context.fillText("0", left - 6, base);
   context.fillStyle = rgba(palette.line);
   context.fillRect(left, base, width - left, 1);
-  const uniform = data[0]; // every coupling of the first iteration
+  const uniform = evenShare(trace);
   let from = 0;
   order.forEach((i, place) => {
     const k = winners[i];
     const a = data[(low * children + i) * classes + k];
     const b = data[(high * children + i) * classes + k];
     const tall = Math.max(0, (a + (b - a) * part - uniform) / most) * (base - 6);
-    context.fillStyle = rgba(classColour(k), 0.35 + 0.65 * Math.min(1, trace.primary_lengths.data[i] * 2));
+    context.fillStyle = rgba(classColour(k), 0.35 + 0.65 * Math.min(1, trace.presence.data[i] * 2));
     context.fillRect(left + place * slot, base - tall, slot + 0.4, tall);
     const last = place + 1 === children || winners[order[place + 1]] !== k;
     if (!last) return;
@@ -98,6 +102,12 @@ export function drawStrip(context, world, width, height, step) {
     }
     from = place + 1;
   });
+}
+
+/** Return a child's coupling before routing: that of the first of several iterations, or 1 / classes in one pass.
+ *  @param {NonNullable<World["trace"]>} trace */
+function evenShare({ couplings: { shape, data } }) {
+  return shape[0] > 1 ? data[0] : 1 / shape[2];
 }
 
 /** Return the top of the scale: a little more than the largest coupling with a class.
@@ -127,7 +137,7 @@ function preferences(trace) {
   });
   const share = (/** @type {number} */ i) => data[from + i * classes + winners[i]];
   const order = winners.map((_, i) => i).sort((a, b) => winners[a] - winners[b] || share(b) - share(a));
-  const most = Math.max(1e-6, ...order.map((i) => share(i) - data[0]));
+  const most = Math.max(1e-6, ...order.map((i) => share(i) - evenShare(trace)));
   const result = { order, winners, most };
   known.set(trace, result);
   return result;

@@ -11,7 +11,8 @@ import { places } from "./arrows.js";
  */
 export function drawTerritory(context, world, { side, step = shownStep(world), place = null }) {
   const { trace, info: { geometry } } = world;
-  if (!trace) return [];
+  const support = trace?.support;
+  if (!trace || !support) return [];
   const palette = colours();
   const [, height, width] = geometry.image_shape;
   const unit = side / Math.max(height, width);
@@ -21,11 +22,11 @@ export function drawTerritory(context, world, { side, step = shownStep(world), p
   const { middle, field } = places(geometry);
   picture(context, trace.image, { width: side, colour: palette.input, alpha: 0.3 });
   let max = 1e-9;
-  for (let i = 0; i < rows * columns * classes; i++) max = Math.max(max, trace.support.data[offset + i]);
+  for (let i = 0; i < rows * columns * classes; i++) max = Math.max(max, support.data[offset + i]);
   /** @type {Map<number, number>} */
   const owned = new Map();
   for (let at = 0; at < rows * columns; at++) {
-    const own = Array.from({ length: classes }, (_, k) => trace.support.data[offset + at * classes + k]);
+    const own = Array.from({ length: classes }, (_, k) => support.data[offset + at * classes + k]);
     const k = own.indexOf(Math.max(...own));
     if (own[k] <= 0) continue;
     owned.set(k, (owned.get(k) ?? 0) + own[k]);

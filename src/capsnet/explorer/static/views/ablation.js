@@ -10,7 +10,8 @@ const POLL = 700;
 
 /** @param {HTMLElement} home @param {(error: unknown) => void} fail @returns {Panel} */
 export function ablationView(home, fail) {
-  const { class_names, geometry, control } = current().info;
+  const { class_names, geometry, control, measure } = current().info;
+  const top = measure === "length" ? "longest capsule" : "most active capsule";
   const image = h("div", { class: "scroll", tabindex: 0 });
   const set = h("div", { class: "scroll", tabindex: 0 });
   const imageWords = h("div", { "aria-live": "polite" });
@@ -30,7 +31,7 @@ export function ablationView(home, fail) {
   /** @param {Unpacked<AblationResponse>} answer */
   function showImage({ rows, dead_children }) {
     replace(image, table(
-      ["iterations", "answer", "its length", "second", "its length", "entropy of couplings", "mean change of a coupling"],
+      ["iterations", "answer", `its ${measure}`, "second", `its ${measure}`, "entropy of couplings", "mean change of a coupling"],
       rows.map(({ iterations, ranking: [best, second], lengths, entropy, moved }) => ({
         own: iterations === geometry.iterations,
         cells: [iterations === 1 ? "1, uniform" : iterations, class_names[best], meter(lengths[best]), class_names[second], meter(lengths[second]), number(entropy), number(moved)],
@@ -41,8 +42,8 @@ export function ablationView(home, fail) {
     const same = uniform.ranking[0] === own.ranking[0];
     const gap = (/** @type {typeof own} */ row) => row.lengths[row.ranking[0]] - row.lengths[row.ranking[1]];
     replace(imageWords, h("p", {}, same ? `The answer is the same with uniform couplings. ` : `With uniform couplings the answer would be “${class_names[uniform.ranking[0]]}” instead of “${class_names[own.ranking[0]]}”. `,
-      `The longest capsule is longer than the second by ${number(gap(uniform), 2)} without routing and by ${number(gap(own), 2)} with r = ${own.iterations}. `,
-      `${percent(dead_children)} of the primary capsules are inactive for this image (shorter than 0.01).`));
+      `The ${measure} of the ${top} exceeds the second by ${number(gap(uniform), 2)} without routing and by ${number(gap(own), 2)} with r = ${own.iterations}. `,
+      `${percent(dead_children)} of the children are inactive for this image (below 0.01).`));
   }
 
   async function poll() {
@@ -64,7 +65,7 @@ export function ablationView(home, fail) {
       return;
     }
     replace(set, table(
-      ["iterations", "wrong", "error", "95 % interval", "changed answers", "longest capsule", "second", "entropy of couplings"],
+      ["iterations", "wrong", "error", "95 % interval", "changed answers", top, "second", "entropy of couplings"],
       answer.rows.map((row) => ({
         own: row.iterations === geometry.iterations,
         cells: [row.iterations === 1 ? "1, uniform" : row.iterations, `${row.errors} of ${row.n.toLocaleString("en")}`, percent(row.error, 2), row.interval.map((x) => percent(x, 2)).join(" to "), row.changed, meter(row.winner), meter(row.runner_up), number(row.entropy)],
@@ -82,8 +83,8 @@ export function ablationView(home, fail) {
       `Uniform couplings: ${uniform.errors} wrong; r = ${own.iterations}: ${own.errors}.`,
       apart ? (uniform.error > own.error ? "Routing makes this network more accurate: the intervals do not overlap." : "Routing makes this network less accurate: the intervals do not overlap.")
         : `The intervals overlap: on these ${own.n.toLocaleString("en")} images the difference in error may be chance.`,
-      `The mean length of the longest capsule is ${number(uniform.winner, 2)} without and ${number(own.winner, 2)} with routing.`,
-      `${percent(dead_children ?? 0)} of the primary capsules are shorter than 0.01 for every image.`,
+      `The mean ${measure} of the ${top} is ${number(uniform.winner, 2)} without and ${number(own.winner, 2)} with routing.`,
+      `${percent(dead_children ?? 0)} of the children are below 0.01 for every image.`,
     ];
     if (control && control_error !== null && control_interval) words.push(`The max-pooling CNN on the same images: ${percent(control_error, 2)} (${control_interval.map((x) => percent(x, 2)).join(" to ")}).`);
     return words.join(" ");

@@ -2,6 +2,7 @@
 /** @import {Panel, World, Unpacked} from "../types.ts" */
 /** @import {DecodeResponse, SheetResponse} from "../wire.ts" */
 import { api, latest } from "../api.js";
+import { bars } from "../drawings/bars.js";
 import { chips } from "../drawings/chips.js";
 import { h, number, replace, slider } from "../dom.js";
 import { equation, prose } from "../maths.js";
@@ -14,7 +15,7 @@ const CELL = 48;
 
 /** @param {HTMLElement} home @param {(error: unknown) => void} fail @returns {Panel} */
 export function classesView(home, fail) {
-  const { geometry, has_decoder, class_names } = current().info;
+  const { geometry, has_decoder, class_names, measure, absent } = current().info;
   const classes = chips(current());
   const drawn = canvasOf(SIDE, SIDE, "Drawing of the changed capsule");
   const original = canvasOf(110, 110, "Drawing of the capsule as computed");
@@ -25,6 +26,7 @@ export function classesView(home, fail) {
   const sheetButton = h("button", { type: "button", id: "sheet", onclick: () => change({ sheet: !current().sheet }) });
   const reset = h("button", { type: "button", id: "pose-reset", onclick: () => change({ pose: null }) }, "Reset");
   const words = h("div", { "aria-live": "polite" });
+  const numbers = bars(420, 150, "The numbers of the class capsule");
   /** @type {Map<number, Array<{measure: string, correlation: number} | null>>} */
   const known = new Map();
   const sliders = Array.from({ length: geometry.class_dim }, (_, k) => {
@@ -37,8 +39,12 @@ export function classesView(home, fail) {
     h("div", { class: "row wide" }, classes.element),
     h("div", { class: "columns" },
       h("div", { class: "text" },
-        prose("The length of {v_j} is the network's confidence that the class is present. Its direction, these numbers, describes how the digit is written. The decoder was trained to draw the digit from these numbers alone. Change a number to see its effect."),
-        has_decoder ? h("div", { class: "sliders poses" }, ...sliders.map(({ element }) => element)) : h("p", { class: "notice" }, "This model was trained without a decoder, so it cannot draw.")),
+        prose(measure === "length"
+          ? "The length of {v_j} is the network's confidence that the class is present. Its direction, these numbers, describes how the digit is written."
+          : "The activation of a class capsule is the network's confidence that the class is present. Its pose {v_j}, these numbers, describes how the digit is written."),
+        has_decoder && prose("The decoder was trained to draw the digit from these numbers alone. Change a number to see its effect."),
+        has_decoder ? h("div", { class: "sliders poses" }, ...sliders.map(({ element }) => element)) : numbers.canvas,
+        !has_decoder && h("p", { class: "notice" }, absent.reconstruction ?? "This model was trained without a decoder, so it cannot draw.")),
       h("div", { class: "stack", hidden: !has_decoder },
         h("figure", {}, drawn, h("figcaption", {}, "drawing of these numbers")),
         h("div", { class: "pair" }, h("figure", {}, original, h("figcaption", {}, "as computed")), h("figure", {}, input, h("figcaption", {}, "input"))),
@@ -127,7 +133,10 @@ export function classesView(home, fail) {
       const { trace } = world;
       if (!trace) return;
       classes.update(world);
-      if (!has_decoder) return;
+      if (!has_decoder) {
+        numbers.show(poseOf(world), colours().parent);
+        return;
+      }
       const fresh = changed.has("trace") || changed.has("focus") || changed.has("view");
       if (fresh) {
         const focus = focusOf(world);

@@ -22,7 +22,7 @@ const PARAMETERS = [
 
 /** @param {HTMLElement} home @param {(error: unknown) => void} fail @returns {Panel} */
 export function controlView(home, fail) {
-  const { control, class_names } = current().info;
+  const { control, class_names, measure, absent, has_decoder } = current().info;
   const maps = ["map", "shuffled", "pooled", "pooled of shuffled"].map((name) => canvasOf(MAP, MAP, name));
   const poolWords = h("div", { "aria-live": "polite" });
   const strip = canvasOf(STRIP.width, STRIP.height, "The digit in each step");
@@ -37,7 +37,7 @@ export function controlView(home, fail) {
   replace(
     home,
     h("h2", {}, "Compare with max pooling"),
-    h("section", {},
+    absent.conv1 ? h("p", { class: "notice" }, `Pooling is shown on Conv1 maps. ${absent.conv1}`) : h("section", {},
       h("h3", {}, "Different maps, the same pooled result"),
       prose("Max pooling keeps the largest number of each window and loses its position in the window. Two very different maps can therefore give the same result to all later layers. Below, the numbers in each window of a Conv1 map of this image are reordered. The two pooled maps are exactly equal."),
       h("div", { class: "row" }, h("div", { class: "segments", role: "group", "aria-label": "Pooling windows" }, ...sizeButtons)),
@@ -47,10 +47,10 @@ export function controlView(home, fail) {
     h("section", {},
       h("h3", {}, control ? "The same movement for both networks" : "The same movement for the capsules"),
       prose(control
-        ? `The control is a CNN of ${control.parameters.toLocaleString("en")} parameters with max pooling, trained on the same digits${control.test_error === null ? "" : ` (test error ${percent(control.test_error, 2)})`}. Both networks get the first digit, moved step by step. A capsule's pose should change with the digit while its length stays. Pooled features should stay the same.`
-        : "The network gets the first digit, moved step by step. A capsule's pose should change with the digit while its length stays. (There is no max-pooling control for these images.)"),
+        ? `The control is a CNN of ${control.parameters.toLocaleString("en")} parameters with max pooling, trained on the same digits${control.test_error === null ? "" : ` (test error ${percent(control.test_error, 2)})`}. Both networks get the first digit, moved step by step. A capsule's pose should change with the digit while its ${measure} stays. Pooled features should stay the same.`
+        : `The network gets the first digit, moved step by step. A capsule's pose should change with the digit while its ${measure} stays. (There is no max-pooling control for these images.)`),
       h("div", { class: "row" }, h("div", { class: "segments", role: "group", "aria-label": "What changes" }, ...parameterButtons)),
-      h("figure", { class: "full" }, strip, h("figcaption", {}, "Above: the input. Below: the drawing of the class capsule.")),
+      h("figure", { class: "full" }, strip, h("figcaption", {}, has_decoder ? "Above: the input. Below: the drawing of the class capsule." : "The input. Without a decoder there are no drawings of the class capsule.")),
       h("div", { class: "columns even" }, h("figure", {}, answers.canvas, answers.legend), h("figure", {}, changes.canvas, changes.legend)),
       h("div", { class: "columns even" }, h("figure", {}, posePath.canvas, posePath.caption), control && h("figure", {}, featurePath.canvas, featurePath.caption)),
       sweepWords),
@@ -127,7 +127,7 @@ export function controlView(home, fail) {
     answers.show({
       x: answer.values, unit, max: 1, origin: answer.origin,
       lines: [
-        { name: `capsule “${name}”, length`, values: own(answer.lengths), colour: palette.parent, role: "parent" },
+        { name: `capsule “${name}”, ${measure}`, values: own(answer.lengths), colour: palette.parent, role: "parent" },
         ...(answer.control_scores ? [{ name: `CNN's “${name}”`, values: own(answer.control_scores), colour: palette.control, role: "control" }] : []),
       ],
     });
@@ -151,7 +151,7 @@ export function controlView(home, fail) {
   return {
     update(world, changed) {
       for (const button of parameterButtons) button.setAttribute("aria-pressed", String(button.dataset.parameter === world.parameter));
-      if (changed.has("trace") || changed.has("view")) askPool(world);
+      if (!absent.conv1 && (changed.has("trace") || changed.has("view"))) askPool(world);
       if (changed.has("trace") || changed.has("view") || changed.has("parameter") || changed.has("focus")) askSweep(world);
     },
   };

@@ -76,7 +76,7 @@ export function primaryView(home, fail) {
 
   /** Return the type of the longest capsule at a position. @param {number} place */
   function strongest(place) {
-    const lengths = current().trace?.primary_lengths.data ?? [];
+    const lengths = current().trace?.presence.data ?? [];
     let best = 0;
     for (let kind = 1; kind < geometry.primary_types; kind++) if (lengths[kind * area + place] > lengths[best * area + place]) best = kind;
     return best;
@@ -90,13 +90,15 @@ export function primaryView(home, fail) {
 
   /** @param {Unpacked<ChildResponse>} answer */
   function showChild(answer) {
+    const { before: s_i, before_length, squash_curve } = answer;
+    if (!s_i || before_length === null || !squash_curve) return;
     const palette = colours();
-    const max = Math.max(0.2, ...Array.from(answer.before.data, Math.abs), ...Array.from(answer.u.data, Math.abs));
-    before.show(answer.before.data, palette.child, max);
+    const max = Math.max(0.2, ...Array.from(s_i.data, Math.abs), ...Array.from(answer.u.data, Math.abs));
+    before.show(s_i.data, palette.child, max);
     after.show(answer.u.data, palette.child, max);
-    squash.show(answer.squash_curve.data, answer.before_length, answer.length, palette.child);
+    squash.show(squash_curve.data, before_length, answer.length, palette.child);
     which.textContent = `Capsule ${answer.child}: type ${answer.type}, row ${answer.row}, column ${answer.column}`;
-    const s = number(answer.before_length);
+    const s = number(before_length);
     replace(
       words,
       equation("{u_i} = ‖{s_i}‖² / (1 + ‖{s_i}‖²) · {s_i} / ‖{s_i}‖"),

@@ -12,6 +12,7 @@ import { drawTerritory } from "../drawings/territory.js";
 import { h, number, replace } from "../dom.js";
 import { equation, pieces, prose } from "../maths.js";
 import { begin, canvasOf, colours, placeOn } from "../paint.js";
+import { wordsOf } from "../routings.js";
 import { change, current, focusOf, mostHeard, shownStep } from "../state.js";
 
 const CLOUD = { width: 520, height: 380 };
@@ -21,7 +22,11 @@ const SECONDS_PER_ITERATION = 1.1;
 
 /** @param {HTMLElement} home @param {(error: unknown) => void} fail @returns {Panel} */
 export function routingView(home, fail) {
-  const { geometry, max_iterations, class_names } = current().info;
+  const { info } = current();
+  const { geometry, max_iterations, class_names, measure, absent } = info;
+  const isDynamic = info.routing === "dynamic";
+  const words = wordsOf(info);
+  const stronger = measure === "length" ? "longer" : "more active";
   const area = geometry.grid[0] * geometry.grid[1];
   const stripSize = { width: Math.min(960, Math.max(320, home.clientWidth - 60)), height: 120 };
   const cloud = canvasOf(CLOUD.width, CLOUD.height, "Votes in pose space");
@@ -29,6 +34,7 @@ export function routingView(home, fail) {
   const strip = canvasOf(stripSize.width, stripSize.height, "All couplings of this iteration");
   const land = canvasOf(MAP, MAP, "Positions and the class they support");
   const legend = h("figcaption", {});
+  const map = absent.places ? h("p", { class: "notice" }, absent.places) : h("figure", {}, land, legend);
   const facts = h("div", { class: "facts" });
   const classes = chips(current(), { colours: true });
   const transport = player();
@@ -36,6 +42,7 @@ export function routingView(home, fail) {
   const u = bars(150, 60, "u");
   const vote = bars(220, 60, "û");
   const childTitle = h("h3", {});
+  const rowsNote = h("p", { class: "quiet", hidden: true }, "Poses are matrices, drawn row by row: W times a row of the child gives this row of the vote.");
   const table = h("div", { class: "scroll", tabindex: 0 });
   /** The drawn iteration, fractional while the animation plays. */
   let step = shownStep(current());
@@ -43,21 +50,22 @@ export function routingView(home, fail) {
 
   replace(
     home,
-    h("h2", {}, "Routing: votes that agree gain weight"),
+    h("h2", {}, isDynamic ? "Routing: votes that agree gain weight" : `Votes and routing: ${info.routing}`),
     h("div", { class: "row wide" }, classes.element, transport.element),
     h("div", { class: "columns" },
-      h("figure", { class: "big" }, cloud, h("figcaption", {}, ...pieces("Each dot is one child's vote {vote}. Its size is its coupling {c_ij}. Its horizontal position is its component along {v_j}: its agreement. The dashed ellipse shows where the weighted votes are. The arrow is {v_j}; at length 1 it would reach the border. Click a dot to select that child."))),
+      h("figure", { class: "big" }, cloud, h("figcaption", {}, ...pieces(`Each dot is one child's vote {vote}. Its size is its coupling {c_ij}. Its horizontal position is its component along {v_j}: its agreement. The dashed ellipse shows where the weighted votes are. The arrow is {v_j}: ${words.pose}. Click a dot to select that child.`))),
       h("div", { class: "text" },
-        prose("A child {u_i} predicts the pose of each class: its vote {vote} = {W} {u_i}. At first its couplings to all classes are equal. Votes that agree add up to a long {s_j}. In the next iteration the couplings grow for the votes that point along {v_j}."),
+        prose(`A child {u_i} predicts the pose of each class: its vote {vote} = {W} {u_i}. ${words.how}`),
         facts)),
     h("div", { class: "columns" },
-      h("figure", { class: "big" }, flow, h("figcaption", {}, ...pieces("The coupling {c_ij} of every child with this class, in each iteration. Darker lines are longer capsules. The selected child is marked."))),
-      h("figure", {}, land, legend)),
-    h("figure", { class: "full" }, strip, h("figcaption", {}, "One column per child: the class with its largest final coupling, and the change of this coupling from the uniform start. Darker columns are longer capsules. Note the scale: trained networks often change their couplings only a little.")),
+      h("figure", { class: "big" }, flow, h("figcaption", {}, ...pieces(`The coupling {c_ij} of every child with this class, in each iteration. Darker lines are ${stronger} capsules. The selected child is marked.`))),
+      map),
+    h("figure", { class: "full" }, strip, h("figcaption", {}, `One column per child: the class with its largest final coupling, and by how much this coupling exceeds an equal share. Darker columns are ${stronger} capsules. Note the scale: trained networks often change their couplings only a little.`)),
     h("section", { class: "child-detail" },
       childTitle,
       h("div", { class: "sum" },
         figure(matrix.canvas, "{W}"), h("span", { class: "op" }, "·"), figure(u.canvas, "{u_i}"), h("span", { class: "op" }, "="), figure(vote.canvas, "{vote}")),
+      rowsNote,
       table),
   );
   cloud.addEventListener("click", (event) => pickVote(placeOn(cloud, event)));
@@ -73,8 +81,9 @@ export function routingView(home, fail) {
         ...Array.from({ length: max_iterations }, (_, k) => h("option", { value: k + 1 }, String(k + 1))))
     );
     const label = h("output", {});
+    const onePass = h("p", { class: "quiet" }, "This routing is one pass: there are no iterations to play.");
     return {
-      element: h("div", { class: "transport", role: "group", "aria-label": "Iterations" }, play, back, at, on, label, h("label", { class: "inline" }, "of r = ", many)),
+      element: max_iterations === 1 ? onePass : h("div", { class: "transport", role: "group", "aria-label": "Iterations" }, play, back, at, on, label, h("label", { class: "inline" }, "of r = ", many)),
       /** @param {World} world */
       update(world) {
         at.max = String(world.iterations);
@@ -166,16 +175,18 @@ export function routingView(home, fail) {
     matrix.show({ data: answer.weight.data, rows, columns, colour: palette.pos, negative: palette.neg });
     u.show(answer.u.data, palette.child);
     vote.show(answer.vote.data, palette.vote);
-    childTitle.textContent = `Child ${answer.child} (type ${answer.type}, row ${answer.row}, column ${answer.column}) votes for “${class_names[parent]}”`;
+    const where = answer.type === null ? "" : ` (type ${answer.type}, row ${answer.row}, column ${answer.column})`;
+    childTitle.textContent = `Child ${answer.child}${where} votes for “${class_names[parent]}”`;
+    rowsNote.hidden = answer.u.data.length === columns;
     const [steps, classes] = answer.couplings.shape;
     const cell = (/** @type {number} */ value) => h("td", {}, number(value));
     replace(
       table,
       h("table", { class: "numbers", id: "child-table" },
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "iteration"), ...["{b_ij}", "{c_ij} = softmax({b_ij})", "{vote} · {v_j}", "next {b_ij} = {b_ij} + {vote} · {v_j}"].map((text) => h("th", { scope: "col" }, ...pieces(text))))),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "iteration"), ...["{b_ij}", isDynamic ? "{c_ij} = softmax({b_ij})" : "{c_ij}", "{vote} · {v_j}", ...(isDynamic ? ["next {b_ij} = {b_ij} + {vote} · {v_j}"] : [])].map((text) => h("th", { scope: "col" }, ...pieces(text))))),
         h("tbody", {}, ...Array.from({ length: steps }, (_, t) => {
           const b = answer.logits.data[t * classes + parent];
-          return h("tr", { class: t + 1 === current().at ? "chosen" : "" }, h("th", { scope: "row" }, t + 1), cell(b), cell(answer.couplings.data[t * classes + parent]), cell(answer.agreement[t]), cell(b + answer.agreement[t]));
+          return h("tr", { class: t + 1 === current().at ? "chosen" : "" }, h("th", { scope: "row" }, t + 1), cell(b), cell(answer.couplings.data[t * classes + parent]), cell(answer.agreement[t]), isDynamic && cell(b + answer.agreement[t]));
         }))),
     );
   }
@@ -185,6 +196,7 @@ export function routingView(home, fail) {
     drawCloud(begin(cloud).context, world, { ...CLOUD, step, chosen: world.child });
     drawFlow(begin(flow).context, world, FLOW.width, FLOW.height, step);
     drawStrip(begin(strip).context, world, stripSize.width, stripSize.height, step);
+    if (absent.places) return;
     const owners = drawTerritory(begin(land).context, world, { side: MAP, step, place: world.child % area });
     replace(legend, "The colour is the class that each position supports; the size is its contribution to ‖s‖. ",
       ...owners.slice(0, 4).map(({ k, share }) => h("span", { class: "key", "--hue": `var(--k${k % 10})` }, `${class_names[k]} ${Math.round(share * 100)} %`)));
@@ -201,18 +213,23 @@ export function routingView(home, fail) {
     const last = trace.couplings.shape[0] - 1;
     replace(
       facts,
-      equation(`iteration ${t + 1}:  ‖{s_j}‖ = ‖Σ {c_ij} {vote}‖ = [parent ${number(at(trace.sums, t))}]`),
-      equation(`‖{v_j}‖ = ‖squash({s_j})‖ = [parent ${number(at(trace.iteration_lengths, t))}]`),
+      ...(isDynamic && trace.sums
+        ? [
+          equation(`iteration ${t + 1}:  ‖{s_j}‖ = ‖Σ {c_ij} {vote}‖ = [parent ${number(at(trace.sums, t))}]`),
+          equation(`‖{v_j}‖ = ‖squash({s_j})‖ = [parent ${number(at(trace.iteration_lengths, t))}]`),
+        ]
+        : [equation(`${max_iterations > 1 ? `iteration ${t + 1}:  ` : ""}${measure} of “${class_names[k]}” = [parent ${number(at(trace.iteration_lengths, t))}]`)]),
       h("dl", {},
         h("dt", {}, "spread of the weighted votes"), h("dd", {}, `${number(trace.cloud.rms[0])} → ${number(trace.cloud.rms[t])}`),
         h("dt", {}, "entropy of couplings (1: uniform)"), h("dd", {}, `${number(trace.entropy[0])} → ${number(trace.entropy[t])}`),
         h("dt", {}, "share of the votes' squares in this plane"), h("dd", {}, `${Math.round(trace.cloud.shown * 100)} %`)),
-      h("p", { class: "quiet" }, verdict(at(trace.iteration_lengths, 0), at(trace.iteration_lengths, last))),
+      ...(last > 0 ? [h("p", { class: "quiet" }, verdict(at(trace.iteration_lengths, 0), at(trace.iteration_lengths, last)))] : []),
     );
   }
 
   /** @param {number} first @param {number} last */
   function verdict(first, last) {
+    if (!isDynamic) return `From the first to the last iteration the ${measure} of this class goes from ${number(first)} to ${number(last)}.`;
     if (last > first + 0.02) return `From the first to the last iteration this class capsule grows from ${number(first)} to ${number(last)}: its votes agree.`;
     if (last < first - 0.02) return `This class capsule shrinks from ${number(first)} to ${number(last)}: its votes disagree, and the couplings move to other classes.`;
     return `This class capsule hardly changes (${number(first)} to ${number(last)}).`;
