@@ -20,8 +20,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 #: Import name → distribution, where the two differ.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
-#: Comes with PyTorch where PyTorch has a GPU to use; imported only there.
-OPTIONAL = {"triton"}
+#: Triton comes with PyTorch where PyTorch has a GPU to use. Trackers are installed by users who name them in --log.
+#: Each is imported only there.
+OPTIONAL = {"triton", "trackio"}
 
 USED = ("explorer", "export", "datasets", "serve")
 RUNTIME = [Requirement(text) for text in sum((EXTRAS[name] for name in USED), PROJECT["dependencies"])]
