@@ -54,7 +54,12 @@ build/explorer/site.json: $(VENV)/installed-docs $(shell find src/capsnet -type 
 build/measured.json: web/measured.py build/explorer/site.json
 	$(BIN)/python web/measured.py $@
 
-site: build/explorer/site.json build/measured.json
+# A cell that fails stops the build.
+build/notebooks/executed: web/notebooks.py $(wildcard docs/notebooks/*.py) build/explorer/site.json
+	$(BIN)/python web/notebooks.py build/notebooks
+	@touch $@
+
+site: build/explorer/site.json build/measured.json build/notebooks/executed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	rm -f site/404.html site/sitemap.xml*
 	cp -r build/explorer site/explorer

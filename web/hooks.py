@@ -1,8 +1,9 @@
-"""Hooks of MkDocs: reference pages from the sources, the command line from its help, mathematics as MathML."""
+"""Hooks of MkDocs: pages from the sources, the command's help and the notebooks; mathematics as MathML."""
 
 from __future__ import annotations
 
 import ast
+import base64
 import html
 import json
 import re
@@ -16,6 +17,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "capsnet"
+BUILT = ROOT / "build"
 #: Folders of the package with public names, in the order of the package's docstring.
 ROOMS = (
     "routing", "convolution", "data", "layers", "models", "explain", "inference", "training", "report", "explorer",
@@ -43,11 +45,50 @@ def on_files(files: Files, config: Any) -> Files:
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     files.append(File.generated(config, "tutorial/results.json", content=results()))
-    measured = ROOT / "build" / "measured.json"
+    measured = BUILT / "measured.json"
     if measured.exists():
         files.append(File.generated(config, "tutorial/measured.json", content=measured.read_text("utf-8")))
+    notebooks = sorted((BUILT / "notebooks").glob("*.ipynb"))
+    for notebook in notebooks:
+        for name, content in notebook_files(notebook).items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
+    if notebooks:
+        config.nav.append({"Notebooks": [f"notebooks/{notebook.stem}.md" for notebook in notebooks]})
     names = [{Path(name).stem.replace("-", " "): name} for name in pages]
     config.nav.append({"Reference": [{"command line": "reference/command-line.md"}, *names[:-1]]})
+    return files
+
+
+def notebook_files(path: Path) -> dict[str, str | bytes]:
+    """Return an executed notebook as a page in Markdown, its figures, and itself to download."""
+    content = path.read_text(encoding="utf-8")
+    files: dict[str, str | bytes] = {path.name: content}
+    parts = []
+    for cell in json.loads(content)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            if len(parts) == 1:
+                parts.append(
+                    f"[Download this notebook]({path.name}){{download={path.name}}}. "
+                    "Its outputs were computed for this site."
+                )
+            continue
+        language = "bash" if source.startswith("%%bash") else "python"
+        parts.append(f"```{language}\n{source.removeprefix('%%bash').strip()}\n```")
+        printed = "".join(line for output in cell["outputs"] for line in output.get("text", []))
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
+        for data in (output["data"] for output in cell["outputs"] if "data" in output):
+            if "image/png" in data:
+                name = f"{path.stem}-{len(files)}.png"
+                files[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![{cell['metadata']['alt']}]({name})")
+            elif "text/html" in data:
+                parts.append("".join(data["text/html"]))
+            else:
+                parts.append(f"```text\n{''.join(data['text/plain'])}\n```")
+    files[f"{path.stem}.md"] = "\n\n".join(parts) + "\n"
     return files
 
 

@@ -53,12 +53,15 @@ def test_the_explorer_s_stages(browser: Any, explorer: str, scheme: str) -> None
 
 @needs_site
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_tutorial_and_the_first_page(browser: Any, site: str, scheme: str) -> None:
+def test_the_tutorial_the_notebooks_and_the_first_page(browser: Any, site: str, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme, reduced_motion="reduce")
     page.set_default_timeout(PATIENCE)
     chapters = sorted(path.name for path in (Path(BUILT or "") / "tutorial").glob("*.html"))
     assert len(chapters) == 10
-    for address in ("index.html", *(f"tutorial/{name}" for name in chapters)):
+    notebooks = sorted(path.name for path in (Path(BUILT or "") / "notebooks").glob("*.html"))
+    assert len(notebooks) == 3
+    pages = [*(f"tutorial/{name}" for name in chapters), *(f"notebooks/{name}" for name in notebooks)]
+    for address in ("index.html", *pages):
         page.goto(site + address)
         for figure in page.locator("[data-figure]").all():
             figure.scroll_into_view_if_needed()

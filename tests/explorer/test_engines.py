@@ -16,27 +16,31 @@ from playwright import sync_api as playwright
 from torch import Tensor
 
 import capsnet
+from capsnet.explorer.schemas import Transform
 from capsnet.explorer.session import open_session
+from capsnet.explorer.site import export_site
+from capsnet.models import CapsNetConfig
 from chromium import PATIENCE
-from explorer_client import ask, served, unpack
+from explorer_client import ask, save, served, unpack
 from site_server import hosted
 
 pytestmark = pytest.mark.browser
 DIGITS = 100
+#: Digits whose movement is compared, which costs 17 images each.
+COMPARED = 10
 TOLERANCE = 1e-4
-#: Asks the page's own engine for a trace and packs arrays as the server does.
-TRACE = """async ([pixels, iterations]) => {
+#: Asks the page's own engine and packs arrays as the server does.
+ASK = """async ([name, question, arrays]) => {
   const { engine } = await import("./api.js");
-  const still = { rotation: 0, shear: 0, scale_x: 1, scale_y: 1, shift_x: 0, shift_y: 0 };
-  const answer = await engine.ask("trace", { layers: [{ pixels, transform: still }], iterations, focus: null });
+  const answer = await engine.ask(name, question);
   const pack = ({ shape, data }) => {
     let text = "";
     for (const byte of new Uint8Array(data.buffer, data.byteOffset, data.byteLength)) text += String.fromCharCode(byte);
     return { shape, dtype: "float32", data: btoa(text) };
   };
-  const arrays = ["primary", "couplings", "capsules", "lengths", "reconstructions", "control"];
-  return { ranking: answer.ranking, ...Object.fromEntries(arrays.map((name) => [name, pack(answer[name])])) };
+  return { ...answer, ...Object.fromEntries(arrays.map((array) => [array, pack(answer[array])])) };
 }"""
+STILL = Transform().model_dump()
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +71,32 @@ def test_a_hundred_digits_give_the_library_s_numbers(engine: str, browser: Any, 
                 trace = model.trace(image[None], iterations)
                 drawn = model.decode(trace.capsules.expand(10, -1, -1), torch.arange(10))
                 scores = control.scores(image[None])[0]
-            pixels = image.flatten().tolist()
-            if page:
-                found = page.evaluate(TRACE, [pixels, iterations])
-            else:
-                found = ask(client, "trace", layers=[{"pixels": pixels}], iterations=iterations)
+            layers = [{"pixels": image.flatten().tolist(), "transform": STILL}]
+            question = {"layers": layers, "iterations": iterations, "focus": None}
             wanted: dict[str, Tensor] = {
                 "primary": trace.primary[0],
                 "couplings": trace.routing.couplings[:, 0],
                 "capsules": trace.capsules[0],
                 "lengths": trace.lengths[0],
                 "reconstructions": drawn,
-                "control": scores,
             }
+            found = (
+                page.evaluate(ASK, ["trace", question, [*wanted]])
+                if page
+                else ask(client, "trace", **question)
+            )
+            answers = {name: unpack(found[name]) for name in wanted}
+            if number < COMPARED:
+                movement = {"layers": layers, "parameter": "rotation", "focus": None}
+                swept = (
+                    page.evaluate(ASK, ["sweep", movement, ["control_scores"]])
+                    if page
+                    else ask(client, "sweep", **movement)
+                )
+                answers["control"] = unpack(swept["control_scores"])[swept["origin"]]
+                wanted["control"] = scores
             for name, value in wanted.items():
-                got = unpack(found[name])
+                got = answers[name]
                 assert got.shape == value.shape
                 worst[name] = max(worst.get(name, 0.0), float((got - value).abs().max()))
             assert found["ranking"][0] == int(trace.lengths[0].argmax())
@@ -93,6 +108,21 @@ def test_a_page_that_computes_itself_says_how(browser: Any, site: str) -> None:
     playwright.expect(page.locator("#engine")).to_contain_text("float16")
     playwright.expect(page.locator("#engine")).to_contain_text("on 100 images")
     page.context.close()
+
+
+def test_the_control_is_loaded_when_the_comparison_opens(browser: Any, site: str) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    files: list[str] = []
+    page.on("request", lambda request: files.append(request.url.rpartition("/")[2]))
+    page.goto(site)
+    page.wait_for_selector("html[data-traced]")
+    assert "weights.bin" in files
+    assert "control.bin" not in files
+    page.click("#tab-control")
+    playwright.expect(page.locator("#answer .answer.control b")).to_have_text("4")
+    assert "control.bin" in files
+    page.close()
 
 
 def broken(exported: Path, place: Path, name: str, content: bytes | None) -> Path:
@@ -143,3 +173,30 @@ def test_a_browser_without_simd_is_named(browser: Any, site: str) -> None:
     page.goto(site)
     playwright.expect(page.locator("#problem")).to_contain_text("no WebAssembly with SIMD")
     context.close()
+
+
+def test_a_run_of_the_user_s_own_as_a_site(browser: Any, tmp_path: Path) -> None:
+    """Another image size, three classes, leaky routing with a bias, no decoder, exact weights."""
+    config = CapsNetConfig(
+        image_shape=(1, 20, 24),
+        num_classes=3,
+        stem_channels=8,
+        primary_types=2,
+        decoder=None,
+        routing_leaky=True,
+        routing_bias=True,
+    )
+    run = save(tmp_path / "mine", config)
+    done = export_site(str(run), tmp_path / "site", float32=True)
+    assert done.difference < 1e-5
+    pixels = torch.rand(480, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        lengths = capsnet.load_model(run).scores(pixels.view(1, 1, 20, 24))[0]
+    with hosted(tmp_path / "site") as address:
+        page = opened(browser, address)
+        page.wait_for_selector("html[data-traced]")
+        playwright.expect(page.locator("#about")).to_contain_text("mine")
+        layers = [{"pixels": pixels.tolist(), "transform": STILL}]
+        found = page.evaluate(ASK, ["trace", {"layers": layers, "iterations": 3, "focus": None}, ["lengths"]])
+        page.context.close()
+    torch.testing.assert_close(unpack(found["lengths"]), lengths, atol=TOLERANCE, rtol=0)

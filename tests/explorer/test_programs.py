@@ -96,10 +96,10 @@ def test_weights_are_stored_once() -> None:
     """Two models with the same matrix; small constants stay where they are."""
     matrix = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
     store = WeightStore("float16")
-    for _ in range(2):
+    for file in ("weights", "control"):
         graph = helper.make_graph([], "g", [], [], [numpy_helper.from_array(x) for x in (matrix, matrix[0])])
         model = helper.make_model(graph)
-        store.move_here(model)
+        assert store.move_here(model, file) == ("weights",)
         large, small = model.graph.initializer
         assert {entry.key: entry.value for entry in large.external_data} == {
             "location": "weights",
@@ -107,8 +107,8 @@ def test_weights_are_stored_once() -> None:
             "length": "2400",
         }
         assert not small.external_data
-    assert store.count == matrix.size
-    np.testing.assert_array_equal(store.exact(), matrix.ravel())
-    np.testing.assert_array_equal(store.values(), matrix.ravel().astype(np.float16))
-    planes = np.frombuffer(gzip.decompress(store.packed()), np.uint8).reshape(2, -1)
-    np.testing.assert_array_equal(planes.T.copy().view("<f2")[:, 0], store.values())
+    assert list(store.exact()) == ["weights"]
+    np.testing.assert_array_equal(store.exact()["weights"], matrix.ravel())
+    np.testing.assert_array_equal(store.values()["weights"], matrix.ravel().astype(np.float16))
+    planes = np.frombuffer(gzip.decompress(store.packed()["weights"]), np.uint8).reshape(2, -1)
+    np.testing.assert_array_equal(planes.T.copy().view("<f2")[:, 0], store.values()["weights"])

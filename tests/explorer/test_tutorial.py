@@ -50,7 +50,7 @@ def visit(browser: Any, root: str) -> Iterator[Visit]:
     """Open a chapter. Afterwards: no request left the site's folder, and the console is clean."""
     contexts, complaints = [], []
 
-    def visit(chapter: str, *figures: str, **options: Any) -> Any:
+    def visit(chapter: str, *figures: str, part: str = "tutorial", **options: Any) -> Any:
         context = browser.new_context(reduced_motion="reduce", **options)
         contexts.append(context)
         page = context.new_page()
@@ -58,7 +58,7 @@ def visit(browser: Any, root: str) -> Iterator[Visit]:
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
         page.on("request", lambda r: r.url.startswith((root, "data:", "blob:")) or complaints.append(r.url))
-        page.goto(f"{root}tutorial/{chapter}.html")
+        page.goto(f"{root}{part}/{chapter}.html")
         for figure in figures:
             page.locator(f"[data-figure={figure}]").scroll_into_view_if_needed()
             page.wait_for_selector(f"[data-figure={figure}][data-ready]")
@@ -254,6 +254,26 @@ def test_chapter_9_steps_through_procedure_1(
         slide(page, "iteration", number)
         eventually(page, "procedure", "length", float(trace.routing.outputs[number - 1, 0, 4].norm()))
     assert "softmax_over_parents(logits, leaky)" in page.inner_text("article")
+
+
+@pytest.mark.parametrize(
+    ("notebook", "shown"),
+    [
+        ("from-scratch", r"class capsules +\(100, 10, 16\) +largest difference \d\.\de-0[678]"),
+        ("train-and-look", r"test error: \d+\.\d+% \(\d+ of 1000"),
+        ("your-images", r"cnn-same-stem(.|\n)+CapsNet makes fewer errors(.|\n)+(Yes|No|In part|Undecided)"),
+    ],
+)
+def test_a_notebook_shows_what_it_computed(visit: Visit, notebook: str, shown: str) -> None:
+    """`make site` executed it; its assertions stopped the build if they failed."""
+    page = visit(notebook, part="notebooks")
+    assert re.search(shown, page.inner_text("article"))
+    assert "Traceback" not in page.inner_text("article")
+    images = page.locator("article img")
+    assert all(width > 0 for width in images.evaluate_all("all => all.map((one) => one.naturalWidth)"))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download this notebook").click()
+    assert json.loads(Path(download.value.path()).read_text("utf-8"))["cells"]
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

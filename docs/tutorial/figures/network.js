@@ -39,5 +39,5 @@ export async function figure() {
   }
 
   drawn(draw);
-  return [digitButtons(2, ask), h("div", { class: "panels" }, image.element, ...canvases.map((canvas, at) => h("figure", { class: "panel" }, canvas, h("figcaption", {}, stages[at]))), drawing.element), words];
+  return [digitButtons(2, ask), h("div", { class: "panels three" }, image.element, ...canvases.map((canvas, at) => h("figure", { class: "panel" }, canvas, h("figcaption", {}, stages[at]))), drawing.element), words];
 }

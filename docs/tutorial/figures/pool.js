@@ -5,7 +5,7 @@ export async function figure() {
   const { pixels } = await digits();
   const { overview_channels: channels } = await engine.ask("model", {});
   const layers = [layer(pixels(4))];
-  const panels = ["a map of Conv1", "the same values, moved inside their windows", "the first, pooled", "the second, pooled"].map((label) => panel(label, 160));
+  const panels = ["a map of Conv1", "the same values, moved inside their windows", "the first, pooled", "the second, pooled"].map((label) => panel(label, 140));
   const words = h("p", { class: "verdict", "aria-live": "polite" });
   /** @type {any} */
   let answer;

@@ -14,7 +14,7 @@ export async function figure() {
   }
   const dim = poses[0].length;
   let [which, amount] = [0, 0];
-  const panels = SHOWN.map((k) => panel(`${k}`, 110));
+  const panels = SHOWN.map((k) => panel(`${k}`, 86));
   /** @type {any[]} */
   let images = [];
   const words = h("p", { class: "verdict", "aria-live": "polite" });

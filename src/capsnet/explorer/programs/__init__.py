@@ -40,14 +40,18 @@ def programs_of(
     planes: Float[Tensor, "types dim 2"],
     absent: Collection[str] = (),
 ) -> dict[str, Program]:
-    """Return every program that a model can run, by the name of its endpoint. Arguments as for `Trace`.
+    """Return every program that a model can run, by the name of its endpoint.
 
-    absent: parts of the page that do not apply to the model.
+    Args:
+        model: the network.
+        control: the network without capsules, if there is one.
+        channels: Conv1 maps of the overview; none for a network without Conv1.
+        planes: the plane in which the primary capsules of each type are drawn.
+        absent: parts of the page that do not apply to the model.
     """
     programs: dict[str, Program] = {
-        "trace": Trace(model, control, channels, planes),
+        "trace": Trace(model, channels, planes),
         "child": Child(model),
-        "sweep": Sweep(model, control),
         "agents": Agents(),
         "route": Route(),
         "margin": Margin(),
@@ -59,4 +63,5 @@ def programs_of(
         programs["ablation"] = Ablate(model)
     if decodes(model):
         programs |= {"decode": Decode(model), "sheet": Sheet(model)}
+    programs["sweep"] = Sweep(model, control)
     return {name: program.eval() for name, program in programs.items()}

@@ -67,6 +67,7 @@ class Sweep(Program):
     """
 
     answer = SweepResponse
+    weights = "control"  # the page loads this file for the comparison only
     added: Tensor
     factor: Tensor
     values: Tensor

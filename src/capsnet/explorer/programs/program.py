@@ -29,6 +29,8 @@ class Program(nn.Module):
     """
 
     answer: ClassVar[type[BaseModel]]
+    weights: ClassVar[str] = "weights"
+    """An exported site's file for the weights that no earlier program has."""
     limit: int = MAX_ITERATIONS
     """Routing iterations that an exported program computes; it keeps those that the request asks for."""
 

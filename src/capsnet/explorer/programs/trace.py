@@ -12,18 +12,17 @@ from capsnet.explorer.programs.program import Outputs, Program
 from capsnet.explorer.programs.scene import Images, Pixels, Transforms, compose, outlines, placed
 from capsnet.explorer.schemas import TraceResponse
 from capsnet.models.capsnet import lengths_of
-from capsnet.models.protocols import HasFeatures, Routed, Traceable, decodes
+from capsnet.models.protocols import Routed, Traceable, decodes
 from capsnet.routing import RoutingTrace
 
 Number = Int[Tensor, ""]
 
 
 class Trace(Program):
-    """Run the network once, and the control beside it.
+    """Run the network once.
 
     Args:
         model: the network.
-        control: the network without capsules, if there is one.
         channels: Conv1 maps of the overview; none for a network without Conv1.
         planes: the plane in which the primary capsules of each type are drawn.
     """
@@ -35,12 +34,11 @@ class Trace(Program):
     def __init__(
         self,
         model: Routed,
-        control: HasFeatures | None,
         channels: list[int],
         planes: Float[Tensor, "types dim 2"],
     ) -> None:
         super().__init__()
-        self.model, self.control = model, control
+        self.model = model
         self.register_buffer("channels", torch.tensor(channels, dtype=torch.int64), persistent=False)
         self.register_buffer("planes", planes, persistent=False)
 
@@ -91,8 +89,6 @@ class Trace(Program):
             found["reconstructions"] = drawn
             found["reconstruction_errors"] = (drawn - image).square().sum(dim=(1, 2, 3))
         found["speakers"] = speakers(ranking, drawn, layers)
-        if self.control is not None:
-            found["control"] = self.control.scores(image)[0]
         return found
 
     def of_capsnet(

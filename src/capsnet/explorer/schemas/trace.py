@@ -69,5 +69,3 @@ class TraceResponse(BaseModel):
     reconstruction_errors: list[float] | None
     """Sum of squared differences from the input, per class."""
     cloud: Cloud
-    control: Array | None
-    """(classes,): the control's scores"""

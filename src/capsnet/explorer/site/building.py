@@ -120,7 +120,7 @@ def model_files(programs: dict[str, list[Exported]], store: WeightStore) -> dict
         for name, variants in programs.items()
         for variant in variants
     }
-    return {**files, "model/weights.bin": store.packed()}
+    return files | {f"model/{name}.bin": content for name, content in store.packed().items()}
 
 
 def data_files(session: Session) -> dict[str, bytes]:
@@ -143,6 +143,7 @@ def _about(name: str, session: Session, variants: list[Exported]) -> dict[str, A
         "inputs": variants[0].inputs,
         "outputs": variants[0].outputs,
         "limits": [variant.limit for variant in variants],
+        "weights": variants[0].files,
         "form": form_of(session.programs[name].answer),
     }
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError, shown
 from capsnet.explorer.programs.program import Outputs
 from capsnet.explorer.schemas import MAX_ITERATIONS, MAX_POOL
 from capsnet.explorer.session import Session
-from capsnet.explorer.site.weights import LOCATION, WeightStore
+from capsnet.explorer.site.weights import Weights, WeightStore
 from capsnet.inference.export import TOLERANCE, to_onnx
 
 #: Axes whose size a request decides, with their smallest and largest size.
@@ -41,15 +40,18 @@ class Exported:
     """Largest number of routing iterations."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    files: tuple[str, ...]
+    """Files of the store that it refers to."""
 
-    def session(self, weights: NDArray[np.float32]) -> Any:
+    def session(self, weights: Weights) -> Any:
         """Open it in ONNX Runtime, with the given content of the store."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        content = np.ascontiguousarray(weights).view(np.uint8).tobytes()
-        options.add_external_initializers_from_files_in_memory([LOCATION], [content], [len(content)])
+        contents = [weights[name].tobytes() for name in self.files]
+        sizes = [len(content) for content in contents]
+        options.add_external_initializers_from_files_in_memory(list(self.files), contents, sizes)
         return onnxruntime.InferenceSession(self.content, options, providers=["CPUExecutionProvider"])
 
     def run(self, session: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,8 +119,8 @@ def export_program(name: str, session: Session, store: WeightStore, limit: int =
             f"{session.run} cannot be exported: {name} of this model cannot be traced ({reason})"
         ) from error
     strip(proto)
-    store.move_here(proto)
-    exported = Exported(proto.SerializeToString(), limit, tuple(inputs), tuple(outputs))
+    files = store.move_here(proto, program.weights)
+    exported = Exported(proto.SerializeToString(), limit, tuple(inputs), tuple(outputs), files)
     opened = exported.session(store.exact())
     smallest = {
         key: value[0:1] if key in ("pixels", "transforms") else value for key, value in inputs.items()
@@ -149,7 +151,7 @@ def strip(proto: Any) -> None:
 
 
 @torch.no_grad()
-def rounding(exported: Exported, weights: NDArray[np.float32], session: Session) -> tuple[float, int]:
+def rounding(exported: Exported, weights: Weights, session: Session) -> tuple[float, int]:
     """Measure by how much rounded weights change the capsules and drawings of example digits.
 
     Returns:

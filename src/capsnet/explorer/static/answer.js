@@ -19,11 +19,11 @@ export function showAnswer(home, world) {
   const spoken = strong.length
     ? found.map((k, place) => h("span", { class: `said ${strong.includes(k) ? "" : "unsure"} ${count > 1 ? `c${place}` : ""}` }, h("b", {}, names[k]), h("small", {}, number(trace.lengths.data[k], 3))))
     : [h("span", { class: "said unsure" }, h("b", {}, "–"), h("small", {}, empty ? `the board is empty; the ${top} is ${names[found[0]]}, ${number(trace.lengths.data[found[0]], 2)}` : `no ${measure} is above ${number(Math.max(...trace.lengths.data), 2)}`))];
-  const control = trace.control;
-  const best = control ? Array.from(control.data).indexOf(Math.max(...control.data)) : 0;
+  const control = world.view === "control" && world.control ? Array.from(world.control) : null;
+  const best = control ? control.indexOf(Math.max(...control)) : 0;
   replace(
     home,
     h("p", { class: "answer" }, h("span", { class: "who" }, "The capsules see"), ...spoken),
-    ...(control ? [h("p", { class: "answer control" }, h("span", { class: "who" }, "The max-pooling CNN"), h("span", { class: "said" }, h("b", {}, names[best]), h("small", {}, number(control.data[best], 3))))] : []),
+    ...(control ? [h("p", { class: "answer control" }, h("span", { class: "who" }, "The max-pooling CNN"), h("span", { class: "said" }, h("b", {}, names[best]), h("small", {}, number(control[best], 3))))] : []),
   );
 }

@@ -56,7 +56,7 @@ async function start() {
   const { geometry } = info;
   /** @type {World} */
   const world = {
-    info, examples, trace: null,
+    info, examples, trace: null, control: null,
     digits: [], active: 0, tool: "draw", view: "routing", iterations: geometry.iterations, at: geometry.iterations, focus: null,
     child: -1, spot: { channel: info.overview_channels[0] ?? 0, row: Math.floor(geometry.maps[0] / 2), column: Math.floor(geometry.maps[1] / 2) },
     pose: null, sheet: false, parameter: "rotation", tour: null,
@@ -86,7 +86,7 @@ async function start() {
     if (changed.has("digits") || changed.has("iterations") || changed.has("focus")) trace(now);
     board.update(now, changed);
     overview.update(now, changed);
-    if (changed.has("trace")) showAnswer(find("#answer"), now);
+    if (changed.has("trace") || changed.has("control") || changed.has("view")) showAnswer(find("#answer"), now);
     detail.update(now, changed);
     tour.update(now, changed);
     saveLink();

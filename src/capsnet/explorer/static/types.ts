@@ -30,7 +30,7 @@ export type Form = "array" | "value" | { [name: string]: Form } | [{ [name: stri
 /** data/engine.json of an exported site. */
 export interface Manifest {
   runtime: { version: string; module: string; glue: string; binary: string };
-  programs: Record<string, { inputs: string[]; outputs: string[]; limits: number[]; form: Form }>;
+  programs: Record<string, { inputs: string[]; outputs: string[]; limits: number[]; weights: string[]; form: Form }>;
   parameters: string[];
   motion: string[];
   files: Record<string, { bytes: number; sha256: string }>;
@@ -87,6 +87,8 @@ export interface World extends State {
   info: Api.ModelInfo;
   examples: Unpacked<Api.Examples>;
   trace: Trace | null;
+  /** the control's scores; null before the comparison is open */
+  control: ArrayLike<number> | null;
 }
 
 export interface Panel {

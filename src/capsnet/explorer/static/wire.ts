@@ -294,7 +294,6 @@ export interface TraceResponse {
   reconstructions: Packed | null;
   reconstruction_errors: Array<number> | null;
   cloud: Cloud;
-  control: Packed | null;
 }
 
 export interface Transform {

@@ -9,10 +9,11 @@ const here = (/** @type {string} */ path) => new URL(`../${path}`, import.meta.u
 
 const manifest = fetchFile(here("data/engine.json")).then((bytes) => /** @type {Manifest} */ (JSON.parse(new TextDecoder().decode(bytes))));
 const runtime = start();
-const weights = loadWeights();
+/** @type {Map<string, Promise<Uint8Array>>} */
+const loaded = new Map();
 /** @type {Map<string, Promise<any>>} */
 const sessions = new Map();
-for (const promise of [manifest, runtime, weights]) promise.catch(() => {}); // reported with the first answer
+for (const promise of [manifest, runtime, weightsOf("weights")]) promise.catch(() => {}); // reported with the first answer
 
 async function start() {
   if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) {
@@ -26,10 +27,17 @@ async function start() {
   return ort;
 }
 
-/** Load the weights: their first bytes, then their second bytes, …; float16 becomes float32. */
-async function loadWeights() {
+/** @param {string} name */
+function weightsOf(name) {
+  const known = loaded.get(name) ?? loadWeights(name).catch((error) => { loaded.delete(name); throw error; });
+  loaded.set(name, known);
+  return known;
+}
+
+/** Load a file of weights: their first bytes, then their second bytes, …; float16 becomes float32. @param {string} name */
+async function loadWeights(name) {
   const { precision, files } = await manifest;
-  const planes = await gunzip(await fetchFile(here("model/weights.bin"), files["model/weights.bin"]));
+  const planes = await gunzip(await fetchFile(here(`model/${name}.bin`), files[`model/${name}.bin`]));
   if (precision === "float32") {
     const count = planes.length / 4;
     const bytes = new Uint8Array(planes.length);
@@ -50,21 +58,20 @@ function fromHalf(bits) {
   return bits & 0x8000 ? -size : size;
 }
 
-/** @param {string} file */
-async function open(file) {
+/** @param {string} program @param {string} file */
+async function open(program, file) {
   const ort = await runtime;
-  const { files } = await manifest;
+  const { files, programs } = await manifest;
   const name = `model/${file}.onnx`;
-  const [content, data] = await Promise.all([fetchFile(here(name), files[name]), weights]);
-  return ort.InferenceSession.create(content, {
-    executionProviders: ["wasm"], logSeverityLevel: 3, externalData: [{ path: "weights", data }],
-  });
+  const parts = programs[program].weights.map(async (path) => ({ path, data: await weightsOf(path) }));
+  const [content, ...externalData] = await Promise.all([fetchFile(here(name), files[name]), ...parts]);
+  return ort.InferenceSession.create(content, { executionProviders: ["wasm"], logSeverityLevel: 3, externalData });
 }
 
 /** @param {string} program @param {number} limit @param {Record<string, Feed>} feeds @returns {Promise<Record<string, Tensor>>} */
 async function run(program, limit, feeds) {
   const file = `${program}-${limit}`;
-  if (!sessions.has(file)) sessions.set(file, open(file).catch((error) => { sessions.delete(file); throw error; }));
+  if (!sessions.has(file)) sessions.set(file, open(program, file).catch((error) => { sessions.delete(file); throw error; }));
   const [ort, session, { programs }] = await Promise.all([runtime, sessions.get(file), manifest]);
   const inputs = Object.fromEntries(Object.entries(feeds).map(([name, { type, data, shape }]) => [name, new ort.Tensor(type, type === "int64" ? BigInt64Array.from(data, BigInt) : data, shape)]));
   const found = await session.run(inputs);

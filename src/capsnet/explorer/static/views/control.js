@@ -122,6 +122,7 @@ export function controlView(home, fail) {
       if (answer.reconstructions) picture(context, answer.reconstructions, { index: k, x: x + 1, y: STRIP.height / 2 + 1, width: cell - 2, colour: palette.reco });
     }
     const classes = answer.lengths.shape[1];
+    if (answer.control_scores) change({ control: answer.control_scores.data.slice(answer.origin * classes, (answer.origin + 1) * classes) });
     const own = (/** @type {{data: ArrayLike<number>}} */ tensor) => answer.values.map((_, k) => tensor.data[k * classes + answer.focus]);
     const name = class_names[answer.focus];
     answers.show({
@@ -154,6 +155,7 @@ export function controlView(home, fail) {
       if (!absent.conv1 && (changed.has("trace") || changed.has("view"))) askPool(world);
       if (changed.has("trace") || changed.has("view") || changed.has("parameter") || changed.has("focus")) askSweep(world);
     },
+    close: () => change({ control: null }), // the digit may change before the view opens again
   };
 }
 
