@@ -1,10 +1,12 @@
 """Measure `capsnet serve` on this machine, beside the same application with PyTorch.
 
     capsnet export capsnet-mnist model.onnx
-    python benchmarks/serving.py model.onnx --torch capsnet-mnist --csv benchmarks/results/serving.csv
+    python benchmarks/serving.py model.onnx --torch capsnet-mnist --memory 0 --csv benchmarks/results/serving.csv
+    python benchmarks/serving.py model.onnx --rounds 0 --csv benchmarks/results/serving.csv    # adds memory
 
 Start time is from the start of the process to the first answer. Clients are connections that send one image at a time
-and wait for the answer. Both servers run in turn, round by round, so that other load affects both.
+and wait for the answer. Both servers run in turn, round by round, so that other load affects both. Memory is the
+resident memory of the ONNX server, measured after every 5,000 requests of 8 clients.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ import psutil
 
 from capsnet._support.environment import processor
 
+#: Requests between two measurements of memory.
+SAMPLED = 5_000
 #: A server whose model is computed by PyTorch; all else is the same.
 TORCH = """
 import sys, torch
@@ -34,7 +38,7 @@ from capsnet.models import load_model
 from capsnet.inference.serving import app, server
 class TorchModel:
     def __init__(self, name):
-        self.model, self.name = load_model(name), name
+        self.model = load_model(name)
         self.image_shape, self.class_names = tuple(self.model.config.image_shape), tuple(self.model.class_names)
     @torch.no_grad()
     def scores(self, images):
@@ -95,6 +99,28 @@ def measure(port: int, clients: int, requests: int) -> dict[str, float]:
     return {"per_second": requests / spent, "p99_ms": 1e3 * float(np.quantile(times, 0.99))}
 
 
+def speeds(
+    servers: dict[str, tuple[int, psutil.Process, float]],
+    rounds: int,
+    requests: int,
+    add: Callable[[str, str, int, float], None],
+) -> None:
+    """Measure the start, then requests per second and the 99th percentile of both servers in turn."""
+    for name, (_, process, start) in servers.items():
+        add(name, "start, s", 0, start)
+        add(name, "CPU time until the first answer, s", 0, sum(process.cpu_times()[:2]))
+        add(name, "memory after the start, MB", 0, process.memory_info().rss / 1e6)
+    for clients in (1, 8, 64):
+        turns = [
+            (name, measure(port, clients, requests))
+            for _ in range(rounds)
+            for name, (port, _, _) in servers.items()
+        ]
+        for name in servers:
+            for key in ("per_second", "p99_ms"):
+                add(name, key, clients, statistics.median(one[key] for who, one in turns if who == name))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -102,9 +128,9 @@ def main() -> None:
     parser.add_argument("onnx", type=Path)
     parser.add_argument("--torch", default="capsnet-mnist", help="the same model for PyTorch")
     parser.add_argument("--requests", type=int, default=500, help="of a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: speed is not measured")
     parser.add_argument("--memory", type=int, default=100_000, help="requests of the memory test; 0: none")
-    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--csv", type=Path, help="a new file, or with --rounds 0 one to add to")
     options = parser.parse_args()
     commands = {
         "onnx": [sys.executable, "-m", "capsnet", "serve", str(options.onnx), "--port", "0"],
@@ -116,35 +142,20 @@ def main() -> None:
         rows.append({"server": server, "what": what, "clients": clients, "value": round(value, 3)})
         print(*rows[-1].values(), flush=True)
 
-    with served(commands["onnx"]) as ours, served(commands["torch"]) as other:
-        found = {"onnx": ours, "torch": other}
-        for name, (_, process, start) in found.items():
-            add(name, "start, s", 0, start)
-            add(name, "CPU time until the first answer, s", 0, sum(process.cpu_times()[:2]))
-            add(name, "memory after the start, MB", 0, process.memory_info().rss / 1e6)
-        for clients in (1, 8, 64):
-            turns = [
-                (name, measure(port, clients, options.requests))
-                for _ in range(options.rounds)
-                for name, (port, _, _) in found.items()
-            ]
-            for name in found:
-                for key in ("per_second", "p99_ms"):
-                    add(name, key, clients, statistics.median(one[key] for who, one in turns if who == name))
-        port, process, _ = ours
-        for part in range(10 if options.memory else 0):
-            measure(port, 8, options.memory // 10)
-            add(
-                "onnx",
-                f"memory after {(part + 1) * options.memory // 10} more, MB",
-                8,
-                process.memory_info().rss / 1e6,
-            )
+    if options.rounds:
+        with served(commands["onnx"]) as ours, served(commands["torch"]) as other:
+            speeds({"onnx": ours, "torch": other}, options.rounds, options.requests, add)
+    if options.memory:
+        with served(commands["onnx"]) as (port, process, _):
+            for sent in range(SAMPLED, options.memory + 1, SAMPLED):
+                measure(port, 8, SAMPLED)
+                add("onnx", f"memory after {sent} requests, MB", 8, process.memory_info().rss / 1e6)
     if options.csv:
-        with options.csv.open("w", newline="") as file:
+        with options.csv.open("w" if options.rounds else "a", newline="") as file:
             about = {"processor": processor(), "cores": psutil.cpu_count()}
             writer = csv.DictWriter(file, [*rows[0], *about])
-            writer.writeheader()
+            if not file.tell():
+                writer.writeheader()
             writer.writerows(row | about for row in rows)
 
 

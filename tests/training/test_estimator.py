@@ -184,6 +184,18 @@ def test_early_stopping_keeps_the_best_weights_on_held_out_images(digits: Digits
     assert model.score(X[600:], y[600:]) > 0.85
 
 
+def test_the_progress_bar_names_the_images_that_are_judged(
+    digits: Digits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, y = digits[0][:200], digits[1][:200]
+    for calibrate, shown in ((True, True), (False, False)):
+        CapsNetClassifier(**{**FAST, "epochs": 1}, calibrate=calibrate, verbose=1).fit(X, y)
+        said = "".join(capsys.readouterr())
+        assert "images/s" in said
+        assert ("held-out error" in said) == shown
+        assert "test error" not in said  # scikit-learn's users test with `score`
+
+
 def test_weights_decide_how_often_an_image_is_trained_on(digits: Digits) -> None:
     X, y = digits[0][:400], digits[1][:400]
     wrong = y.copy()

@@ -321,7 +321,8 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             model: Classifier = self.model_ if hasattr(self, "model_") else self._new_model(dataset)
             options = self._options(model, dataset, epochs, seed)
             try:
-                with Bar() if self.verbose else nullcontext(Silent()) as shown:
+                bar = Bar(None if held is None else "held-out") if self.verbose else nullcontext(Silent())
+                with bar as shown:
                     if held is not None and self.early_stopping:
                         options |= {"evaluate_every": 1, "average": 0.0}
                         best = EarlyStopping(model, shown, self.n_iter_no_change)

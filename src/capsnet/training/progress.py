@@ -10,9 +10,14 @@ from capsnet.inference.evaluation import Evaluation
 
 
 class Bar:
-    """A `Progress` that shows loss, images/s and remaining time. Use in a with statement."""
+    """A `Progress` that shows loss, images/s and remaining time. Use in a with statement.
 
-    def __init__(self) -> None:
+    Args:
+        judged: the images that evaluations measure: "test" or "held-out". None: evaluations are not shown.
+    """
+
+    def __init__(self, judged: str | None = "test") -> None:
+        self._judged = judged
         self._bar: Any = None
 
     def __enter__(self) -> Self:
@@ -35,8 +40,10 @@ class Bar:
         self._bar.update(step - self._bar.n)
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
-        """Write the test error above the bar."""
-        self._bar.write(f"step {step:,}   {evaluation.title} {evaluation}")
+        """Write the error above the bar."""
+        if self._judged is not None:
+            title = evaluation.title.replace("test", self._judged)
+            self._bar.write(f"step {step:,}   {title} {evaluation}")
 
     def noticed(self, message: str) -> None:
         """Write the message above the bar."""

@@ -26,6 +26,7 @@ from PIL import Image
 from capsnet import CapsNet, CapsNetConfig
 from capsnet._support.errors import CapsnetError
 from capsnet.inference.export import export_onnx
+from capsnet.inference.serving.finding import onnx_of
 from capsnet.inference.serving.model import OnnxModel
 
 NAMES = ("cat", "dog", "owl")
@@ -249,7 +250,7 @@ def test_workers_share_the_port_and_their_numbers(onnx: Path) -> None:
         assert httpx.get(f"{address}/ready", timeout=60).status_code == 200
 
 
-def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(CapsnetError, match=r"broken\.onnx: not an ONNX model"):
         OnnxModel.open(tmp_path / "broken.onnx")
@@ -260,6 +261,9 @@ def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert why in done.stderr
         assert "Traceback" not in done.stderr
+    monkeypatch.setattr("capsnet.inference.serving.finding.find_spec", lambda name: None)
+    with pytest.raises(CapsnetError, match=r"runs/mine: PyTorch is not installed.* capsnet export runs/mine"):
+        onnx_of("runs/mine")
 
 
 def test_json_that_is_deep_or_large_is_refused(client: httpx.Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -21,7 +22,7 @@ def onnx_of(model: str) -> Path:
         model: an ONNX file, or a model as `capsnet export` takes it, whose export is kept in the user's cache.
 
     Raises:
-        CapsnetError: the model does not exist or cannot be exported.
+        CapsnetError: the model does not exist or cannot be exported, or PyTorch is not installed.
     """
     path = Path(model)
     if path.suffix == ".onnx":
@@ -30,6 +31,11 @@ def onnx_of(model: str) -> Path:
                 f"{shown(path)}: there is no such file; write one with: capsnet export MODEL FILE.onnx"
             )
         return path
+    if find_spec("torch") is None:
+        raise CapsnetError(
+            f"{shown(model)}: PyTorch is not installed, which exports a run; export it elsewhere with capsnet export "
+            f"{shown(model)} model.onnx, and serve that file"
+        )
     target = _cached(path)
     if not target.exists():
         print(f"{shown(model)}: exporting to ONNX (once)", file=sys.stderr, flush=True)
