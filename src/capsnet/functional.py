@@ -159,3 +159,15 @@ def reconstruction_loss(
 def _mean_over_batch(losses: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
     # The mean of an empty batch would be NaN.
     return losses.mean() if len(losses) else losses.sum()
+
+
+def digamma(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return ψ(x) for x ≥ 1. Exported programs get its asymptotic series, since ONNX has no such operator."""
+    if not torch.compiler.is_exporting():
+        return torch.digamma(x)
+    far = x + 6
+    y = far.square().reciprocal()
+    series = far.log() - 1 / (2 * far) - y * (1 / 12 - y * (1 / 120 - y / 252))
+    for step in range(6):
+        series = series - 1 / (x + step)
+    return series

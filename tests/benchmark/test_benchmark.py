@@ -20,6 +20,7 @@ from capsnet.benchmark.cases import (
     largest_difference,
 )
 from capsnet.benchmark.measure import interleaved
+from capsnet.benchmark.plain_models import build_matrix_step
 from capsnet.cli.bench_table import print_table, write_csv
 from capsnet.cli.research import bench
 
@@ -71,6 +72,11 @@ def test_agree_and_its_routings_are_measured_against_the_reference(name: str) ->
 def test_a_convolutional_layer_is_measured_against_the_reference() -> None:
     case = Case("em, convolutional", partial(build_matrix_capsules, 1), tolerance=1e-4, rounds=2)
     assert measure(case, CPU, 0.0).parity < 1e-4
+
+
+def test_a_step_of_matrix_capsules_is_measured_against_the_reference() -> None:
+    quick, plain = (build_matrix_step(1, CPU, path)() for path in (False, True))
+    assert largest_difference(quick, plain) < 1e-4
 
 
 def test_what_does_not_fit_in_memory_is_left_out(

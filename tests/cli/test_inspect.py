@@ -238,6 +238,9 @@ def test_trace_prints_a_table_and_draws(capsnet: Command, small: Path, image: Pa
     assert ["length,", "iteration", "1", "2", "3"] in rows
     assert sum(row[:1] == ["middle"] for row in rows) == 2
     assert (tmp_path / "trace.png").read_bytes().startswith(b"\x89PNG")
+    done = capsnet("trace", "efficient-capsnet-mnist", image, "--out", tmp_path / "other.png")
+    assert done.code == 0
+    assert (tmp_path / "other.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_long_trace_still_fits_a_terminal(capsnet: Command, small: Path, image: Path) -> None:

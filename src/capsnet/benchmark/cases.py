@@ -17,7 +17,7 @@ from capsnet._support import dispatch
 from capsnet._support.environment import environment
 from capsnet._support.errors import CapsnetError
 from capsnet.benchmark.measure import Result, interleaved, peak_extra_memory, quartiles
-from capsnet.benchmark.plain_models import build_efficient_step
+from capsnet.benchmark.plain_models import build_efficient_step, build_matrix_step
 from capsnet.data.dataset import Batch
 from capsnet.models import CapsNet
 from capsnet.routing import Capsules, Windows, agree, find_routing, route
@@ -226,6 +226,13 @@ CASES = (
     Case("routing forward + backward", partial(build_routing, PAPER, True), tolerance=GRADIENT_TOLERANCE),
     Case("training step, batch 128", build_step, tolerance=GRADIENT_TOLERANCE),
     Case("efficient-capsnet, training step", build_efficient_step, tolerance=GRADIENT_TOLERANCE),
+    Case(
+        "matrix-capsules, training step",
+        partial(build_matrix_step, 4),
+        tolerance=GRADIENT_TOLERANCE,
+        needs=4 * 10**9,
+        rounds=3,
+    ),
     Case("inference, batch 128", partial(build_inference, 128), tolerance=GRADIENT_TOLERANCE),
     Case("inference, batch 1", partial(build_inference, 1), tolerance=GRADIENT_TOLERANCE),
     Case(

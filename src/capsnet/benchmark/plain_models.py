@@ -1,17 +1,20 @@
-"""Efficient-CapsNet in plain PyTorch, as one writes it by hand: what its training step is compared with."""
+"""Training steps of the other architectures, and what they are compared with: the same in plain PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from capsnet._support import dispatch
 from capsnet.data.dataset import Batch
 from capsnet.functional import margin_loss
 from capsnet.models.efficient_capsnet import EfficientCapsNet
+from capsnet.models.matrix_capsules import MatrixCapsules, MatrixCapsulesConfig
 
 
 class PlainEfficientCapsNet(nn.Module):
@@ -73,6 +76,29 @@ def build_efficient_step(device: torch.device, plain: bool) -> Callable[[], tupl
         loss = margin_loss(network(images).norm(dim=-1), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        return (loss.detach(),)
+
+    return run
+
+
+def build_matrix_step(batch: int, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """Build a training step of matrix capsules for smallNORB, A = B = C = D = 32.
+
+    The plain side stores all votes and routes by einsum and autograd: the reference backend.
+    """
+    torch.manual_seed(0)
+    config = MatrixCapsulesConfig(image_shape=(2, 32, 32), num_classes=5)
+    model = MatrixCapsules(config, backend="reference" if plain else "auto").to(device)
+    images = torch.rand(batch, 2, 32, 32).to(device)
+    examples = Batch(images, torch.arange(batch, device=device)[:, None] % 5, images[:, None])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=None if plain else True)
+
+    def run() -> tuple[Tensor, ...]:
+        with dispatch.disabled() if plain else nullcontext():
+            optimizer.zero_grad(set_to_none=True)
+            loss = model.loss(examples)["loss"]
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
         return (loss.detach(),)
 
     return run

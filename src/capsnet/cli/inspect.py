@@ -167,7 +167,7 @@ def trace(
     from capsnet.explain import routing_summary
     from capsnet.models import SavedModel, load_model
     from capsnet.models.protocols import Routed, Traceable
-    from capsnet.report.capsules import draw_couplings
+    from capsnet.report.capsules import draw_couplings, draw_spread
     from capsnet.report.style import drawable
 
     if target is not None:
@@ -179,24 +179,23 @@ def trace(
             f"{shown(model)} is a {loaded.architecture}, which has no routing between capsules; trace needs a "
             "capsule network"
         )
-    if target is not None and not isinstance(loaded, Traceable):
-        raise CapsnetError(
-            f"--out: {shown(model)} is a {loaded.architecture}, and couplings are drawn on the grid of a CapsNet's "
-            "primary capsules; leave --out away to see the numbers"
-        )
     pixels = _read(image, saved, loaded, invert)
     routing = loaded.class_routing(pixels[None], iterations)
     _refuse_infinite(routing.outputs.norm(dim=-1), model)
-    if target is not None and isinstance(loaded, Traceable):
-        names, traced = drawable(loaded.class_names), loaded.trace(pixels[None], iterations)
-        write_bytes(target, draw_couplings(loaded, traced, pixels.cpu(), names, "input"))
+    if target is not None:
+        about = (pixels.cpu(), drawable(loaded.class_names), "input")
+        if isinstance(loaded, Traceable):
+            picture = draw_couplings(loaded, loaded.trace(pixels[None], iterations), *about)
+        else:
+            picture = draw_spread(routing, *about)
+        write_bytes(target, picture)
     figures = routing_summary(routing, loaded.class_names)
     if as_json:
         print(json.dumps({"image": shown(image), "iterations": figures}))
         return
     _print_routing(figures)
     if target is not None:
-        out.print(f"\n{shown(target)}: couplings at each place of the primary capsules' grid")
+        out.print(f"\n{shown(target)}: couplings of the children to each class")
 
 
 def _configuration(

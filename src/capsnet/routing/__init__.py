@@ -5,7 +5,8 @@ dynamic.py    dynamic routing: `route`, `trace_routing`, and the choice between 
 agree.py      one pass over the children, from which every other routing is made
 agree_reference.py, agree_backends.py, agree_chunked.py   its equations; its fast backends; the one in plain PyTorch
 self_attention.py, em.py, inverted_attention.py, variational_bayes.py   one routing each, named like its paper
-mixture.py    what the layers of EM and variational Bayes share
+layer.py, mixture.py   what the layers of self-attention and inverted attention share; of EM and variational Bayes
+concurrent.py    all layers of a stack routed at once
 windows.py    convolutional capsules: windows as a batch
 registry.py   routings by name, also from other packages
 backends.py   what a fast backend must provide; they never store the votes
@@ -17,14 +18,10 @@ May import `functional` and `_support`. Begin with `reference.py`.
 """
 
 from capsnet.routing.agree import Moments, agree, log_normaliser
+from capsnet.routing.concurrent import route_concurrently
 from capsnet.routing.dynamic import BACKENDS, DynamicRouting, check_options, route, trace_routing
 from capsnet.routing.em import EM, em
-from capsnet.routing.inverted_attention import (
-    InvertedAttention,
-    attend,
-    inverted_attention,
-    route_concurrently,
-)
+from capsnet.routing.inverted_attention import InvertedAttention, attend, inverted_attention
 from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
 from capsnet.routing.registry import ROUTINGS, Capsules, Routing, find_routing, name_of, register
 from capsnet.routing.self_attention import SelfAttention, self_attention

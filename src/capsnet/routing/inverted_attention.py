@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from capsnet.functional import at_least_float32
-from capsnet.routing.agree import Steps, agree, record, shaped_like, trace_of
+from capsnet.routing.agree import Steps, agree, record, shaped_like
 from capsnet.routing.agree_reference import Children, Weight
 from capsnet.routing.agree_sums import share_gradients
-from capsnet.routing.reference import RoutingTrace
-from capsnet.routing.registry import check_iterations, refuse_bias, register
+from capsnet.routing.layer import Parents, RoutingLayer
+from capsnet.routing.registry import check_iterations, register
 
-Parents = Float[Tensor, "batch out_caps *rows out_dim"]
 PerNumber = Float[Tensor, " dim"]
 
 
@@ -72,45 +69,20 @@ def inverted_attention(
     return parents
 
 
-def route_concurrently(
-    layers: Sequence[Callable[[Tensor, Tensor | None], Tensor]], u: Tensor, iterations: int = 2
-) -> list[Tensor]:
-    """Route a stack of layers, all updated at once in every iteration but the first.
-
-    The first iteration is an ordinary forward pass with uniform couplings. Each later one updates every layer from the
-    values of the iteration before.
-
-    Args:
-        layers: functions (children, parents or None) → parents, such as `InvertedAttention.update`.
-        u: the first layer's children.
-        iterations: at least 1.
-
-    Returns:
-        Every layer's parents after the last iteration.
-    """
-    check_iterations("route_concurrently", iterations)
-    values: list[Tensor] = []
-    for layer in layers:
-        values.append(layer(values[-1] if values else u, None))
-    for _ in range(iterations - 1):
-        children = [u, *values[:-1]]
-        values = [layer(*given) for layer, *given in zip(layers, children, values, strict=True)]
-    return values
-
-
 @register("inverted-attention")
-class InvertedAttention(nn.Module):
+class InvertedAttention(RoutingLayer):
     """Inverted dot-product attention with its layer norm, for `CapsuleLayer(routing=…)`. Vectors or square matrices.
 
     The layer norm has `rows` · out_dim numbers: 1 row for vectors, P for P × P matrix poses.
     """
 
+    name = "inverted-attention"
     #: Lengths say nothing after a layer norm; see `capsnet.layers.class_vectors`.
     same_lengths = True
 
     def __init__(self, iterations: int = 2, rows: int = 1, backend: str = "auto") -> None:
         super().__init__()
-        check_iterations("inverted-attention", iterations)
+        check_iterations(self.name, iterations)
         self.iterations, self.rows, self.backend = iterations, rows, backend
 
     def build(self, weight: Weight) -> None:
@@ -124,17 +96,9 @@ class InvertedAttention(nn.Module):
         """Update the parents once; see `attend`."""
         return attend(u, weight, parents, self.gain, self.shift, backend=self.backend, steps=steps)
 
-    def route(self, u: Children, weight: Weight, bias: Tensor | None = None) -> Parents:
+    def run(
+        self, u: Children, weight: Weight, iterations: int | None = None, steps: Steps | None = None
+    ) -> Parents:
         """See `inverted_attention`."""
-        refuse_bias("inverted-attention", bias)
-        return inverted_attention(u, weight, self.gain, self.shift, self.iterations, backend=self.backend)
-
-    def trace(
-        self, u: Children, weight: Weight, bias: Tensor | None = None, iterations: int | None = None
-    ) -> RoutingTrace:
-        """Return logits, couplings and outputs of every iteration."""
-        refuse_bias("inverted-attention", bias)
-        steps: Steps = []
         count = self.iterations if iterations is None else iterations
-        inverted_attention(u, weight, self.gain, self.shift, count, backend=self.backend, steps=steps)
-        return trace_of(steps)
+        return inverted_attention(u, weight, self.gain, self.shift, count, backend=self.backend, steps=steps)

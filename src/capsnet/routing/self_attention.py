@@ -7,13 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet.functional import at_least_float32
-from capsnet.routing.agree import Steps, agree, record, shaped_like, trace_of
+from capsnet.routing.agree import Steps, agree, record, shaped_like
 from capsnet.routing.agree_reference import Children, Weight
 from capsnet.routing.agree_sums import share_gradients, sum_of_votes
-from capsnet.routing.reference import RoutingTrace
-from capsnet.routing.registry import refuse_bias, register
-
-Parents = Float[Tensor, "batch out_caps *rows out_dim"]
+from capsnet.routing.layer import Parents, RoutingLayer
+from capsnet.routing.registry import register
 
 
 def self_attention(
@@ -58,8 +56,10 @@ def squash_exponentially(s: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n dim"]:
 
 
 @register("self-attention")
-class SelfAttention(nn.Module):
+class SelfAttention(RoutingLayer):
     """Self-attention routing with its learned prior β, for `CapsuleLayer(routing=…)`. β starts at 0."""
+
+    name = "self-attention"
 
     def __init__(self, backend: str = "auto") -> None:
         super().__init__()
@@ -69,20 +69,12 @@ class SelfAttention(nn.Module):
         """Make β for this W."""
         self.prior = nn.Parameter(weight.new_zeros(weight.shape[0], weight.shape[2]))
 
-    def route(self, u: Children, weight: Weight, bias: Tensor | None = None) -> Parents:
-        """See `self_attention`."""
-        refuse_bias("self-attention", bias)
-        return self_attention(u, weight, self.prior, backend=self.backend)
-
-    def trace(
+    def run(
         self,
         u: Children,
         weight: Weight,
-        bias: Tensor | None = None,
-        iterations: int | None = None,  # noqa: ARG002  there is one
-    ) -> RoutingTrace:
-        """Return logits, couplings (without β) and outputs of the one pass."""
-        refuse_bias("self-attention", bias)
-        steps: Steps = []
-        self_attention(u, weight, self.prior, backend=self.backend, steps=steps)
-        return trace_of(steps)
+        iterations: int | None = None,  # noqa: ARG002  there is one pass
+        steps: Steps | None = None,
+    ) -> Parents:
+        """See `self_attention`; a trace has the couplings without β."""
+        return self_attention(u, weight, self.prior, backend=self.backend, steps=steps)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.functional import at_least_float32
+from capsnet.functional import at_least_float32, digamma
 from capsnet.routing.agree import Steps, agree, log_normaliser, record, shaped_like
 from capsnet.routing.agree_reference import Children, PerChild, Weight
 from capsnet.routing.agree_sums import share_gradients
@@ -65,18 +65,6 @@ def variational_bayes(
         offset = log_pi + constants / 2
     entropy = (dim * log(2 * pi * e) - log_det) / 2
     return Capsules(shaped_like(u, mean), beta_a - (log_pi.exp() * entropy + beta_u))
-
-
-def digamma(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return ψ(x) for x ≥ 1. Exported programs get its asymptotic series, since ONNX has no such operator."""
-    if not torch.compiler.is_exporting():
-        return torch.digamma(x)
-    far = x + 6
-    y = far.square().reciprocal()
-    series = far.log() - 1 / (2 * far) - y * (1 / 12 - y * (1 / 120 - y / 252))
-    for step in range(6):
-        series = series - 1 / (x + step)
-    return series
 
 
 @register("variational-bayes")
