@@ -69,8 +69,10 @@ def test_a_drawing_s_scores_votes_and_couplings_are_the_library_s(folder: Path) 
         pose = unpack(answer["capsules"])[2]
         assert child["agreement"][-1] == pytest.approx(float(vote @ pose), abs=1e-4)
 
-        # Fewer iterations are the first ones.
+        # Fewer iterations are the first ones, of an exported program too, which computes the most that it can.
         if steps > 1:
+            kept = session.programs["trace"].kept(trace, torch.tensor(1))
+            torch.testing.assert_close(kept.votes(), model.class_routing(image, 1).votes())
             fewer = unpack(ask(client, "trace", **scene, iterations=1)["iteration_lengths"])
             torch.testing.assert_close(fewer[0], unpack(answer["iteration_lengths"])[0])
 

@@ -218,7 +218,11 @@ class InvertedAttentionCapsules(Classifier):
         trace = trace_of(steps)
         activations = self._logits(trace.outputs).softmax(dim=-1)
         return replace(
-            trace, activations=activations, children=children[-1], weight=self.class_capsules.weight
+            trace,
+            activations=activations,
+            children=children[-1],
+            children_by_iteration=torch.stack(children),
+            weight=self.class_capsules.weight,
         )
 
     def scores(

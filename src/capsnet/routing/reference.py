@@ -38,6 +38,8 @@ class RoutingTrace:
     """The parents' activations; None where a parent's length has their place."""
     children: Float[Tensor, "batch in_caps *rows in_dim"] | None = None
     """u, the children in the last iteration; None from a routing that no layer called."""
+    children_by_iteration: Float[Tensor, "iterations batch in_caps *rows in_dim"] | None = None
+    """u in each iteration, where concurrent routing changes it."""
     weight: Float[Tensor, "in_caps in_dim out_caps out_dim"] | None = None
     """W of every pair; None as above."""
 

@@ -46,12 +46,14 @@ class Program(nn.Module):
     def kept(self, routing: RoutingTrace, iterations: Int[Tensor, ""]) -> RoutingTrace:
         """Keep the first iterations of a trace: iteration t does not depend on later ones."""
         count = counted(iterations, 1, self.limit)
+        each = routing.children_by_iteration
         return replace(
             routing,
             logits=routing.logits[:count],
             couplings=routing.couplings[:count],
             outputs=routing.outputs[:count],
             activations=None if routing.activations is None else routing.activations[:count],
+            children=routing.children if each is None else each[:count][-1],
         )
 
     def run(self, request: BaseModel) -> Outputs:
