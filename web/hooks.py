@@ -78,7 +78,7 @@ def notebook_files(path: Path) -> dict[str, str | bytes]:
         parts.append(f"```{language}\n{source.removeprefix('%%bash').strip()}\n```")
         printed = "".join(line for output in cell["outputs"] for line in output.get("text", []))
         if printed:
-            parts.append(f"```text\n{printed.rstrip()}\n```")
+            parts.append(f"```{{.text .printed}}\n{printed.rstrip()}\n```")
         for data in (output["data"] for output in cell["outputs"] if "data" in output):
             if "image/png" in data:
                 name = f"{path.stem}-{len(files)}.png"
@@ -87,7 +87,7 @@ def notebook_files(path: Path) -> dict[str, str | bytes]:
             elif "text/html" in data:
                 parts.append("".join(data["text/html"]))
             else:
-                parts.append(f"```text\n{''.join(data['text/plain'])}\n```")
+                parts.append(f"```{{.text .printed}}\n{''.join(data['text/plain'])}\n```")
     files[f"{path.stem}.md"] = "\n\n".join(parts) + "\n"
     return files
 
