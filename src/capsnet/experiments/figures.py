@@ -58,7 +58,7 @@ def dots(
         found = estimate(runs, measure)
         assert found is not None
         if found.unit:
-            over = "test images" if found.unit == "images" else f"the {shows or 'groups'} in the test images"
+            over = "test images" if found.unit == "images" else f"the {shows or 'objects'} in the test images"
         colour = ORANGE if runs[0].control else BLUE
         values = [factor * value for record in runs if (value := record.value(measure)) is not None]
         if isfinite(found.low) and isfinite(found.high):

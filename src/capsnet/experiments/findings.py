@@ -62,6 +62,14 @@ QUESTIONS = (
         ),
     ),
     Question(
+        "Which routing, in CapsNet?",
+        "Error",
+        tuple(
+            Comparison("routings", "MNIST", f"mnist-{name}", name.replace("-", " "), "mnist-dynamic", "dynamic")
+            for name in ("self-attention", "inverted-attention", "variational-bayes", "em")
+        ),
+    ),
+    Question(
         "Do capsules beat a CNN of their size, with max pooling?",
         "Error",
         (

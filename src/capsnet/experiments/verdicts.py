@@ -135,7 +135,7 @@ def judgements(group: Group) -> list[Judgement]:
 
 def over(difference: Difference, shows: str | None = None) -> str:
     """Name what was paired, such as "3 seeds and 10,000 test images"."""
-    unit = {None: "", "images": "test images", "groups": shows or "groups"}[difference.unit]
+    unit = {None: "", "images": "test images", "groups": shows or "objects"}[difference.unit]
     units = f"{difference.units:,} {unit}" if unit else ""
     if difference.seeds == 1:
         return f"{units}, one seed"
