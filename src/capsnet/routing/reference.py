@@ -42,7 +42,6 @@ class RoutingTrace:
     """u in each iteration, where concurrent routing changes it."""
     weight: Float[Tensor, "in_caps in_dim out_caps out_dim"] | None = None
     """W of every pair; None as above."""
-
     child_activations: Float[Tensor, "batch in_caps"] | None = None
     """The children's activations; None where a child's length has their place."""
 

@@ -23,7 +23,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
         scale=0.2,
         settle=0.1,
         average=0.05,
-        precision="fp32" if scale == "smoke" else "bf16",
+        precision="bf16",
     )
     return (Variant("efficient-capsnet", "Efficient-CapsNet without reconstruction", model, plan),)
 
