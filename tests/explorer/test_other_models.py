@@ -140,3 +140,4 @@ def test_the_page_shows_what_applies_and_says_why_the_rest_does_not(
             expect(page.locator("#detail")).to_have_attribute("data-view", view)
             page.wait_for_selector("html:not([data-busy])")
         expect(page.locator("#tour-start")).to_be_disabled()
+        page.close()  # before the server stops: the page may still ask it something

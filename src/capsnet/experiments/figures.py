@@ -42,10 +42,12 @@ def dots(
     title: str,
     percent: bool = True,
     shows: str | None = None,
+    log: bool = False,
 ) -> Picture:
     """Draw one row per variant: seeds as dots, mean, and 95 % interval.
 
-    `shows` names, for the caption, the things that several test examples show (for example "toys").
+    `shows` names, for the caption, the things that several test examples show (for example "toys"). `log`: a
+    logarithmic axis, for values that are all above 0.
     """
     groups = {
         variant: runs for variant, runs in by_variant(records).items() if estimate(runs, measure) is not None
@@ -71,6 +73,13 @@ def dots(
     axes.invert_yaxis()
     plain(axes, x=title)
     axes.grid(axis="x", color=FAINT)
+    if log:
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     about = "; ".join(
         f"{variant} {factor * found.mean:.2f}"
         for variant, runs in groups.items()

@@ -97,7 +97,12 @@ def figures(records: Sequence[Record]) -> list[Picture]:
     """Draw the errors, one figure for each data set."""
     return [
         dots(
-            f"routings-{data}", own, "test", f"{data} error, %", shows="toys" if data == "smallnorb" else None
+            f"routings-{data}",
+            own,
+            "test",
+            f"{data} error, %",
+            shows="toys" if data == "smallnorb" else None,
+            log=True,
         )
         for data in DATA
         if (own := [record for record in records if record.variant.startswith(f"{data}-")])
