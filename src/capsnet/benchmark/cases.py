@@ -17,7 +17,7 @@ from capsnet._support import dispatch
 from capsnet._support.environment import environment
 from capsnet._support.errors import CapsnetError
 from capsnet.benchmark.measure import Result, interleaved, peak_extra_memory, quartiles
-from capsnet.benchmark.plain_models import build_efficient_step, build_matrix_step
+from capsnet.benchmark.plain_models import build_efficient_step, build_matrix_step, training_step
 from capsnet.data.dataset import Batch
 from capsnet.models import CapsNet
 from capsnet.routing import Capsules, Windows, agree, find_routing, route
@@ -177,17 +177,7 @@ def build_step(device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, 
     model = CapsNet().to(device)
     images = torch.rand(128, 1, 28, 28).to(device)
     batch = Batch(images, torch.arange(128, device=device)[:, None] % 10, images[:, None])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=None if plain else True)
-
-    def run() -> tuple[Tensor, ...]:
-        with dispatch.disabled() if plain else nullcontext():
-            optimizer.zero_grad(set_to_none=True)
-            loss = model.loss(batch)["loss"]
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        return (loss.detach(),)
-
-    return run
+    return training_step(model, lambda: model.loss(batch)["loss"], plain)
 
 
 def build_inference(size: int, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:

@@ -61,6 +61,23 @@ def _squash(s: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n dim"]:
     return v
 
 
+def training_step(
+    model: nn.Module, loss: Callable[[], Tensor], plain: bool
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Return a training step with Adam that returns its loss; plain: every fast path off, Adam not fused."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=None if plain else True)
+
+    def run() -> tuple[Tensor, ...]:
+        with dispatch.disabled() if plain else nullcontext():
+            optimizer.zero_grad(set_to_none=True)
+            value = loss()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return (value.detach(),)
+
+    return run
+
+
 def build_efficient_step(device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
     """Build a training step of Efficient-CapsNet for MNIST at batch 128, in float32."""
     torch.manual_seed(0)
@@ -69,16 +86,7 @@ def build_efficient_step(device: torch.device, plain: bool) -> Callable[[], tupl
     network = PlainEfficientCapsNet(model).to(device) if plain else model
     labels = torch.arange(128, device=device)[:, None] % 10
     targets = Batch(images, labels, images[:, None]).targets(10)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-5, fused=None if plain else True)
-
-    def run() -> tuple[Tensor, ...]:
-        optimizer.zero_grad(set_to_none=True)
-        loss = margin_loss(network(images).norm(dim=-1), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return (loss.detach(),)
-
-    return run
+    return training_step(network, lambda: margin_loss(network(images).norm(dim=-1), targets), plain)
 
 
 def build_matrix_step(batch: int, device: torch.device, plain: bool) -> Callable[[], tuple[Tensor, ...]]:
@@ -91,14 +99,4 @@ def build_matrix_step(batch: int, device: torch.device, plain: bool) -> Callable
     model = MatrixCapsules(config, backend="reference" if plain else "auto").to(device)
     images = torch.rand(batch, 2, 32, 32).to(device)
     examples = Batch(images, torch.arange(batch, device=device)[:, None] % 5, images[:, None])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=None if plain else True)
-
-    def run() -> tuple[Tensor, ...]:
-        with dispatch.disabled() if plain else nullcontext():
-            optimizer.zero_grad(set_to_none=True)
-            loss = model.loss(examples)["loss"]
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        return (loss.detach(),)
-
-    return run
+    return training_step(model, lambda: model.loss(examples)["loss"], plain)

@@ -26,9 +26,9 @@ def answer(session: Session, name: str, request: BaseModel, kind: type[Answer]) 
         CapsnetError: the request does not fit the model: a layer has another size, a class or unit does not exist, or
             the model has no decoder.
     """
-    check_fit(session, request)
     if (part := ENDPOINTS.get(name)) in session.absent:
         raise CapsnetError(session.absent[part])
+    check_fit(session, request)
     outputs: dict[str, Tensor] = session.programs[name].run(request)
     given = {"parameter": request.parameter} if isinstance(request, s.SweepRequest) else {}
     return response(kind, outputs, **given)
@@ -96,8 +96,6 @@ def _check_layers(layers: list[s.Layer], image_shape: tuple[int, int, int]) -> N
 
 
 def _check_spot(session: Session, request: s.PixelRequest | s.PoolRequest) -> None:
-    if "conv1" in session.absent:
-        raise CapsnetError(session.absent["conv1"])
     channels, (rows, columns) = session.model.config.stem_channels, session.maps
     if isinstance(request, s.PoolRequest):
         if request.channel >= channels or request.size > min(rows, columns):
