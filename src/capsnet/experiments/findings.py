@@ -65,8 +65,13 @@ QUESTIONS = (
         "Which routing, in CapsNet?",
         "Error",
         tuple(
-            Comparison("routings", "MNIST", f"mnist-{name}", name.replace("-", " "), "mnist-dynamic", "dynamic")
-            for name in ("self-attention", "inverted-attention", "variational-bayes", "em")
+            Comparison("routings", "MNIST", f"mnist-{name}", named, "mnist-dynamic", "dynamic")
+            for name, named in (
+                ("self-attention", "self-attention"),
+                ("inverted-attention", "inverted attention"),
+                ("variational-bayes", "variational Bayes"),
+                ("em", "EM"),
+            )
         ),
     ),
     Question(
