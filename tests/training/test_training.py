@@ -12,6 +12,7 @@ from torture.launch import WARM
 
 from capsnet import CapsNet, CapsnetError
 from capsnet.data import load
+from capsnet.data.augmentation import CenterCrop, RandomCrop
 from capsnet.inference.evaluation import evaluate, wilson_interval
 from capsnet.training.batches import BatchSchedule, augmented
 from capsnet.training.checkpoint import NEWEST
@@ -142,3 +143,18 @@ def test_the_last_steps_see_images_as_they_are() -> None:
         images = schedule.batch(source, step).images
         plain = DATA.train.batch(indices).images
         assert torch.allclose(images, plain, atol=1e-6) == (step > 8)
+
+
+def test_rotation_and_scale_also_apply_to_images_that_are_cropped() -> None:
+    crop = replace(DATA.train, augment=RandomCrop(10))
+    plain = TrainConfig(data="stripes", steps=4, batch_size=16)
+    assert augmented(crop, plain) is crop
+    source = augmented(crop, replace(plain, rotation=15, scale=0.1, settle=0.25))
+    schedule = BatchSchedule.of(replace(plain, settle=0.25), source)
+    middle = replace(DATA.train, augment=CenterCrop(10))
+    for step in range(1, 5):
+        _, indices, uniforms = next(schedule.batches(step - 1, torch.device("cpu")))
+        images = schedule.batch(source, step).images
+        assert images.shape[2:] == (10, 10)
+        as_they_are = middle.batch(indices) if step == 4 else crop.batch(indices, uniforms[:, -2:])
+        assert torch.allclose(images, as_they_are.images, atol=1e-6) == (step == 4)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
-from capsnet.data.augmentation import Affine, Shift
+from capsnet.data.augmentation import Affine, Compose, Shift
 from capsnet.data.dataset import Batch, Examples, Source
 from capsnet.data.multi_label import MultiLabel
 from capsnet.training.config import TrainConfig
@@ -139,11 +139,14 @@ def example_weights(config: TrainConfig, source: Source) -> Float[Tensor, " exam
 def augmented(source: Source, config: TrainConfig) -> Source:
     """Add the paper's random shifts, and rotations and scales if wanted.
 
-    A source with an augmentation of its own stays as it is.
+    A source with an augmentation of its own, such as a random crop, keeps it in place of the shifts; its images are
+    rotated and scaled before.
     """
-    if not isinstance(source, Examples | MultiLabel) or source.augment is not None:
+    if not isinstance(source, Examples | MultiLabel):
         return source
+    own, shift = source.augment, 0 if source.augment else config.shift
     if config.rotation or config.scale:
         factors = (1 - config.scale, 1 + config.scale)
-        return replace(source, augment=Affine(config.rotation, scale=factors, translation=config.shift))
-    return replace(source, augment=Shift(config.shift)) if config.shift else source
+        turn = Affine(config.rotation, scale=factors, translation=shift)
+        return replace(source, augment=Compose((turn, own)) if own else turn)
+    return replace(source, augment=Shift(shift)) if shift else source
