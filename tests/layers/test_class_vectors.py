@@ -30,6 +30,13 @@ def test_capsnet_trains_with_any_routing_and_shows_what_it_computes(routing: str
     torch.testing.assert_close(longer[len(shown.routing.outputs) - 1], shown.capsules)
 
 
+def test_em_starts_undecided_in_capsnet_so_that_it_can_learn() -> None:
+    torch.manual_seed(0)
+    model = CapsNet(CapsNetConfig(stem_channels=32, primary_types=8, routing="em"))
+    lengths = model.scores(torch.rand(8, 1, 28, 28))
+    assert 0.2 < lengths.min() < lengths.max() < 0.8
+
+
 def test_activations_become_lengths() -> None:
     poses, lengths = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([0.5, 0.5])
     assert with_length(poses, lengths).tolist() == [[pytest.approx(0.3), pytest.approx(0.4)], [0.0, 0.0]]

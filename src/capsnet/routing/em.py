@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from capsnet.functional import at_least_float32
@@ -84,16 +84,29 @@ def em(
 class EM(Mixture):
     """EM routing with its β_u and β_a, for `CapsuleLayer(routing=…)`.
 
-    `warmth` is multiplied with λ. A model may let it rise during training.
+    `beta_u` is β_u at the start: 0 suits votes of deviation 1. λ is multiplied with `warmth`, which a model may let
+    rise during training.
     """
 
     name = "em"
     warmth: Tensor
 
-    def __init__(self, iterations: int = 3, inverse_temperature: float = 0.01, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        iterations: int = 3,
+        inverse_temperature: float = 0.01,
+        backend: str = "auto",
+        *,
+        beta_u: float = 0.0,
+    ) -> None:
         super().__init__(iterations, backend)
-        self.inverse_temperature = inverse_temperature
+        self.inverse_temperature, self.first_beta_u = inverse_temperature, beta_u
         self.register_buffer("warmth", torch.ones(()), persistent=False)
+
+    def build(self, weight: Weight) -> None:
+        """Make β_u and β_a for this W."""
+        super().build(weight)
+        nn.init.constant_(self.beta_u, self.first_beta_u)
 
     def fit(self, u: Children, weight: Weight, activations: PerChild | None, **options: Any) -> Capsules:
         """See `em`."""
