@@ -18,7 +18,7 @@ from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.data.npz import write_npz
 from capsnet.experiments import EXPERIMENTS, Record, reproduce
 from capsnet.experiments.page import write_results
-from capsnet.experiments.recipe import Margin, Stop, Variant
+from capsnet.experiments.recipe import Margin, Variant
 from capsnet.experiments.recipes.dimensions import readings, strongest
 from capsnet.experiments.recipes.multimnist import digit_errors, errors_by_overlap
 from capsnet.experiments.recipes.routing_iterations import slope
@@ -30,7 +30,7 @@ from capsnet.explain import MEASURES
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models import CNNConfig
 from capsnet.models.cnn import Stage
-from capsnet.training.config import TrainConfig
+from capsnet.training.config import Stop, TrainConfig
 from capsnet.training.loop import Progress, Silent
 from made_up_data import views, write_idx
 

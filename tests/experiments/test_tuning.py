@@ -15,10 +15,11 @@ from capsnet.data.overlapping import Pairs
 from capsnet.experiments import EXPERIMENTS, Options, tuning
 from capsnet.experiments.comparison import comparison
 from capsnet.experiments.progress import Unwatched
-from capsnet.experiments.recipe import Stop, Variant
+from capsnet.experiments.recipe import Variant
 from capsnet.experiments.record import record_path
 from capsnet.experiments.record_groups import groups
 from capsnet.experiments.tuning import RATES, inner_split, tuned, with_own_rates
+from capsnet.training.config import Stop
 from made_up import runs
 
 

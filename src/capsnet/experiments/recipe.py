@@ -18,7 +18,7 @@ from capsnet.data.dataset import Examples, Source
 from capsnet.experiments.record import Findings, Record
 from capsnet.inference.evaluation import Evaluation
 from capsnet.models import Classifier, ClassifierConfig
-from capsnet.training.config import TrainConfig
+from capsnet.training.config import Stop, TrainConfig
 from capsnet.training.run import Run
 
 if TYPE_CHECKING:
@@ -41,18 +41,6 @@ LATER: Mapping[str, Any] = {
 }
 #: The same for options of models.
 LATER_IN_MODELS: Mapping[str, Any] = {"routing": "dynamic"}
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Stop training when the error on the data set's own test set is at most `error`.
-
-    Models are then compared at equal accuracy on the data that they were trained for.
-    """
-
-    error: float
-    every: int = 50
-    """Steps between evaluations; a multiple of 10."""
 
 
 @dataclass(frozen=True)

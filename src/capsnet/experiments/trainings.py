@@ -9,18 +9,17 @@ from shutil import rmtree
 
 import torch
 
-from capsnet._support.environment import environment
 from capsnet._support.errors import CapsnetError, InUse
 from capsnet.data import Dataset, short_name
 from capsnet.data.dataset import Examples
 from capsnet.data.fixed_random import Frozen
 from capsnet.data.subsets import per_class
 from capsnet.distributed import pick_device
-from capsnet.experiments.recipe import SMOKE_EXAMPLES, Scale, Stop, Variant
+from capsnet.experiments.recipe import SMOKE_EXAMPLES, Scale, Variant
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models import Classifier, load_model
-from capsnet.training.config import Precision, TrainConfig
-from capsnet.training.loop import Interrupted, Progress, Silent, StopTraining, train
+from capsnet.training.config import Precision
+from capsnet.training.loop import Interrupted, Progress, Silent, train
 from capsnet.training.run import Run
 
 
@@ -32,43 +31,6 @@ class StoppedExperiment(Interrupted):
         self.args = (
             f"interrupted; the same command{'' if resume else ' without --no-resume'} goes on from here",
         )
-
-
-class EqualAccuracy(StopTraining):
-    """Training reached the target error."""
-
-    def __init__(self, step: int, evaluation: Evaluation) -> None:
-        super().__init__(step)
-        self.step, self.evaluation = step, evaluation
-
-
-class StopAtAccuracy:
-    """A `Progress` that ends a training once the error is low enough."""
-
-    def __init__(self, stop: Stop, model: Classifier, dataset: Dataset, progress: Progress) -> None:
-        self.stop, self.model, self.dataset, self.progress = stop, model, dataset, progress
-
-    def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
-        """Evaluate on the test set every `stop.every` steps.
-
-        Raises:
-            EqualAccuracy: the error is at most the target.
-        """
-        self.progress.logged(step, steps, values)
-        if step % self.stop.every == 0:
-            device = next(self.model.parameters()).device
-            evaluation = evaluate(self.model, self.dataset.test.to(device))
-            self.progress.evaluated(step, evaluation)
-            if evaluation.error <= self.stop.error:
-                raise EqualAccuracy(step, evaluation)
-
-    def evaluated(self, step: int, evaluation: Evaluation) -> None:
-        """Pass it on."""
-        self.progress.evaluated(step, evaluation)
-
-    def noticed(self, message: str) -> None:
-        """Pass it on."""
-        self.progress.noticed(message)
 
 
 def with_options(variant: Variant, steps: int | None, precision: Precision | None) -> Variant:
@@ -170,27 +132,18 @@ def _train_variant(
     torch.manual_seed(seed)
     model = variant.build(dataset)
     taken_up = (folder / "config.json").exists()
-    watch = StopAtAccuracy(variant.stop, model, dataset, progress) if variant.stop else progress
     with Run.reopen(folder) if taken_up else Run.create(folder, model, config) as run:
         try:
-            evaluation = train(model, dataset, config, run, device=device, resume=taken_up, progress=watch)
-        except EqualAccuracy as reached:
-            evaluation = reached.evaluation
-            run.finish(model, _result(reached, model, config))
+            evaluation = train(
+                model,
+                dataset,
+                config,
+                run,
+                device=device,
+                resume=taken_up,
+                progress=progress,
+                stop=variant.stop,
+            )
         except Interrupted as interruption:
             raise StoppedExperiment(interruption.number, run, resume) from interruption
     return Trial(model.eval(), run, evaluation)
-
-
-def _result(reached: EqualAccuracy, model: Classifier, config: TrainConfig) -> dict[str, object]:
-    return {
-        **reached.evaluation.summary(),
-        "data": config.data,
-        "architecture": model.architecture,
-        "parameters": model.parameter_count(),
-        "seed": config.seed,
-        "steps": reached.step,
-        "seconds": reached.seconds,
-        "device": next(model.parameters()).device.type,
-        "environment": environment(),
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import cos, pi
 from typing import Annotated, Literal
 
@@ -67,6 +68,18 @@ class TrainConfig:
             self.data.encode()
         except UnicodeEncodeError as error:  # config.json could not hold it
             raise CapsnetError("data: the folder's name is not valid UTF-8; rename it") from error
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop training when the error on the data set's own test set is at most `error`.
+
+    Models can then be compared at equal accuracy on the data that they were trained for.
+    """
+
+    error: float
+    every: int = 50
+    """Steps between evaluations."""
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.models.base import Classifier
 from capsnet.models.protocols import decodes
 from capsnet.training.batches import BatchSchedule, augmented
-from capsnet.training.config import TrainConfig, learning_rate
+from capsnet.training.config import Stop, TrainConfig, learning_rate
 from capsnet.training.determinism import deterministic
 from capsnet.training.holding_out import hold_out
 from capsnet.training.nonfinite import NonfinitePolicy
@@ -82,10 +83,11 @@ def train(
     device: str = "auto",
     resume: bool = False,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Evaluation:
     """Train a model in a run folder and finish the run.
 
-    The model of the last step is evaluated and saved; the test set never chooses a model.
+    The model of the last step is evaluated and saved; the test set never chooses a model, unless `stop` says so.
 
     Args:
         model: a new model, built after seeding PyTorch with config.seed (`capsnet.models.build_model`). This also
@@ -96,6 +98,7 @@ def train(
         device: "auto" (the device that Accelerate finds), "cpu", "cuda" or "mps".
         resume: continue from the newest checkpoint, if there is one.
         progress: is called during training.
+        stop: stop at this error on the test set. None: at the last step.
 
     Returns:
         The evaluation of the last step's model on the whole test set.
@@ -116,7 +119,7 @@ def train(
         )
     advice = f"resume with: capsnet train --resume {shown(run.folder)}"
     with deterministic(config.deterministic), connected(advice):
-        return _train(model, dataset, config, run, device, resume, progress or Silent())
+        return _train(model, dataset, config, run, device, resume, progress or Silent(), stop)
 
 
 def _train(
@@ -127,17 +130,19 @@ def _train(
     device: str,
     resume: bool,
     progress: Progress,
+    stop: Stop | None,
 ) -> Evaluation:
-    dataset = hold_out(dataset, config)
-    source = augmented(dataset.train, config)
+    source = augmented(hold_out(dataset, config).train, config)
     schedule = BatchSchedule.of(config, source)
     stepper = Stepper(model, source, config, schedule.batch_size, device, schedule.steps)
     policy = NonfinitePolicy(config, schedule, run if stepper.is_main else None)
     test = dataset.test.to(stepper.device)
+    look_at = partial(_look_at_test, test, run if stepper.is_main else None, progress)
     position = _restore(stepper, run, progress) if resume else {"step": 0, "seconds": 0.0}
     policy.resume(run, int(position["step"]))
     watch = _Stopwatch(position["seconds"])
-    saved_at, saved_step, logged_step = time.monotonic(), int(position["step"]), int(position["step"])
+    evaluation, saved_at = None, time.monotonic()
+    saved_step = logged_step = done = int(position["step"])
     try:
         with _requests_to_stop() as requests:
             for step, indices, uniforms in schedule.batches(saved_step, stepper.device):
@@ -146,58 +151,66 @@ def _train(
                 stepper.step(indices, uniforms, rate)
                 done = step + 1
                 must_stop = _asked_to_stop(stepper, requests, done)
-                must_log = must_stop or (config.on_nonfinite == "stop" and stepper.is_known_nonfinite())
-                at_log = done % LOG_EVERY == 0 or done == schedule.steps or must_log
+                at_log = done % LOG_EVERY == 0 or done == schedule.steps or bool(must_stop)
+                at_log |= config.on_nonfinite == "stop" and stepper.is_known_nonfinite()
                 if at_log:
                     losses, nonfinite = stepper.results()  # a device sync, so the lap below is the true time
                     speed = (done - logged_step) * schedule.batch_size / watch.lap()
+                    values = {**losses, "learning_rate": rate, "images_per_second": speed}
                     if skipped := policy.apply(logged_step, done, nonfinite):
                         progress.noticed(skipped)
                     logged_step = done
-                    values = {**losses, "learning_rate": rate, "images_per_second": speed}
                     if losses and stepper.is_main:
                         run.append_metrics({"step": done, **values})
                         with watch.paused():  # `progress` may evaluate on the test set
                             progress.logged(done, schedule.steps, values)
                 with watch.paused():
-                    if _at_evaluation(config, schedule, done):
-                        _look_at_test(stepper.result, test, run, done, stepper.is_main, progress)
+                    looks = _at_evaluation(config, schedule, done, stop)
+                    evaluation = look_at(stepper.result, done) if looks else None
                     due = time.monotonic() - saved_at >= config.save_seconds and done < schedule.steps
                     if must_stop or (at_log and due):
                         if stepper.is_main:
                             run.save_checkpoint(stepper.state(), {"step": done, "seconds": watch.seconds})
                         saved_at, saved_step = time.monotonic(), done
+                if stop and evaluation and evaluation.error <= stop.error:
+                    break
                 if must_stop:
                     raise Interrupted(must_stop, run)
         stepper.check_weights()
         stepper.finish()
-        evaluation = _look_at_test(model, test, run, schedule.steps, stepper.is_main, progress)
+        evaluation = evaluation or look_at(model, done)
     except NotFinite as error:
-        kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "there is no checkpoint yet"
-        past = f", or skip such steps with --resume {run.folder} --on-nonfinite skip"
-        raise NotFinite(
-            f"{run.folder}: {error}; {kept}; train again with a smaller --learning-rate"
-            f"{past if config.on_nonfinite == 'stop' else ''}"
-        ) from error
+        raise _with_advice(error, run, saved_step, config) from error
     if stepper.is_main:
-        about = {
-            **evaluation.summary(),
-            "data": dataset.name,
-            "provenance": dataset.provenance,
-            "class_names": list(dataset.class_names),
-            "architecture": model.architecture,
-            "parameters": model.parameter_count(),
-            "seed": config.seed,
-            "steps": schedule.steps,
-            "steps_left_out": len(run.nonfinite()),
-            "epochs": schedule.steps / schedule.steps_per_epoch,
-            "seconds": watch.seconds,
-            "device": stepper.device.type,
-            "processes": stepper.processes,
-            "environment": environment(),
-        }
-        run.finish(model, about)
+        run.finish(
+            model,
+            {
+                **evaluation.summary(),
+                "data": dataset.name,
+                "provenance": dataset.provenance,
+                "class_names": list(dataset.class_names),
+                "architecture": model.architecture,
+                "parameters": model.parameter_count(),
+                "seed": config.seed,
+                "steps": done,
+                "steps_left_out": len(run.nonfinite()),
+                "epochs": done / schedule.steps_per_epoch,
+                "seconds": watch.seconds,
+                "device": stepper.device.type,
+                "processes": stepper.processes,
+                "environment": environment(),
+            },
+        )
     return evaluation
+
+
+def _with_advice(error: NotFinite, run: Run, saved_step: int, config: TrainConfig) -> NotFinite:
+    kept = f"the checkpoint of step {saved_step} is kept" if saved_step else "there is no checkpoint yet"
+    past = f", or skip such steps with --resume {run.folder} --on-nonfinite skip"
+    return NotFinite(
+        f"{run.folder}: {error}; {kept}; train again with a smaller --learning-rate"
+        f"{past if config.on_nonfinite == 'stop' else ''}"
+    )
 
 
 def _restore(stepper: Stepper, run: Run, progress: Progress) -> dict[str, float]:
@@ -231,16 +244,17 @@ def _asked_to_stop(stepper: Stepper, requests: list[int], done: int) -> int:
     return 0
 
 
-def _at_evaluation(config: TrainConfig, schedule: BatchSchedule, done: int) -> bool:
+def _at_evaluation(config: TrainConfig, schedule: BatchSchedule, done: int, stop: Stop | None) -> bool:
     every = config.evaluate_every * schedule.steps_per_epoch
-    return bool(every) and done % every == 0 and done < schedule.steps
+    asked = (every and done % every == 0) or (stop and done % stop.every == 0)
+    return bool(asked) and done < schedule.steps
 
 
 def _look_at_test(
-    model: Classifier, test: Source, run: Run, step: int, is_main: bool, progress: Progress
+    test: Source, run: Run | None, progress: Progress, model: Classifier, step: int
 ) -> Evaluation:
     evaluation = evaluate(model, test)
-    if is_main:
+    if run is not None:
         run.append_metrics({"step": step, **evaluation.summary()})
         progress.evaluated(step, evaluation)
     return evaluation

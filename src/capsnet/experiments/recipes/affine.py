@@ -16,11 +16,12 @@ from capsnet.data.affnist import PLACES, load_affnist_test
 from capsnet.data.dataset import Examples
 from capsnet.data.files import directories
 from capsnet.experiments.figures import by_variant, curves, dots
-from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Stop, Trained, Variant
+from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
 from capsnet.experiments.record import Findings, Record
 from capsnet.experiments.scales import NARROW, Steps, capsnet, controls, training
 from capsnet.inference.evaluation import Evaluation, evaluate
 from capsnet.report.style import Picture
+from capsnet.training.config import Stop
 
 #: Largest number of steps; training stops earlier when it reaches the target.
 STEPS = Steps(quick=5000, full=30_000, quick_batch=64)

@@ -19,7 +19,6 @@ from capsnet.experiments.recipe import (
     Margin,
     Measure,
     Scale,
-    Stop,
     Trained,
     Variant,
     groups_of,
@@ -27,6 +26,7 @@ from capsnet.experiments.recipe import (
 from capsnet.experiments.record import Findings
 from capsnet.experiments.scales import NARROW, Steps, capsnet, controls, training
 from capsnet.inference.evaluation import evaluate
+from capsnet.training.config import Stop
 
 #: Largest number of steps; training stops earlier when it reaches the target.
 STEPS = Steps(quick=1200, full=20_000, quick_batch=64)
