@@ -370,8 +370,17 @@ def test_different_trainings_have_different_settings() -> None:
         replace(TINY, stop=Stop(0.1)),
         replace(TINY, model=replace(TINY.model, hidden=(9,))),
         replace(TINY, pixels="0123456789ab"),
+        replace(TINY, model=replace(TINY.model, standardize=True)),
     )
-    assert len({TINY.settings(0), TINY.settings(1), *(variant.settings(0) for variant in others)}) == 8
+    assert len({TINY.settings(0), TINY.settings(1), *(variant.settings(0) for variant in others)}) == 9
+
+
+def test_a_variant_standardises_if_it_or_its_data_set_asks_for_it() -> None:
+    data = tiny_data()
+    wants = replace(TINY, model=replace(TINY.model, standardize=True))
+    asks = replace(data, standardize=True)
+    found = [variant.build(one).config.standardize for variant in (TINY, wants) for one in (data, asks)]
+    assert found == [False, True, True, True]
 
 
 def test_shorter_trainings_use_the_one_cycle_schedule() -> None:

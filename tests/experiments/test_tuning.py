@@ -86,6 +86,20 @@ def test_held_out_pairs_share_no_digit_with_training_pairs() -> None:
     assert torch.equal(first, again), "every rate is judged on the same pairs"
 
 
+@pytest.mark.quick
+def test_rates_are_judged_on_objects_that_were_not_trained_on() -> None:
+    images, labels = torch.zeros(60, 1, 4, 4, dtype=torch.uint8), torch.arange(60) % 2
+    toys = labels + 2 * (torch.arange(60) // 12)  # 5 toys in each class, 6 views of each
+    train = Examples(images, labels, groups=toys)
+    inner = inner_split(Dataset("toys", train, train, ("a", "b"), (1, 4, 4), "made up"))
+    assert isinstance(inner.train, Examples)
+    assert isinstance(inner.test, Examples)
+    assert inner.train.groups is not None
+    assert inner.test.groups is not None
+    assert inner.test.labels.bincount().tolist() == [6, 6]
+    assert not set(inner.train.groups.tolist()) & set(inner.test.groups.tolist())
+
+
 def test_a_variant_that_stops_at_a_target_gets_the_rate_that_is_there_first(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

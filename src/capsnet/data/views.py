@@ -44,8 +44,8 @@ class Views:
         return self.category + len(CATEGORIES) * self.instance
 
     def training(self) -> Examples:
-        """Return random crops of 32×32, labelled with the category."""
-        return Examples(self.images, self.category, augment=RandomCrop(CROP))
+        """Return random crops of 32×32, labelled with the category, grouped by toy."""
+        return Examples(self.images, self.category, augment=RandomCrop(CROP), groups=self.toys)
 
     def testing(self) -> Examples:
         """Return the central 32×32 pixels, labelled with the category, grouped by toy."""

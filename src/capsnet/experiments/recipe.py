@@ -62,7 +62,8 @@ class Variant:
 
     def build(self, dataset: Dataset) -> Classifier:
         """Return the untrained model for a data set. Seed PyTorch first."""
-        suited = replace(self.model, class_names=dataset.class_names, standardize=dataset.standardize)
+        scaled = self.model.standardize or dataset.standardize
+        suited = replace(self.model, class_names=dataset.class_names, standardize=scaled)
         model: Classifier = suited.build()
         return model
 
@@ -78,8 +79,9 @@ class Variant:
             if training[option] == before:
                 del training[option]
         model = asdict(self.model)
-        for told_by_the_data in ("class_names", "standardize"):
-            del model[told_by_the_data]
+        del model["class_names"]
+        if not model["standardize"]:  # then the data set decides
+            del model["standardize"]
         for option, before in LATER_IN_MODELS.items():
             if model.get(option) == before:
                 del model[option]

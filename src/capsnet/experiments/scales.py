@@ -99,7 +99,14 @@ def controls(
 ) -> tuple[Variant, ...]:
     """Return the three control CNNs of a CapsNet, with the same training."""
     return tuple(
-        Variant(name, about, make(like, output), training, control=True, **options)
+        Variant(
+            name,
+            about,
+            replace(make(like, output), standardize=like.standardize),
+            training,
+            control=True,
+            **options,
+        )
         for name, about, make in (
             (
                 "cnn-same-stem",

@@ -56,11 +56,12 @@ def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch
             f"{dataset.name}: a learning rate cannot be chosen with one training image per class; add images, or set "
             "one for all models with --learning-rate"
         )
+    what = "of" if getattr(dataset.train, "groups", None) is None else "of the objects of"
     trials = []
     for variant in variants:
         for rate in RATES:
             trial = with_options(with_rate(variant, rate), options.steps, options.precision)
-            trial = replace(trial, pixels=f"four fifths of {variant.pixels or dataset.name}")
+            trial = replace(trial, pixels=f"four fifths {what} {variant.pixels or dataset.name}")
             trials.append(Task(f"{variant.name}: choosing a learning rate, {rate:g}", trial))
     found = each(_Trial(inner, options), trials, options.workers, options.work, watch)
     tried = {(trial.name, trial.training.learning_rate): result for trial, result in found}
@@ -180,8 +181,9 @@ def with_rate(variant: Variant, rate: float) -> Variant:
 def inner_split(dataset: Dataset) -> Dataset:
     """Split the training images: a fifth of each class becomes the test set.
 
-    At least one image per class is held out if the class has two or more. Overlapping digits are made from digits of
-    the same side only.
+    At least one image per class is held out if the class has two or more. Views of one object stay together: a fifth of
+    the objects of each class is held out, so that rates are judged on new objects. Overlapping digits are made from
+    digits of the same side only.
 
     Raises:
         TypeError: the training images are neither `Examples` nor `Pairs`.
@@ -201,10 +203,13 @@ def inner_split(dataset: Dataset) -> Dataset:
 
 
 def _split(train: Examples, classes: int) -> tuple[Examples, Examples]:
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    groups = torch.arange(len(train)) if train.groups is None else train.groups
     held_out = torch.zeros(len(train), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(int(groups.max()) + 1 if len(train) else 0, generator=generator)
     for label in range(classes):
-        own = order[train.labels[order] == label]
-        held_out[own[: max(1, round(HELD_OUT * len(own)))] if len(own) > 1 else own[:0]] = True
+        own = order[torch.isin(order, groups[train.labels == label])]
+        if len(own) > 1:
+            held_out |= torch.isin(groups, own[: max(1, round(HELD_OUT * len(own)))])
     fit, judged = (torch.nonzero(which).flatten() for which in (~held_out, held_out))
     return train.subset(fit), train.subset(judged)
