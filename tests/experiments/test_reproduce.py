@@ -25,10 +25,11 @@ from capsnet.experiments.recipes.routing_iterations import slope
 from capsnet.experiments.recipes.separation import like_answers
 from capsnet.experiments.recipes.viewpoint import split
 from capsnet.experiments.record import Answers, PackedArray, read_records, record_path
+from capsnet.experiments.scales import controls
 from capsnet.experiments.trainings import StoppedExperiment, prepared, train_variant, with_options
 from capsnet.explain import MEASURES
 from capsnet.inference.evaluation import Evaluation, evaluate
-from capsnet.models import CNNConfig
+from capsnet.models import CapsNetConfig, CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.training.config import Stop, TrainConfig
 from capsnet.training.loop import Progress, Silent
@@ -305,13 +306,18 @@ TINY = Variant(
 )
 
 
-def test_training_stops_at_equal_accuracy_and_is_then_a_finished_run(tmp_path: Path) -> None:
-    variant, data = replace(TINY, stop=Stop(error=0.1, every=10)), tiny_data()
+@pytest.mark.parametrize("average", [0.0, 0.1])
+def test_training_stops_at_equal_accuracy_and_is_then_a_finished_run(tmp_path: Path, average: float) -> None:
+    plan = replace(TINY.training, average=average)
+    variant, data = replace(TINY, training=plan, stop=Stop(error=0.1, every=10)), tiny_data()
     trial = train_variant(variant, 0, data, tmp_path, device="cpu")
     result = trial.run.result()
     assert 0 < result["steps"] < 200
     assert result["steps"] % 10 == 0
     assert trial.evaluation.error <= 0.1
+    looks = [line["test_error"] for line in trial.run.metrics() if "test_error" in line]
+    assert len(looks) == result["steps"] / 10
+    assert min(looks[:-1], default=1) > 0.1 >= looks[-1]
     assert evaluate(trial.model, data.test).error == trial.evaluation.error
     again = train_variant(variant, 0, data, tmp_path, device="cpu")
     assert again.evaluation.errors == trial.evaluation.errors
@@ -381,6 +387,8 @@ def test_a_variant_standardises_if_it_or_its_data_set_asks_for_it() -> None:
     asks = replace(data, standardize=True)
     found = [variant.build(one).config.standardize for variant in (TINY, wants) for one in (data, asks)]
     assert found == [False, True, True, True]
+    like = CapsNetConfig(standardize=True)
+    assert all(control.model.standardize for control in controls(like, TINY.training))
 
 
 def test_shorter_trainings_use_the_one_cycle_schedule() -> None:

@@ -39,13 +39,7 @@ class Interrupted(Exception):
 
 
 class StopTraining(Exception):
-    """Raise this in `Progress.logged` to stop a training early.
-
-    It passes through `train`, and the run is not finished then. The raiser catches it and calls `run.finish`.
-    """
-
-    seconds: float = 0.0
-    """Training time of the whole run, without checkpoints and evaluations. Set by `train`."""
+    """Raise this in a `Progress` to stop a training early. It passes through `train`, and the run is not finished."""
 
 
 class Progress(Protocol):
@@ -162,7 +156,7 @@ def _train(
                     logged_step = done
                     if losses and stepper.is_main:
                         run.append_metrics({"step": done, **values})
-                        with watch.paused():  # `progress` may evaluate on the test set
+                        with watch.paused():  # a tracker may be slow
                             progress.logged(done, schedule.steps, values)
                 with watch.paused():
                     looks = _at_evaluation(config, schedule, done, stop)
@@ -280,11 +274,7 @@ class _Stopwatch:
     @contextmanager
     def paused(self) -> Iterator[None]:
         self._count()
-        try:
-            yield
-        except StopTraining as stop:
-            stop.seconds = self.seconds
-            raise
+        yield
         self._since = time.perf_counter()
 
     def _count(self) -> None:

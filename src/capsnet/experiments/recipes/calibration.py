@@ -92,7 +92,7 @@ def measure(trained: Trained) -> Findings:
 def figures(records: Sequence[Record]) -> list[Picture]:
     """Draw reliability diagrams before and after the temperature."""
     panels = {}
-    for name, title in (("before", "as the network says"), ("after", "after temperature")):
+    for name, title in (("before", "confidence as given"), ("after", "confidence after temperature")):
         lines: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
         for variant, runs in by_variant(records).items():
             found = np.stack([run.array(name) for run in runs])
