@@ -28,7 +28,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for half, copies in (("train", 1), ("test", 2)):
         for label, drawn in enumerate(noise):
             (root / half / str(label)).mkdir(parents=True)
-            for number in range(60 * copies):
+            for number in range(11 * copies):
                 Image.fromarray(drawn[number % 12]).save(root / half / str(label) / f"{number:03}.png")
     assert len(list(root.glob("test/*/*"))) > 2 * BATCH_SIZE
     return root
