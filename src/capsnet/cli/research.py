@@ -52,7 +52,9 @@ def compare(
         float | None,
         typer.Option("--learning-rate", "--lr", help="Peak, for all models. Default: chosen per model."),
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="bf16 is faster on GPUs, and on processors with bfloat16.")
+    ] = None,
     device: DeviceOption = "auto",
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder for the page, the records and the trainings.")
@@ -141,7 +143,9 @@ def reproduce(
     steps: Annotated[
         int | None, typer.Option(help="Training steps, instead of the recipe's; recorded.")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="bf16 is for GPUs.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="bf16 is faster on GPUs, and on processors with bfloat16.")
+    ] = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for results, one JSON per run.")] = Path(

@@ -101,7 +101,9 @@ def train(  # noqa: PLR0915  one statement an option
     reading: Annotated[Reading, typer.Option(help="The paper's text, or the authors' code.")] = Reading.paper,
     stem_channels: Annotated[int, typer.Option(help="Channels of Conv1; fewer is faster.")] = 256,
     primary_types: Annotated[int, typer.Option(help="Types of primary capsules.")] = 32,
-    precision: Annotated[Precision, typer.Option(help="bf16 is for GPUs.")] = Precision.fp32,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 is faster on GPUs, and on processors with bfloat16.")
+    ] = Precision.fp32,
     device: DeviceOption = "auto",
     fast: FastOption = True,
     evaluate_every: Annotated[
