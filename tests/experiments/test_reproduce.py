@@ -17,14 +17,16 @@ from capsnet.data import smallnorb, viewpoints
 from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.data.npz import write_npz
 from capsnet.experiments import EXPERIMENTS, Record, reproduce
+from capsnet.experiments.figures import on_the_way
 from capsnet.experiments.page import write_results
-from capsnet.experiments.recipe import Margin, Variant
+from capsnet.experiments.recipe import Margin, Trained, Variant
 from capsnet.experiments.recipes.dimensions import readings, strongest
 from capsnet.experiments.recipes.multimnist import digit_errors, errors_by_overlap
 from capsnet.experiments.recipes.routing_iterations import slope
 from capsnet.experiments.recipes.separation import like_answers
 from capsnet.experiments.recipes.viewpoint import split
-from capsnet.experiments.record import Answers, PackedArray, read_records, record_path
+from capsnet.experiments.record import ON_THE_WAY, Answers, PackedArray, read_records, record_path
+from capsnet.experiments.running import measured
 from capsnet.experiments.scales import controls
 from capsnet.experiments.trainings import StoppedExperiment, prepared, train_variant, with_options
 from capsnet.explain import MEASURES
@@ -354,6 +356,24 @@ def test_seconds_are_those_of_the_training_steps_of_all_sessions(tmp_path: Path,
     assert (result["steps"] < 200) == (stop is not None)
     assert test.batches
     assert 0.003 * result["steps"] <= result["seconds"] <= elapsed - 0.2 * len(test.batches)
+
+
+@pytest.mark.parametrize(("every", "looks"), [(0, []), (10, [60, 120, 180, 200])])
+def test_errors_during_training_are_kept_and_drawn(tmp_path: Path, every: int, looks: list[int]) -> None:
+    variant = replace(TINY, training=replace(TINY.training, evaluate_every=every))
+    trial = train_variant(variant, 0, tiny_data(), tmp_path, device="cpu")
+    done = (trial.model, trial.evaluation, trial.run)
+    record = measured(EXPERIMENTS["svhn"], Trained(variant, 0, "quick", None, tiny_data(), *done))
+    assert variant.settings(0) == TINY.settings(0), "looking changes no training"
+    assert (ON_THE_WAY in record.arrays) == bool(looks)
+    assert not on_the_way("svhn", [replace(record, arrays={})])
+    if looks:
+        steps, errors = record.array(ON_THE_WAY).T
+        assert steps.tolist() == looks
+        assert errors[-1] == trial.evaluation.error
+        falling = PackedArray.of(np.array([[60, 0.5], [120, 0.1], [200, 0.0]]))
+        (picture,) = on_the_way("svhn", [replace(record, arrays={ON_THE_WAY: falling})])
+        assert picture.name == "svhn-steps"
 
 
 def test_all_models_of_a_seed_get_the_same_few_examples() -> None:

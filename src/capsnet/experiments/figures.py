@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from capsnet.experiments.record import Record
+import numpy as np
+
+from capsnet.experiments.record import ON_THE_WAY, Record
 from capsnet.experiments.statistics import estimate
 from capsnet.report.style import (
     BLUE,
@@ -141,3 +143,20 @@ def curves(
     return Picture(
         name, png(figure), f"{shown}, with a line for each of {', '.join(names)}", caption, wide=True
     )
+
+
+def on_the_way(name: str, records: Sequence[Record]) -> list[Picture]:
+    """Draw the test error during training, if there are records of it: one training of each variant."""
+    lines = {}
+    for variant, runs in by_variant(records).items():
+        seen = next((run.array(ON_THE_WAY) for run in runs if ON_THE_WAY in run.arrays), np.empty((0, 2)))
+        steps, errors = seen[seen[:, 1] > 0].T  # an error of 0 has no place on a logarithmic axis
+        if len(steps) > 1:
+            lines[variant] = (steps.tolist(), (100 * errors).tolist())
+    if not lines:
+        return []
+    caption = (
+        "The error during training, of one training of each variant. No model was chosen by it: the tables are about "
+        "the last step, or the step at which the target was reached."
+    )
+    return [curves(f"{name}-steps", {"| step": lines}, "test error, %", caption, log=True)]

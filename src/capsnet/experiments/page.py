@@ -11,7 +11,7 @@ from statistics import mean
 from capsnet._support.files import write_atomically, write_text
 from capsnet.experiments import error_rates
 from capsnet.experiments.comparison import answer
-from capsnet.experiments.figures import by_variant
+from capsnet.experiments.figures import by_variant, on_the_way
 from capsnet.experiments.findings import findings
 from capsnet.experiments.recipe import Experiment, Measure, Scale
 from capsnet.experiments.recipes import EXPERIMENTS
@@ -250,7 +250,7 @@ def _section(group: Group, images: Path) -> str:
         parts.append(f"**Margins.** {margins}.{before}\n")
         parts.append("**Verdicts.**\n\n" + "\n".join(judgement.line for judgement in found) + "\n")
     parts += [note + "\n" for note in experiment.notes(group.records)]
-    for picture in experiment.figures(group.records):
+    for picture in [*experiment.figures(group.records), *on_the_way(experiment.name, group.records)]:
         path = images / f"results-{'-'.join([picture.name, scale, *_words(group.label)])}.png"
         write_atomically(path, partial(_write, picture.png))
         alt = " ".join(picture.alt.split()).replace("]", ")").replace("[", "(")

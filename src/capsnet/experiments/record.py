@@ -116,6 +116,10 @@ class Findings:
             )
 
 
+#: Name of the array of test errors during training, if there were any: (step, error) of each evaluation.
+ON_THE_WAY = "errors on the way"
+
+
 @dataclass(frozen=True)
 class Record:
     """Hold one run: its settings, its results and its machine."""

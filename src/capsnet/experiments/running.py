@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, get_args
 from uuid import uuid4
 
+import numpy as np
+
 from capsnet._support.errors import CapsnetError
 from capsnet.data import Dataset
 from capsnet.distributed import pick_device
 from capsnet.experiments.parallel import Task, Workers, each
 from capsnet.experiments.progress import Unwatched, Watch
 from capsnet.experiments.recipe import SCALES, Experiment, Scale, Trained, Variant
-from capsnet.experiments.record import Answers, PackedArray, Record, record_path
+from capsnet.experiments.record import ON_THE_WAY, Answers, PackedArray, Record, record_path
 from capsnet.experiments.trainings import prepared, train_variant, with_options
 from capsnet.models.cost import cost_of
 from capsnet.training.config import Precision
@@ -161,6 +163,8 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
     variant, result = trained.variant, trained.run.result()
     assert result is not None
     cost = cost_of(trained.model)
+    looks = [(line["step"], line["test_error"]) for line in trained.run.metrics() if "test_error" in line]
+    on_the_way = {ON_THE_WAY: np.array(looks)} if len(looks) > 1 else {}  # else the last step alone
     return Record(
         experiment=experiment.name,
         variant=variant.name,
@@ -184,7 +188,7 @@ def measured(experiment: Experiment, trained: Trained) -> Record:
             for name, evaluation in findings.tests.items()
         },
         metrics={name: value if _is_number(value) else None for name, value in findings.metrics.items()},
-        arrays={name: PackedArray.of(array) for name, array in findings.arrays.items()},
+        arrays={name: PackedArray.of(array) for name, array in {**findings.arrays, **on_the_way}.items()},
         code=code_fingerprint(),
         environment=result["environment"],
         rate_errors={rate: error if isfinite(error) else None for rate, error in variant.rate_errors.items()},
