@@ -1,6 +1,7 @@
 """Tables and verdicts from made-up records."""
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_differences_are_paired_by_seed_and_by_image() -> None:
     over_images = 1.96234 * np.std(per_image, ddof=1) / N**0.5
     half = (over_runs**2 + over_images**2) ** 0.5
     assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=1e-6)
+    assert found.halves == pytest.approx((over_runs, over_images), abs=1e-6)
     assert verdict(found, "lower", found.p, 0.01) == "supported"
     assert verdict(found, "higher", found.p, 0.01) == "contradicted"
     two_common = paired_difference(runs("a", [10, 20, 30]), runs("b", [10, 30]), "test")
@@ -332,7 +334,10 @@ FULL = [
 
 def test_verdicts_are_printed_whichever_way_they_fall() -> None:
     (group,) = groups(FULL)
-    lines = "\n".join(judgement.line for judgement in judgements(group))
+    found = judgements(group)
+    lines = "\n".join(judgement.line for judgement in found)
+    halves = re.compile(r"; the seeds alone leave ±\d\.\d\d, the test images alone ±\d\.\d\d\.$")
+    assert {judgement.word for judgement in found if halves.search(judgement.line)} == {"undecided"}
     assert "Three routing iterations are better than one: **contradicted**" in lines
     assert "+1.00 (+0.44 to +1.56) points, paired over 3 seeds and 1,000 test images" in lines
     assert "better than the paper's kind of baseline CNN: **undecided**" in lines

@@ -58,7 +58,8 @@ fixed them, its runs were made after that commit; the other runs are older than 
   of one-sided tests at 5 %, without correction. Over images, the interval is computed with two extra images: one that
   only our model gets wrong, and one that only the other model gets wrong. Without them, a few images without any
   difference would show equality.
-- *undecided*: otherwise, even if the 95 % interval lies on one side of zero.
+- *undecided*: otherwise, even if the 95 % interval lies on one side of zero. The line then gives half of the 95 %
+  interval over seeds alone and over the test set alone; their squares add up. More seeds narrow only the first.
 
 There is no correction across experiments. Some experiments share trainings, so the same difference can get another
 verdict in an experiment with fewer claims. A verdict from one seed ends in "in this one run".

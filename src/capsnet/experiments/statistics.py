@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from capsnet.experiments.means import Mean, cluster_interval, crossed_interval, t_interval
+from capsnet.experiments.means import Mean, cluster_interval, crossed_interval, half_width, t_interval
 from capsnet.experiments.record import Answers, Record
 from capsnet.inference.evaluation import wilson_interval
 
@@ -86,6 +86,9 @@ class Difference:
     """How many of them; 0 where only runs were paired."""
     p: float
     """Two-sided, of no difference."""
+    halves: tuple[float, float] | None = None
+    """Halves of the 95 % intervals over seeds alone and over the test set alone, which add up as squares; None where
+    the interval is over one of them."""
 
     def within(self, margin: float) -> bool:
         """Return whether the 90 % interval lies within the margin on both sides."""
@@ -163,7 +166,9 @@ def _difference(
     """Return the difference; its 90 % interval is as wide as that of `wide`."""
     half = (wide or found).half(0.1)
     ends = (*found.interval(), found.mean - half, found.mean + half)
-    return Difference(found.mean, *ends, seeds, unit, units, found.p())
+    halves = [float(half_width([(part.error, part.freedom)], 0.05)) for part in found.parts]
+    both = (halves[0], halves[1]) if len(halves) == 2 else None
+    return Difference(found.mean, *ends, seeds, unit, units, found.p(), both)
 
 
 @dataclass(frozen=True, eq=False)
