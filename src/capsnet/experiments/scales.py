@@ -47,6 +47,9 @@ class Steps:
         return {"smoke": 2, "quick": self.quick, "full": self.full}[scale]
 
 
+#: Deviation of recipes whose model is the average.
+AVERAGED = "a moving average of the weights over about a twentieth of the steps"
+
 #: Deviations of the quick scale that most experiments share.
 NARROW = (
     "32 of 256 stem channels and 8 of 32 capsule types; controls built from this CapsNet; decoder as published",
@@ -123,8 +126,18 @@ def controls(
     )
 
 
-def training(scale: Scale, data: str, steps: Steps, **changes: Any) -> TrainConfig:
-    """Return the training of a variant at a scale, without evaluations."""
+def training(
+    scale: Scale, data: str, steps: Steps, *, quick: Mapping[str, Any] | None = None, **changes: Any
+) -> TrainConfig:
+    """Return the training of a variant at a scale, without evaluations.
+
+    Args:
+        scale: the scale.
+        data: name of the data set.
+        steps: number of steps at each scale.
+        quick: options of the quick scale only, for a short training.
+        changes: other options, at every scale.
+    """
     size = SIZES[scale]
     usual: dict[str, Any] = {
         "data": data,
@@ -134,7 +147,7 @@ def training(scale: Scale, data: str, steps: Steps, **changes: Any) -> TrainConf
         "learning_rate": size.learning_rate,
         "evaluate_every": 0,
     }
-    return TrainConfig(**{**usual, **changes})
+    return TrainConfig(**{**usual, **changes, **((quick or {}) if scale == "quick" else {})})
 
 
 def _narrowed(stages: tuple[Stage, ...], share: float) -> tuple[Stage, ...]:

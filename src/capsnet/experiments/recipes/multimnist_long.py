@@ -24,7 +24,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
     if scale == "quick":
         changes |= {"stem_channels": 128}
     like = capsnet(scale, image_shape=SHAPE, **changes)
-    plan = training(scale, "multimnist", STEPS, **({"learning_rate": 0.002} if scale == "quick" else {}))
+    plan = training(scale, "multimnist", STEPS, quick={"learning_rate": 0.002})
     head = CNNConfig.without_routing(like, "sigmoid")
     return (
         Variant("r3", "CapsNet, 3 routing iterations, reconstruction weighed 10 times more", like, plan),
