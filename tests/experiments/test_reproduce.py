@@ -123,6 +123,9 @@ def test_full_scale_is_the_published_network_beside_the_published_baselines() ->
     assert sizes["cnn-baseline"] == 35_445_522
     assert table1["r3-reconstruction"].training.schedule == "paper"
     assert table1["r3-reconstruction"].training.steps == 300_000
+    norb = {scale: EXPERIMENTS["smallnorb"].variants(scale)[0] for scale in ("smoke", "quick", "full")}
+    found = {scale: (one.training.rotation, one.model.standardize) for scale, one in norb.items()}
+    assert found == {"smoke": (0, False), "quick": (15, True), "full": (0, False)}
     overlapping = {variant.name: variant for variant in EXPERIMENTS["multimnist"].variants("full")}
     assert overlapping["cnn-baseline"].model.parameter_count() == 24_563_978
     for experiment in ("multimnist", "affine", "smallnorb", "svhn"):
@@ -366,7 +369,9 @@ def test_errors_during_training_are_kept_and_drawn(tmp_path: Path, every: int, l
     record = measured(EXPERIMENTS["svhn"], Trained(variant, 0, "quick", None, tiny_data(), *done))
     assert variant.settings(0) == TINY.settings(0), "looking changes no training"
     assert (ON_THE_WAY in record.arrays) == bool(looks)
-    assert not on_the_way("svhn", [replace(record, arrays={})])
+    never_wrong = PackedArray.of(np.array([[60, 0.0], [120, 0.0]]))
+    for arrays in ({}, {ON_THE_WAY: never_wrong}):
+        assert not on_the_way("svhn", [replace(record, arrays=arrays)])
     if looks:
         steps, errors = record.array(ON_THE_WAY).T
         assert steps.tolist() == looks

@@ -59,7 +59,8 @@ fixed them, its runs were made after that commit; the other runs are older than 
   only our model gets wrong, and one that only the other model gets wrong. Without them, a few images without any
   difference would show equality.
 - *undecided*: otherwise, even if the 95 % interval lies on one side of zero. The line then gives half of the 95 %
-  interval over seeds alone and over the test set alone; their squares add up. More seeds narrow only the first.
+  interval over seeds alone and over the test set alone; their squares add up. More seeds narrow the first, and the
+  second only a little; more test images or objects narrow the second.
 
 There is no correction across experiments. Some experiments share trainings, so the same difference can get another
 verdict in an experiment with fewer claims. A verdict from one seed ends in "in this one run".

@@ -107,7 +107,7 @@ class Judgement:
             text += f"; 90 % interval {low} to {high}, within ±{told_margin(self.claim.margin, self.measure)}"
         if self.word == "undecided" and self.difference.halves is not None:
             seeds, tests = (in_unit(half, self.measure).removeprefix("+") for half in self.difference.halves)
-            text += f"; the seeds alone leave ±{seeds}, the {unit_name(self.difference, self.shows)} alone ±{tests}"
+            text += f"; the seeds alone leave ±{seeds}, the {_unit_name(self.difference, self.shows)} alone ±{tests}"
         return text + "."
 
 
@@ -136,14 +136,14 @@ def judgements(group: Group) -> list[Judgement]:
     ]
 
 
-def unit_name(difference: Difference, shows: str | None = None) -> str:
+def _unit_name(difference: Difference, shows: str | None = None) -> str:
     """Name what of the test set was paired, such as "test images"; empty if only runs were."""
     return {None: "", "images": "test images", "groups": shows or "objects"}[difference.unit]
 
 
 def over(difference: Difference, shows: str | None = None) -> str:
     """Name what was paired, such as "3 seeds and 10,000 test images"."""
-    unit = unit_name(difference, shows)
+    unit = _unit_name(difference, shows)
     units = f"{difference.units:,} {unit}" if unit else ""
     if difference.seeds == 1:
         return f"{units}, one seed"

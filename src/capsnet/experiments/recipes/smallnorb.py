@@ -41,7 +41,8 @@ EXPERIMENT = Experiment(
             *NARROW,
             "batches of 32",
             "each image scaled to mean 0 and standard deviation 1",
-            "training images also rotated by up to 15° and scaled by up to 20 %",
+            "training images also rotated by up to 15° and scaled by up to 20 %, except in the last twentieth of the "
+            "steps",
             AVERAGED,
         ),
         "full": ("the number of steps is ours; the paper does not give it",),
