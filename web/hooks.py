@@ -116,7 +116,7 @@ def _value(experiment: str, variant: str, measure: str) -> str:
     from capsnet.experiments.findings import mean_of
 
     group = _quick()[experiment]
-    (about,) = (one for one in group.experiment.measures if one.key == measure)
+    (about,) = (one for one in group.experiment.measures if one.key == measure.replace("_", " "))
     return mean_of(group, variant, about) if group.of(variant) else NOT_RUN
 
 

@@ -125,8 +125,8 @@ def predict(
     """Classify images. Prints file, class and score, one line per image.
 
     The score is the length of the class capsule. A model trained with --hold-out adds a calibrated probability, and a
-    model with a decoder a typicality: the share of the training images of that class that it drew no better. Images
-    must look like those the model was trained on. Under torchrun the processes share the work.
+    model with a decoder a typicality: the percentage of that class's training images whose reconstruction error is at
+    least as large. Images must look like those the model was trained on. Under torchrun the processes share the work.
     """
     from capsnet.distributed import WorkerGroup, pick_device
     from capsnet.inference.prediction import PredictOptions, image_files, looks_inverted, predict_files
@@ -294,7 +294,7 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Use 0 to pick a free port.")] = 8721,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
 ) -> None:
-    """Show every step of a capsule network in the browser, served only from here."""
+    """Show every step of a capsule network in the browser. Only this computer can connect."""
     from capsnet.explorer import serve
 
     serve(run, port=port, open_browser=browser)

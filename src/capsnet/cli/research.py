@@ -39,7 +39,7 @@ def compare(
     image_size: ImageSizeOption = None,
     models: Annotated[
         str,
-        typer.Option(help="Architectures, separated by commas. Three controls of equal size are added."),
+        typer.Option(help="Architectures, separated by commas. Three CNNs are added, one of CapsNet's size."),
     ] = "capsnet",
     scale: Annotated[
         Scale, typer.Option(help="quick: narrow networks, 2 cores. full: the published width, a GPU.")

@@ -63,7 +63,8 @@ def train(  # noqa: PLR0915  one statement an option
         str,
         typer.Option(
             "--model",
-            help="An architecture: see `capsnet info`. Some have other defaults for the options below.",
+            help="An architecture: capsnet, efficient-capsnet, matrix-capsules, variational-bayes, inverted-attention, "
+            "cnn, or that of a plug-in. Some have other defaults for the options below.",
         ),
     ] = "capsnet",
     data_dir: DataDirOption = None,

@@ -23,7 +23,7 @@ from capsnet.experiments.verdicts import Judgement, judgements, told, told_margi
 INTRODUCTION = """\
 # Results
 
-`capsnet report --results` wrote this page from the records of `capsnet reproduce`. Nothing is typed by hand.
+`capsnet report --results results` wrote this page from the records of `capsnet reproduce`. Nothing is typed by hand.
 
 Every number is of the model after the last step, never of the best epoch. Some experiments compare models at equal
 error on familiar data. There, training stops at the first evaluation at which the model reaches this error on the

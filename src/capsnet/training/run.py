@@ -5,7 +5,7 @@ environment.json    versions, machine, threads
 metrics.jsonl       one line every few steps, and one per evaluation
 nonfinite.jsonl     one line per step with a NaN or infinite loss or gradient, if there are any
 state*.safetensors  checkpoints, removed at the end of the training; see capsnet.training.checkpoint
-model.safetensors   the weights of the last step
+model.safetensors   the weights after the last step, or their moving average with `train.average`
 confidence.json     calibrated probabilities and typical reconstruction errors; see capsnet.inference.saved_confidence
 result.json         test error with its interval
 report/             the report page and its figures
