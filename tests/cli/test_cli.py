@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from capsnet import CapsNet, CapsNetConfig
+from capsnet.cli.loading import load_for
+from capsnet.data import load_local
 from capsnet.experiments.tuning import RATES
 from command import Command, Outcome
 
@@ -473,3 +475,15 @@ def test_evaluating_on_training_digits_says_so(capsnet: Command) -> None:
     done = capsnet("evaluate", "cnn-mnist", "--data", "mnist5k")
     assert done.code == 0, done.err
     assert "this model was trained on them" in done.err
+
+
+def test_a_folder_is_loaded_at_the_size_of_the_model(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("L", (30, 20), 100 * number).save(tmp_path / name / f"{number}.png")
+    data = f"folder:{tmp_path}"
+    square = CapsNet(CapsNetConfig(image_shape=(1, 18, 18), num_classes=2, stem_channels=2, primary_types=1))
+    assert load_for(square, data, None).image_shape == (1, 18, 18)
+    assert load_local(data, (1, 18, 18), 2) is not None
+    assert load_local(data, (1, 20, 30), 2) is not None

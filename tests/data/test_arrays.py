@@ -67,8 +67,30 @@ def test_a_test_set_of_ones_own_is_kept_and_numbers_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "test", "numbers"),
+    [
+        ([1, 2] * 10, [2, 1, 2, 1], [1, 0, 1, 0]),  # counted from 1, as in SVHN
+        ([0, 4] * 10, [4.0, 0.0, 4.0, 0.0], [1, 0, 1, 0]),
+        (np.array([b"cat", b"dog"] * 10), ["dog", "cat", "dog", "cat"], [1, 0, 1, 0]),
+    ],
+)
+def test_labels_of_a_test_set_mean_what_they_mean_in_training(
+    labels: object, test: object, numbers: list[int]
+) -> None:
+    assert examples(Dataset.from_arrays(IMAGES, labels, IMAGES[:4], test))[1].labels.tolist() == numbers
+
+
+def test_true_is_white() -> None:
+    train, _ = examples(Dataset.from_arrays(IMAGES > 99, LABELS))
+    assert set(train.images.unique().tolist()) == {0, 255}
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (([IMAGES[0], IMAGES[1, :5]], ["cat", "dog"]), "images differ in their sizes"),
+        ((np.full((20, 12, 14), "x"), LABELS), "images are text"),
+        ((IMAGES, [1, 2] * 10, IMAGES[:2], [2, 3]), "there is no class '3'"),
         ((IMAGES, LABELS[:3]), "20 images and 3 labels"),
         ((IMAGES[0], LABELS), r"images have shape \(12, 14\)"),
         ((IMAGES * 3.0, LABELS), r"floats from .* scale them to 0 … 1"),

@@ -14,6 +14,10 @@ from capsnet import CapsnetError
 from capsnet.data import Examples, load, short_name
 from capsnet.data.multi_label import MultiLabel
 from capsnet.data.npz import write_npz
+from capsnet.experiments.comparison import comparison, fingerprint
+from capsnet.inference.evaluation import Evaluation
+from capsnet.inference.quantised import _compare
+from capsnet.models import MODELS
 from command import Command
 
 RNG = np.random.default_rng(0)
@@ -165,6 +169,68 @@ def test_a_wrong_archive_is_refused_in_one_line(
     assert outcome.code == 2
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "labels", "message"),
+    [
+        ("test", np.eye(3)[np.arange(20) % 3], "the labels of the parts have different shapes: train (30,)"),
+        (
+            "train",
+            np.where(np.arange(30) == 7, np.inf, np.arange(30) % 3),
+            "train_labels must be whole numbers",
+        ),
+    ],
+)
+def test_labels_that_are_not_class_numbers_are_refused(
+    tmp_path: Path, part: str, labels: np.ndarray, message: str
+) -> None:
+    file = medmnist(tmp_path / "mine.npz")
+    with np.load(file) as arrays:
+        changed = {**arrays, f"{part}_labels": labels}
+    write_npz(file, changed)
+    with pytest.raises(CapsnetError) as error:
+        load(f"npz:{file}")
+    assert message in str(error.value)
+
+
+def test_compare_knows_changed_archives_and_shows_several_classes_to_every_model(tmp_path: Path) -> None:
+    before, again, after = (load(f"npz:{medmnist(tmp_path / 'mine.npz', several=True)}") for _ in range(3))
+    assert fingerprint(before) == fingerprint(before) is not None
+    assert fingerprint(again) != fingerprint(after)
+    ours, *theirs = comparison(before, fingerprint(before)).variants("quick")
+    assert ours.model.decoder is None
+    assert all(variant.model.output == "sigmoid" for variant in theirs)
+
+
+def test_networks_that_choose_between_classes_refuse_several(tmp_path: Path) -> None:
+    dataset = load(f"npz:{medmnist(tmp_path / 'mine.npz', several=True)}")
+    for name in ("inverted-attention", "variational-bayes"):
+        with pytest.raises(CapsnetError, match=f"any number of classes, and {name} chooses"):
+            MODELS.get(name).config_class.for_dataset(dataset)
+
+
+def test_an_error_is_reported_where_the_balanced_accuracy_is_not_defined() -> None:
+    both = torch.tensor([[0, 1]])
+    found = Evaluation(torch.ones(1, 2), both)  # the only image shows every class
+    assert found.summary()["balanced_accuracy"] is None
+    assert "nan" not in str(found)
+
+
+def test_8_bits_count_errors_as_evaluate_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    present = torch.tensor([[True, False], [False, True], [True, True], [False, False]])
+    test = MultiLabel(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), present).batch(torch.arange(4))
+
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def run(self, _: object, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [present[: len(given["images"])].float().numpy()]
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
+    (tmp_path / "x").touch()
+    compared = _compare(tmp_path / "x", tmp_path / "x", test)
+    assert (compared.n, compared.float32.errors, compared.int8.errors) == (4, 0, 0)
 
 
 def test_a_missing_archive_is_named(tmp_path: Path) -> None:

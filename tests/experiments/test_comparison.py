@@ -95,8 +95,11 @@ def test_the_chosen_learning_rates_are_used() -> None:
 
 
 def test_no_resume_deletes_only_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = (tmp_path / "reproduce" / "run" / "x", tmp_path / "compare-mnist5k" / "runs" / "full" / "x")
-    gone = tmp_path / "compare-mnist5k" / "runs" / "smoke" / "x"
+    kept = (
+        tmp_path / "reproduce" / "run" / "x",
+        tmp_path / "compare-mnist5k" / "runs" / "full" / "run" / "x",
+    )
+    gone = tmp_path / "compare-mnist5k" / "runs" / "smoke" / "run" / "x"
     for file in (*kept, gone):
         file.parent.mkdir(parents=True)
         file.touch()

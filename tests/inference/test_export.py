@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 
 from capsnet import CapsNet, CapsNetConfig
 from capsnet.data import Dataset, load
-from capsnet.inference.export import export_onnx, export_program
+from capsnet.inference.export import Scores, _difference, export_onnx, export_program
 from capsnet.inference.quantised import export_int8
 from capsnet.models import Classifier
 from strategies import examples, images_for, models
+
+
+def test_scores_that_are_nan_differ() -> None:
+    model = CapsNet(CapsNetConfig(image_shape=(1, 20, 20), num_classes=4, stem_channels=8, primary_types=2))
+    difference = _difference(lambda images: torch.full((len(images), 4), float("nan")), Scores(model))
+    assert not difference <= 1
 
 
 @pytest.mark.quick

@@ -18,6 +18,7 @@ from capsnet.inference.prediction import (
     Prediction,
     PredictOptions,
     image_files,
+    looks_inverted,
     predict_files,
 )
 from capsnet.models.saved import find_pretrained
@@ -153,6 +154,24 @@ def test_dark_on_light_is_noticed_and_invert_fixes_it(tmp_path: Path, capsnet: C
     assert "--invert" not in light.err + turned.err
     one, other = json.loads(light.out), json.loads(turned.out)
     assert (one["label"], one["score"]) == (other["label"], pytest.approx(other["score"], abs=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("data", "inverted"),
+    [
+        ("mnist", True),
+        ("mnist5k", True),
+        ("npz:/data/pathmnist.npz", False),
+        ("fashion-mnist", False),
+        (None, False),
+    ],
+)
+def test_only_models_of_light_digits_expect_dark_images(
+    tmp_path: Path, data: str | None, inverted: bool
+) -> None:
+    Image.new("L", (28, 28), 250).save(tmp_path / "light.png")
+    model = CapsNet.from_pretrained("capsnet-mnist")
+    assert looks_inverted(data, model, tmp_path / "light.png") == inverted
 
 
 def test_scores_of_all_classes_are_optional(pictures: Path, tmp_path: Path, capsnet: Command) -> None:

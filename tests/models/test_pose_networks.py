@@ -182,3 +182,11 @@ def test_the_routing_of_the_class_capsules_ends_with_the_scores(name: str) -> No
     torch.testing.assert_close(trace.couplings.sum(-1), torch.ones(trace.couplings.shape[:3]))
     torch.testing.assert_close(trace.activations[-1], model.scores(images))
     assert len(model.class_routing(images, 5).activations) == 5
+
+
+def test_one_image_is_too_few_for_batch_norms() -> None:
+    model = VariationalBayesCapsules(SMALL["variational-bayes"])
+    one = DATA.test.batch(torch.zeros(1, dtype=torch.long))
+    with pytest.raises(CapsnetError, match="at least 2 images"):
+        model.loss(one)
+    assert model.eval().loss(one)["loss"].isfinite()

@@ -374,3 +374,17 @@ def test_a_weight_that_is_channels_last_in_memory_has_the_same_gradients(name: s
         (parents.poses if isinstance(parents, Capsules) else parents).square().sum().backward()
         gradients.append(layer.weight.grad)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_empty_batch_has_no_parents(name: str, dtype: torch.dtype) -> None:
+    layer = CapsuleLayer(11, 4, 3, 4, routing=name, dtype=dtype).eval()
+    u = torch.rand(0, 11, 4, dtype=dtype, requires_grad=True)
+    given = (u, u.new_ones(0, 11)) if getattr(layer.routing, "activates", False) else (u,)
+    parents = layer(*given)
+    poses = parents.poses if isinstance(parents, Capsules) else parents
+    assert poses.shape == (0, 3, 4)
+    poses.sum().backward()
+    assert u.grad is not None
+    assert u.grad.shape == u.shape

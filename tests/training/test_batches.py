@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from capsnet import CapsnetError
+import capsnet
+from capsnet import CapsNet, CapsnetError
 from capsnet.data import Examples
-from capsnet.training.batches import BatchSchedule
+from capsnet.training.batches import BatchSchedule, check_class_weights
 from capsnet.training.config import TrainConfig
-from stripes import CONFIG, DATA
+from stripes import CONFIG, DATA, SMALL
 
 
 def examples(weights: list[float] | None, labels: list[int]) -> Examples:
@@ -55,4 +56,6 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         with pytest.raises(ValueError, match="weights"):
             examples(weights, [0, 1])
     with pytest.raises(CapsnetError, match="class_weights has 2 numbers for 3 classes"):
-        BatchSchedule.of(replace(CONFIG, class_weights=(1.0, 2.0)), DATA.train)
+        check_class_weights(replace(CONFIG, class_weights=(1.0, 2.0)), DATA)
+    with pytest.raises(CapsnetError, match="class_weights has 4 numbers for 3 classes"):
+        capsnet.train(CapsNet(SMALL), DATA, steps=1, class_weights=(1.0, 1.0, 1.0, 5.0))

@@ -9,8 +9,12 @@ import torch
 
 import capsnet
 from capsnet import CapsNet, CapsNetConfig, CapsnetError, Dataset
+from capsnet._support.errors import InUse
+from capsnet.inference.saved_confidence import Confidence
 from capsnet.models import CNN, CNNConfig
 from capsnet.models.cnn import Stage
+from capsnet.training.loop import train
+from capsnet.training.run import Run
 from stripes import CONFIG, DATA, SMALL
 
 OPTIONS = {"epochs": 5, "batch_size": 16, "learning_rate": 0.01, "device": "cpu"}
@@ -69,3 +73,26 @@ def test_arrays_are_trained_on() -> None:
     torch.manual_seed(0)
     model = CapsNet(replace(SMALL, class_names=None))
     assert capsnet.train(model, dataset, **{**OPTIONS, "epochs": 10}).error < 0.3
+
+
+def test_a_run_is_finished_only_with_its_confidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, options = tmp_path / "run", {**OPTIONS, "hold_out": 0.1, "epochs": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Confidence, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            capsnet.train(CapsNet(SMALL), DATA, out=folder, **options)
+    assert Run(folder).result() is None
+    with Run.reopen(folder) as run:
+        train(CapsNet(SMALL), DATA, run.training(), run, resume=True, confidence=True)
+    assert Run(folder).result() is not None
+    assert Confidence.load(folder, len(DATA.class_names)).temperature is not None
+
+
+def test_clearing_a_run_waits_for_who_trains_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    capsnet.train(CapsNet(SMALL), DATA, out=folder, **{**OPTIONS, "epochs": 1})
+    with Run.reopen(folder), pytest.raises(InUse):
+        Run(folder).clear()
+    assert Run(folder).result() is not None
+    Run(folder).clear()
+    assert [file.name for file in folder.iterdir()] in ([], [".lock"])

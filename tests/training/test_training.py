@@ -13,6 +13,7 @@ from torture.launch import WARM
 from capsnet import CapsNet, CapsnetError
 from capsnet.data import load
 from capsnet.data.augmentation import CenterCrop, RandomCrop
+from capsnet.data.multi_label import MultiLabel
 from capsnet.inference.evaluation import evaluate, wilson_interval
 from capsnet.training.batches import BatchSchedule, augmented
 from capsnet.training.checkpoint import NEWEST
@@ -143,6 +144,11 @@ def test_the_last_steps_see_images_as_they_are() -> None:
         images = schedule.batch(source, step).images
         plain = DATA.train.batch(indices).images
         assert torch.allclose(images, plain, atol=1e-6) == (step > 8)
+
+
+def test_the_last_steps_of_images_with_several_classes_are_still_too() -> None:
+    source = MultiLabel(torch.zeros(8, 1, 20, 20, dtype=torch.uint8), torch.ones(8, 3, dtype=torch.bool))
+    assert BatchSchedule.of(replace(CONFIG, steps=10, settle=0.2), source).still == 8
 
 
 def test_rotation_and_scale_also_apply_to_images_that_are_cropped() -> None:

@@ -11,7 +11,7 @@ import typer
 from capsnet._support.errors import CapsnetError, did_you_mean, shown
 from capsnet.cli.app import app
 from capsnet.cli.console import err, out
-from capsnet.cli.loading import check_fit, load_data, trained_on
+from capsnet.cli.loading import load_for, trained_on
 from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
 from capsnet.cli.settings import SetOption, parse_settings
 
@@ -298,8 +298,7 @@ def _first_example(saved: SavedModel, model: Classifier, data_dir: Path | None) 
 
     dataset: Dataset | None
     if data_dir is not None:
-        dataset = load_data(trained_on(saved), data_dir, None)
-        check_fit(model, dataset)
+        dataset = load_for(model, trained_on(saved), data_dir)
     else:
         dataset = load_local(saved.data, model.config.image_shape, model.config.num_classes)
     if dataset is None:

@@ -66,6 +66,13 @@ def side(model: Classifier) -> int | None:
     return height if height == width else None
 
 
+def load_for(model: Classifier, name: str, data_dir: Path | None) -> Dataset:
+    """Load a data set at the size of a model's images. Raises if it does not fit the model."""
+    dataset = load_data(name, data_dir, side(model) if name.startswith(("folder:", "hf:")) else None)
+    check_fit(model, dataset)
+    return dataset
+
+
 def check_fit(model: Classifier, dataset: Dataset | ImageFolder) -> None:
     """Raise if the model has another number of classes or another image size."""
     if model.config.num_classes != len(dataset.class_names):

@@ -13,7 +13,15 @@ import typer
 from capsnet._support.errors import CapsnetError, shown
 from capsnet.cli.app import app
 from capsnet.cli.console import err, out
-from capsnet.cli.loading import check_fit, check_names, load_data, side, trained_on, write_the_report
+from capsnet.cli.loading import (
+    check_fit,
+    check_names,
+    load_data,
+    load_for,
+    side,
+    trained_on,
+    write_the_report,
+)
 from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
 
 if TYPE_CHECKING:
@@ -84,8 +92,7 @@ def _count_in_memory(
     from capsnet.inference.evaluation import batch_of, count_errors, row_ranges
 
     device = next(model.parameters()).device
-    dataset = load_data(name, data_dir, side(model) if name.startswith("hf:") else None)
-    check_fit(model, dataset)
+    dataset = load_for(model, name, data_dir)
     check_names(model, dataset)
     if name == "mnist5k" and saved.data == "mnist":
         err.print("note: mnist5k consists of MNIST's training digits, and this model was trained on them")
@@ -365,7 +372,6 @@ def _export_file(model: str, target: Path, int8: bool, data: str | None, data_di
         return
     from capsnet.inference.quantised import export_int8
 
-    dataset = load_data(data or trained_on(saved), data_dir, None)
-    check_fit(loaded, dataset)
+    dataset = load_for(loaded, data or trained_on(saved), data_dir)
     check_names(loaded, dataset)
     out.print(f"{shown(target)}: {export_int8(loaded, target, dataset)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,9 @@ class _Tracked:
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """Send the test error, and a picture of reconstructions."""
         self._progress.evaluated(step, evaluation)
-        values = {"test/error": evaluation.error, "test/balanced_accuracy": evaluation.balanced_accuracy}
+        values = {"test/error": evaluation.error}
+        if isfinite(evaluation.balanced_accuracy):
+            values["test/balanced_accuracy"] = evaluation.balanced_accuracy
         self._log(values, step)
         if (picture := _reconstructions(self._model, self._dataset)) is not None:
             for tracker in self._trackers:

@@ -135,7 +135,6 @@ def train(  # noqa: PLR0915  one statement an option
     """Train a model, by default the published CapsNet on digits. Writes a run folder."""
     from capsnet._support.validation import parse_setting
     from capsnet.distributed import is_main_process, pick_device
-    from capsnet.inference.saved_confidence import Confidence
     from capsnet.models import MODELS, build_model
     from capsnet.training.config import TrainConfig
     from capsnet.training.holding_out import hold_out
@@ -227,11 +226,17 @@ def train(  # noqa: PLR0915  one statement an option
         progress: Progress | None = stack.enter_context(TrainingBar()) if is_main_process() else None
         progress = stack.enter_context(tracked(log or (), progress, run, model, dataset))
         evaluation = run_training(
-            model, dataset, config, run, device=device, resume=resume is not None, progress=progress
+            model,
+            dataset,
+            config,
+            run,
+            device=device,
+            resume=resume is not None,
+            progress=progress,
+            confidence=True,
         )
         if not is_main_process():
             return
-        Confidence.fit(model.eval(), dataset.train, dataset.validation).save(run.folder)
     out.print(f"{evaluation.title} {evaluation}\nmodel      {shown(run.folder)}")
     if report:
         write_the_report(run.folder, dataset, model, evaluation)
@@ -256,9 +261,10 @@ def _suited(config: TrainConfig, dataset: Dataset, given: set[str], smallest: in
 
     Small data sets get more than `EPOCHS` epochs, at least `LEAST_STEPS` steps: an epoch of 40 images is one step.
     """
-    from capsnet.training.batches import BatchSchedule, augmented
+    from capsnet.training.batches import BatchSchedule, augmented, check_class_weights
 
     check_side(dataset, config.image_size, smallest)
+    check_class_weights(config, dataset)
     check_shift(config.shift, dataset)
     if {"epochs", "steps"} <= given:
         raise CapsnetError("--epochs and --steps both say how long to train; give one of them")

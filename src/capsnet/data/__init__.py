@@ -119,7 +119,8 @@ def load_local(name: str | None, image_shape: tuple[int, int, int], num_classes:
     for candidate in dict.fromkeys((name, "mnist5k")):
         if candidate is None:
             continue
-        size = image_shape[1] if candidate.startswith(("folder:", "hf:")) else None
+        resized = candidate.startswith(("folder:", "hf:")) and image_shape[1] == image_shape[2]
+        size = image_shape[1] if resized else None
         try:
             dataset = load(candidate, download=False, image_size=size)
         except CapsnetError:

@@ -23,14 +23,18 @@ def image_tensor(images: Any, name: str = "images") -> UInt8[Tensor, "examples c
 
     Args:
         images: an array or tensor of shape (n, height, width), (n, height, width, channels) or
-            (n, channels, height, width); integers from 0 to 255, or floats from 0 to 1. The axis with 1 to 4 entries
-            is the channels' axis.
+            (n, channels, height, width); integers from 0 to 255, floats from 0 to 1, or bool. The axis with 1 to 4
+            entries is the channels' axis.
         name: their name in error messages.
 
     Raises:
         CapsnetError: the shape, type or range is wrong, or a value is NaN or infinite.
     """
-    array = _array(images, name)
+    array = numbers_or_text(images, name)
+    if array.dtype.kind == "U":
+        raise CapsnetError(f"{name} are text; they must be numbers")
+    if array.dtype.kind == "b":
+        array = array * np.uint8(255)
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4 or 0 in array.shape:
@@ -52,7 +56,7 @@ def image_tensor(images: Any, name: str = "images") -> UInt8[Tensor, "examples c
 
 
 def label_tensor(
-    labels: Any, class_names: tuple[str, ...] | None, name: str = "labels"
+    labels: Any, class_names: tuple[str, ...] | None, name: str = "labels", *, by_name: bool = False
 ) -> tuple[Int[Tensor, " examples"], tuple[str, ...]]:
     """Convert labels to class numbers.
 
@@ -60,6 +64,7 @@ def label_tensor(
         labels: one number or name for each example.
         class_names: in the order of the numbers; None: the sorted distinct labels.
         name: the labels' name in error messages.
+        by_name: whether labels that are numbers are names of classes, too, and not places in `class_names`.
 
     Returns:
         The numbers, and the names of the classes.
@@ -68,14 +73,14 @@ def label_tensor(
         CapsnetError: labels are not a flat list; a label is not a whole number or not in `class_names`; there are fewer
             than two classes.
     """
-    array = _array(labels, name)
+    array = numbers_or_text(labels, name)
     if array.ndim != 1:
         raise CapsnetError(f"{name} have shape {array.shape}; they must be one for each image")
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
         raise CapsnetError(f"{name} must be whole numbers; give class numbers or names")
     if array.dtype.kind in "fb":
         array = array.astype(np.int64)
-    if class_names is not None and array.dtype.kind in "iu":  # numbers of the named classes
+    if class_names is not None and array.dtype.kind in "iu" and not by_name:  # numbers of the named classes
         if len(array) and not (array.min() >= 0 and array.max() < len(class_names)):
             raise CapsnetError(
                 f"{name} are numbers from {array.min()} to {array.max()}; "
@@ -166,12 +171,22 @@ def held_out(labels: Int[Tensor, " examples"], share: float, seed: int) -> Bool[
     return chosen
 
 
-def _array(values: Any, name: str) -> NDArray[Any]:
+def numbers_or_text(values: Any, name: str) -> NDArray[Any]:
+    """Return values as an array of numbers, bool or text.
+
+    Raises:
+        CapsnetError: the values are of another type, or rows have different sizes.
+    """
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
-    array = np.asarray(values)
-    if array.dtype.kind not in "iufbUS" and array.dtype != object:
-        raise CapsnetError(f"{name} are of type {array.dtype}; they must be numbers or text")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise CapsnetError(f"{name} differ in their sizes; give all the same size") from error
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
     if array.dtype == object:
         array = array.astype(str)
+    if array.dtype.kind not in "iufbU":
+        raise CapsnetError(f"{name} are of type {array.dtype}; they must be numbers or text")
     return array

@@ -227,7 +227,8 @@ class Dataset:
             about = f"{len(test_part):,} of {len(pixels):,} held out for testing"
         else:
             test_pixels = image_tensor(test_images, "test_images")
-            test_numbers, _ = label_tensor(test_labels, names, "test_labels")
+            by_name = class_names is None
+            test_numbers, _ = label_tensor(test_labels, names, "test_labels", by_name=by_name)
             if len(test_pixels) != len(test_numbers):
                 raise CapsnetError(
                     f"{name}: {len(test_pixels)} test_images and {len(test_numbers)} test_labels; "

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from capsnet._support.errors import CapsnetError, shown
-from capsnet.data.arrays import held_out, image_tensor, label_tensor
+from capsnet.data.arrays import held_out, image_tensor, label_tensor, numbers_or_text
 from capsnet.data.dataset import Dataset, Examples, Source
 from capsnet.data.multi_label import MultiLabel
 from capsnet.data.npz import read_npz
@@ -66,7 +66,16 @@ def from_parts(
     Raises:
         CapsnetError: as `load_npz`.
     """
+    parts = {
+        part: (images, numbers_or_text(labels, f"{name}: {part} labels"))
+        for part, (images, labels) in parts.items()
+    }
     several, named = parts["train"][1].ndim == 2, class_names is not None
+    if len({labels.ndim for _, labels in parts.values()}) > 1:
+        shapes = ", ".join(f"{part} {labels.shape}" for part, (_, labels) in parts.items())
+        raise CapsnetError(
+            f"{name}: the labels of the parts have different shapes: {shapes}; give all the same columns"
+        )
     if class_names is None and not several:
         values = np.concatenate([labels for _, labels in parts.values()])
         class_names = tuple(str(value) for value in np.unique(values))
@@ -80,9 +89,9 @@ def from_parts(
         if several:
             sources[part] = MultiLabel(pixels, _flags(labels, f"{name}: {part} labels"))
         else:
-            if not (named and labels.dtype.kind in "iu"):  # else they are numbers of the named classes
-                labels = np.asarray([str(label) for label in labels])  # noqa: PLW2901
-            sources[part] = Examples(pixels, label_tensor(labels, class_names, f"{name}: {part} labels")[0])
+            about_labels = f"{name}: {part} labels"
+            numbers, _ = label_tensor(labels, class_names, about_labels, by_name=not named)
+            sources[part] = Examples(pixels, numbers)
     if several:
         class_names = class_names or tuple(str(number) for number in range(parts["train"][1].shape[1]))
     assert class_names is not None
@@ -116,7 +125,7 @@ def _part(arrays: dict[str, NDArray[Any]], part: str, file: Path) -> tuple[NDArr
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "f":
-        if not (labels == np.rint(labels)).all():  # also refuses NaN
+        if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
             raise CapsnetError(
                 f"{shown(file)}: {part}_labels must be whole numbers; give a class number for each image"
             )

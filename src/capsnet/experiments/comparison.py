@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from capsnet._support.errors import CapsnetError, NotFinite, shown
 from capsnet._support.files import read_json, write_json
-from capsnet.data import Dataset, short_name
+from capsnet.data import DATASETS, Dataset, short_name
 from capsnet.data.dataset import Examples
+from capsnet.data.multi_label import MultiLabel
 from capsnet.data.overlapping import Pairs
 from capsnet.distributed import pick_device
 from capsnet.experiments.figures import by_variant, dots
@@ -26,6 +26,7 @@ from capsnet.experiments.statistics import estimate
 from capsnet.experiments.tuning import RATES, tuned, with_rate
 from capsnet.experiments.verdicts import Judgement, judgements, over
 from capsnet.models import MODELS
+from capsnet.training.run import Run
 
 #: The quick scale takes minutes per model on 2 cores for images of 28×28, including the choice of learning rate.
 STEPS = Steps(quick=1000, full=10_000)
@@ -137,7 +138,8 @@ def _refuse_among_images(folder: Path, dataset: Dataset) -> None:
 def _forget(folder: Path, scale: Scale) -> None:
     for file in (*folder.glob(f"*-{scale}-s*.json"), folder / f"PLAN-{scale}.json"):
         file.unlink(missing_ok=True)
-    rmtree(folder / "runs" / scale, ignore_errors=True)
+    for run in (folder / "runs" / scale).glob("*"):
+        Run(run).clear()
 
 
 def _refuse_other(plan: Path, asked: Mapping[str, Any]) -> None:
@@ -179,8 +181,10 @@ def comparison(
 
     def variants(scale: Scale) -> Sequence[Variant]:
         plan = training(scale, dataset.name, STEPS, **changes)
-        like = capsnet(scale, image_shape=dataset.image_shape, num_classes=len(dataset.class_names))
-        ours = Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan)
+        fields = {"image_shape": dataset.image_shape, "num_classes": len(dataset.class_names)}
+        like = capsnet(scale, **fields, **({"decoder": None} if dataset.is_multi_label else {}))
+        without = "no" if dataset.is_multi_label else "with"
+        ours = Variant("r3", f"CapsNet, 3 routing iterations, {without} reconstruction", like, plan)
         theirs = [
             *(Variant(name, f"{name}, default sizes", config, plan) for name, config in others.items()),
             *controls(like, plan, "sigmoid" if present > 1 else "softmax"),
@@ -263,17 +267,17 @@ def answer(found: Sequence[Judgement]) -> str:
 
 
 def fingerprint(dataset: Dataset) -> str | None:
-    """Return the first 12 digits of the SHA-256 of a folder's pixels and labels.
+    """Return the first 12 digits of the SHA-256 of the pixels and labels of own data.
 
     None for data sets whose name determines their content.
     """
-    if not dataset.name.startswith("folder:"):
+    if dataset.name in DATASETS.names():
         return None
     digest = hashlib.sha256()
     for half in (dataset.train, dataset.test):
-        assert isinstance(half, Examples)
+        assert isinstance(half, Examples | MultiLabel)
         digest.update(half.images.numpy().data)
-        digest.update(half.labels.numpy().data)
+        digest.update((half.labels if isinstance(half, Examples) else half.present).numpy().data)
     return digest.hexdigest()[:12]
 
 

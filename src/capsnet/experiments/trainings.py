@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import rmtree
 
 import torch
 
@@ -123,9 +122,9 @@ def _train_variant(
 ) -> Trial:
     config = replace(variant.training, seed=seed)
     folder = work / f"{short_name(config.data)}-{variant.settings(seed)}"
-    if not resume:
-        rmtree(folder, ignore_errors=True)
     run = Run(folder)
+    if not resume:
+        run.clear()
     if run.result() is not None:
         model = load_model(folder, device=pick_device(device))
         return Trial(model, run, evaluate(model, dataset.test.to(pick_device(device))))

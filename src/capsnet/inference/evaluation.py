@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -94,7 +94,8 @@ class Measured(ABC):
     def balanced_accuracy(self) -> float:
         """Return the mean recall of the classes, so that rare classes count as much as common ones.
 
-        With any number of classes in an image: the mean of recall and specificity.
+        With any number of classes in an image: the mean of recall and specificity. NaN if no class is in some of the
+        images and not in others.
         """
         tally = self.tally
         shares = (tally.recall + tally.specificity) / 2 if self.is_multi_label else tally.recall
@@ -133,21 +134,22 @@ class Measured(ABC):
         return wilson_interval(self.errors, self.n)
 
     def summary(self) -> dict[str, Any]:
-        """Return the values for result.json."""
+        """Return the values for result.json; None where a value is not defined."""
         low, high = self.interval
+        balanced = self.balanced_accuracy
         return {
             "test_error": self.error,
             "interval_95": [low, high],
             "interval_method": "Wilson",
             "errors": self.errors,
             "n": self.n,
-            "balanced_accuracy": self.balanced_accuracy,
+            "balanced_accuracy": balanced if isfinite(balanced) else None,
         }
 
     def __str__(self) -> str:
         low, high = self.interval
         error = f"{self.error:.2%} ({self.errors} of {self.n}; 95 % interval {low:.2%} to {high:.2%})"
-        if self.is_multi_label or self.tally.is_imbalanced:
+        if (self.is_multi_label or self.tally.is_imbalanced) and isfinite(self.balanced_accuracy):
             return f"{error}, balanced accuracy {self.balanced_accuracy:.2%}"
         return error
 

@@ -67,14 +67,17 @@ class PredictOptions:
 PLAIN = PredictOptions()
 
 
+#: Names of data sets of light digits on black begin with one of these.
+LIGHT_DIGITS = ("mnist", "multimnist", "affnist", "hf:ylecun/mnist")
+
+
 def looks_inverted(trained_on: str | None, model: Classifier, file: Path) -> bool:
     """Return whether an image is mostly light, unlike the model's training images.
 
     Only for models trained on MNIST, whose digits are light on black. False if the file cannot be read, or if
     `trained_on`, the training data's name, is unknown.
     """
-    data = trained_on
-    if data is None or "nist" not in data or data.startswith(("folder:", "fashion")):
+    if trained_on is None or not trained_on.startswith(LIGHT_DIGITS):
         return False
     try:
         return bool(read_image(file, model.config.image_shape).float().mean() > 127)

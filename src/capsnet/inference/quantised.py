@@ -15,6 +15,7 @@ from torch import Tensor
 
 from capsnet._support.files import refuse_place, write_bytes
 from capsnet.data.dataset import Batch, Dataset, Source
+from capsnet.inference.evaluation import Evaluation
 from capsnet.inference.export import Scores, check_installed, scores_to_onnx
 from capsnet.models.base import Classifier
 
@@ -126,15 +127,13 @@ def _compare(exact: Path, small: Path, test: Batch) -> Comparison:
             start = time.perf_counter()
             session.run(None, {"images": one})
             spent.append(1e3 * (time.perf_counter() - start))
-    wanted = test.labels.sort(dim=1).values
     errors = []
     for session in sessions:
         parts = test.images.split(100)  # type: ignore[no-untyped-call]
         scores = [torch.from_numpy(session.run(None, {"images": part.numpy()})[0]) for part in parts]
-        found = torch.cat(scores).topk(wanted.shape[1]).indices.sort(dim=1).values
-        errors.append(int((found != wanted).any(dim=1).sum()))
+        errors.append(Evaluation(torch.cat(scores), test.labels).errors)
     sides = [
         Side(wrong, median(spent), file.stat().st_size)
         for wrong, spent, file in zip(errors, times, (exact, small), strict=True)
     ]
-    return Comparison(len(wanted), *sides)
+    return Comparison(len(test.labels), *sides)

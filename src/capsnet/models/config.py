@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 MAX_NUMBERS = 2**28
 
 
+def refuse_multi_label(dataset: Dataset, architecture: str) -> None:
+    """Raise CapsnetError if an image may show any number of classes, for networks that choose between classes."""
+    if dataset.is_multi_label:
+        raise CapsnetError(
+            f"{dataset.name}: an image may show any number of classes, and {architecture} chooses between classes; "
+            "take capsnet or efficient-capsnet"
+        )
+
+
 @configuration
 class ClassifierConfig:
     """Input and classes of a model; the base of every architecture's configuration.

@@ -20,14 +20,14 @@ from capsnet.layers.capsule_layer import CapsuleLayer
 from capsnet.layers.conv_capsules import ConvCapsules
 from capsnet.models.authors import Arrays, same
 from capsnet.models.base import Classifier
-from capsnet.models.config import ClassifierConfig
+from capsnet.models.config import ClassifierConfig, refuse_multi_label
 from capsnet.models.registry import register
 from capsnet.models.residual import residual_blocks
 from capsnet.routing import InvertedAttention, RoutingTrace, route_concurrently
 from capsnet.routing.agree import Steps, trace_of
 
 if TYPE_CHECKING:
-    from capsnet.data.dataset import Batch
+    from capsnet.data.dataset import Batch, Dataset
 
 Sizes = Annotated[tuple[Size, ...], Field(max_length=MAX_ITEMS)]
 
@@ -70,6 +70,12 @@ class InvertedAttentionConfig(ClassifierConfig):
                     f"{size[0]}×{size[1]}; choose larger images, or smaller kernels or strides"
                 )
         super().__post_init__()
+
+    @classmethod
+    def fields_for(cls, dataset: Dataset) -> dict[str, Any]:
+        """Return the fields that a data set determines."""
+        refuse_multi_label(dataset, "inverted-attention")
+        return super().fields_for(dataset)
 
     def build(self, *, backend: str = "auto") -> InvertedAttentionCapsules:
         """Return untrained capsules. Seed PyTorch first."""
@@ -235,7 +241,8 @@ class InvertedAttentionCapsules(Classifier):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the cross entropy. With several classes present, each has the same share of the target."""
         targets = batch.targets(self.config.num_classes)
-        return {"loss": F.cross_entropy(self(batch.images), targets / batch.labels.shape[1])}
+        shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+        return {"loss": F.cross_entropy(self(batch.images), shares)}
 
     @classmethod
     def from_authors(cls, arrays: Mapping[str, Any], *, image_size: int = 32, **changes: Any) -> Self:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from capsnet._support.errors import CapsnetError
 from capsnet._support.validation import Size, configuration
 from capsnet.models.authors import Arrays, flat, same
+from capsnet.models.config import refuse_multi_label
 from capsnet.models.pose_network import PoseNetwork, PoseNetworkConfig
 from capsnet.models.registry import register
 from capsnet.routing import Routing, VariationalBayes
@@ -45,6 +46,12 @@ class VariationalBayesConfig(PoseNetworkConfig):
             "shared": False,
         }
         return cls(**{**preset, **changes})
+
+    @classmethod
+    def fields_for(cls, dataset: Dataset) -> dict[str, Any]:
+        """Return the fields that a data set determines."""
+        refuse_multi_label(dataset, "variational-bayes")
+        return super().fields_for(dataset)
 
     @classmethod
     def training_for(cls, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG003
@@ -84,8 +91,13 @@ class VariationalBayesCapsules(PoseNetwork):
 
         With several classes present, each has the same share of the target.
         """
+        if self.training and len(batch.images) < 2:
+            raise CapsnetError(
+                "variational-bayes has batch norms: give at least 2 images in a training batch"
+            )
         targets = batch.targets(self.config.num_classes)
-        return {"loss": F.cross_entropy(self(batch.images), targets / batch.labels.shape[1])}
+        shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+        return {"loss": F.cross_entropy(self(batch.images), shares)}
 
     @classmethod
     def from_authors(

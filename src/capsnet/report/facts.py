@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from capsnet.report.curves import duration
@@ -22,7 +23,9 @@ def result(material: Material) -> Section:
     recorded = (run.get("errors"), run.get("n"))
     if None not in recorded and recorded != (evaluation.errors, evaluation.n):
         rows.append(("at the end of training", f"{recorded[0]} wrong of {recorded[1]}"))
-    if evaluation.is_multi_label or evaluation.tally.is_imbalanced:
+    if (evaluation.is_multi_label or evaluation.tally.is_imbalanced) and isfinite(
+        evaluation.balanced_accuracy
+    ):
         rows.append(("balanced accuracy", f"{evaluation.balanced_accuracy:.2%}"))
     rows += [
         ("data", f"{material.dataset.name}. {material.dataset.provenance}"),

@@ -113,7 +113,7 @@ class _SumOfVotes(torch.autograd.Function):
         for part in _parts(u):
             total.addmm_(_flat(u[:, part]), _scaled(weight[part], scale, part))
         rows, (_, _, parents, dim) = u.shape[2:-1].numel(), weight.shape
-        return total.view(-1, rows, parents, dim).transpose(1, 2).reshape(len(u), parents, rows * dim)
+        return total.view(len(u), rows, parents, dim).transpose(1, 2).reshape(len(u), parents, rows * dim)
 
     @staticmethod
     def backward(ctx: Any, dsum: Tensor) -> tuple[Tensor | None, ...]:
@@ -126,7 +126,7 @@ class _SumOfVotes(torch.autograd.Function):
         du, dweight = place or (x.new_zeros(x.shape) for x in (u, weight))  # contiguous, as the kernels add
         dscale: Any = None if scale is None else torch.empty_like(scale)
         rows, (_, _, parents, dim) = u.shape[2:-1].numel(), weight.shape
-        ds = dsum.reshape(-1, parents, rows, dim).transpose(1, 2).reshape(_samples(u), -1)
+        ds = dsum.reshape(len(u), parents, rows, dim).transpose(1, 2).reshape(_samples(u), parents * dim)
         for part in _parts(u):
             du[:, part] += _unflat(ds @ _scaled(weight[part], scale, part).T, u[:, part])
             dw = (_flat(u[:, part]).T @ ds).view_as(weight[part])
@@ -151,7 +151,7 @@ def _parts(u: Tensor) -> list[slice]:
 
 def _flat(u: Tensor) -> Tensor:
     """Return children beside each other, (samples · rows, in_caps · in_dim)."""
-    return (u if u.ndim == 3 else u.transpose(1, 2)).reshape(_samples(u), -1)
+    return (u if u.ndim == 3 else u.transpose(1, 2)).reshape(_samples(u), u.shape[1] * u.shape[-1])
 
 
 def _unflat(flat: Tensor, like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
 from capsnet.data.augmentation import Affine, Compose, Shift
-from capsnet.data.dataset import Batch, Examples, Source
+from capsnet.data.dataset import Batch, Dataset, Examples, Source
 from capsnet.data.multi_label import MultiLabel
 from capsnet.training.config import TrainConfig
 
@@ -45,7 +45,7 @@ class BatchSchedule:
         batch_size = min(config.batch_size, len(source))
         steps = config.steps or config.epochs * (len(source) // batch_size)
         still = None
-        if config.settle and isinstance(source, Examples):
+        if config.settle and isinstance(source, Examples | MultiLabel):
             still = steps - round(config.settle * steps)
         weights = example_weights(config, source)
         return cls(config.seed, len(source), source.draws, batch_size, steps, still, weights)
@@ -110,8 +110,7 @@ def example_weights(config: TrainConfig, source: Source) -> Float[Tensor, " exam
     """Return the weights of the examples times those of their classes, on the CPU; None if all are the same.
 
     Raises:
-        CapsnetError: the classes have weights and the images show several classes each, or there are not as many
-            weights as classes.
+        CapsnetError: the classes have weights and the images show several classes each, or no example has a weight.
     """
     own = source.weights if isinstance(source, Examples) else None
     weights = None if own is None else own.cpu().double()
@@ -124,16 +123,21 @@ def example_weights(config: TrainConfig, source: Source) -> Float[Tensor, " exam
             of_class = 1 / counts.clamp(min=1)
         else:
             of_class = torch.tensor(config.class_weights, dtype=torch.float64)
-            if len(of_class) < len(counts):
-                raise CapsnetError(
-                    f"class_weights has {len(of_class)} numbers for {len(counts)} classes; give one for each class"
-                )
         weights = of_class[labels] * (1.0 if weights is None else weights)
         if not weights.sum() > 0:
             raise CapsnetError(
                 "class_weights leave no example to train on; give a class that occurs a weight above 0"
             )
     return None if weights is None or bool((weights == weights[0]).all()) else weights
+
+
+def check_class_weights(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise CapsnetError unless there is a weight for each class."""
+    given, classes = config.class_weights, len(dataset.class_names)
+    if isinstance(given, tuple) and len(given) != classes:
+        raise CapsnetError(
+            f"class_weights has {len(given)} numbers for {classes} classes; give one for each class"
+        )
 
 
 def augmented(source: Source, config: TrainConfig) -> Source:

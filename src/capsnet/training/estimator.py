@@ -10,6 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from math import ceil
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -335,7 +336,12 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         if best is not None:
             model.load_state_dict(best.weights)
             self.validation_scores_ = [1 - error for error in best.errors]
-        self.n_iter_ += len(best.errors) if best is not None else options["epochs"]
+        asked = (
+            options["epochs"]
+            if options.get("steps") is None
+            else options["steps"] * self.batch_size / len(learned)
+        )
+        self.n_iter_ += len(best.errors) if best is not None else ceil(asked)
         if held is not None and self.calibrate:
             measured = evaluate(model, judged.to(self._device))
             self.temperature_ = fit_temperature(measured.scores, judged.labels)

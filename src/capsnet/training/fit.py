@@ -10,7 +10,6 @@ from typing import Any
 from capsnet._support.errors import CapsnetError
 from capsnet.data.dataset import Dataset
 from capsnet.inference.evaluation import Evaluation
-from capsnet.inference.saved_confidence import Confidence
 from capsnet.models.base import Classifier
 from capsnet.training.config import TrainConfig
 from capsnet.training.holding_out import hold_out
@@ -67,8 +66,8 @@ def train(
         folder = Path(out) if out is not None else Path(stack.enter_context(TemporaryDirectory())) / "run"
         run = stack.enter_context(Run.create(folder, model, config))
         dataset = hold_out(dataset, config)
-        evaluation = train_run(model, dataset, config, run, device=device, progress=watch)
+        evaluation = train_run(
+            model, dataset, config, run, device=device, progress=watch, confidence=out is not None
+        )
         model.eval()
-        if out is not None:
-            Confidence.fit(model, dataset.train, dataset.validation).save(run.folder)
     return evaluation

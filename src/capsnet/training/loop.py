@@ -16,9 +16,10 @@ from capsnet.data.dataset import Dataset, Source
 from capsnet.data.multi_label import MultiLabel
 from capsnet.distributed import connected
 from capsnet.inference.evaluation import Evaluation, evaluate
+from capsnet.inference.saved_confidence import Confidence
 from capsnet.models.base import Classifier
 from capsnet.models.protocols import decodes
-from capsnet.training.batches import BatchSchedule, augmented
+from capsnet.training.batches import BatchSchedule, augmented, check_class_weights
 from capsnet.training.config import Stop, TrainConfig, learning_rate
 from capsnet.training.determinism import deterministic
 from capsnet.training.holding_out import hold_out
@@ -78,6 +79,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    confidence: bool = False,
 ) -> Evaluation:
     """Train a model in a run folder and finish the run.
 
@@ -93,6 +95,8 @@ def train(
         resume: continue from the newest checkpoint, if there is one.
         progress: is called during training.
         stop: stop at this error on the test set. None: at the last step.
+        confidence: also write confidence.json, before the run counts as finished; see
+            `capsnet.inference.saved_confidence`.
 
     Returns:
         The evaluation of the last step's model on the whole test set.
@@ -111,9 +115,11 @@ def train(
             f"{dataset.name}: an image may show any number of classes, and a decoder must know what belongs to which; "
             "train without one: --no-reconstruction"
         )
+    check_class_weights(config, dataset)
+    dataset = hold_out(dataset, config)
     advice = f"resume with: capsnet train --resume {shown(run.folder)}"
     with deterministic(config.deterministic), connected(advice):
-        return _train(model, dataset, config, run, device, resume, progress or Silent(), stop)
+        return _train(model, dataset, config, run, device, resume, progress or Silent(), stop, confidence)
 
 
 def _train(
@@ -125,8 +131,9 @@ def _train(
     resume: bool,
     progress: Progress,
     stop: Stop | None,
+    confidence: bool,
 ) -> Evaluation:
-    source = augmented(hold_out(dataset, config).train, config)
+    source = augmented(dataset.train, config)
     schedule = BatchSchedule.of(config, source)
     stepper = Stepper(model, source, config, schedule.batch_size, device, schedule.steps)
     policy = NonfinitePolicy(config, schedule, run if stepper.is_main else None)
@@ -194,6 +201,7 @@ def _train(
                 "processes": stepper.processes,
                 "environment": environment(),
             },
+            Confidence.fit(model.eval(), dataset.train, dataset.validation) if confidence else None,
         )
     return evaluation
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from shutil import rmtree
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -38,6 +39,7 @@ from capsnet._support.files import (
 from capsnet._support.notebook import curve, table, text
 from capsnet._support.validation import parse_config
 from capsnet._support.weights import save_weights
+from capsnet.inference.saved_confidence import Confidence
 from capsnet.models.base import Classifier
 from capsnet.models.saved import SavedModel
 from capsnet.training.checkpoint import Checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
@@ -104,6 +106,24 @@ class Run(AbstractContextManager["Run"]):
                 f"capsnet train --out {shown(folder)}"
             )
         return cls(folder)
+
+    def clear(self) -> None:
+        """Remove everything that the run has written.
+
+        Raises:
+            InUse: another process trains here.
+            CannotWrite: the folder is not writable.
+        """
+        if not self.folder.is_dir():
+            return
+        with self:
+            for entry in list(self.folder.iterdir()):
+                if entry.name == ".lock":
+                    continue
+                try:
+                    rmtree(entry) if entry.is_dir() else entry.unlink()
+                except OSError as error:
+                    raise cannot_write(entry, error) from error
 
     def __enter__(self) -> Self:
         if self._lock is None:
@@ -234,13 +254,17 @@ class Run(AbstractContextManager["Run"]):
         self._newest_is_damaged = state is not None and bool(state.notice)
         return state
 
-    def finish(self, model: Classifier, result: Mapping[str, Any]) -> None:
-        """Write the model and the result, then remove the checkpoints.
+    def finish(
+        self, model: Classifier, result: Mapping[str, Any], confidence: Confidence | None = None
+    ) -> None:
+        """Write the model, its confidence if given, and last the result; then remove the checkpoints.
 
         Raises:
             CannotWrite: the disk is full, or the folder is not writable. The checkpoints are still there.
         """
         save_weights(model.state_dict(), self.folder / "model.safetensors")
+        if confidence is not None:
+            confidence.save(self.folder)
         write_json(self.folder / "result.json", result)
         remove_checkpoints(self.folder)
 
