@@ -247,3 +247,6 @@ def test_bundled_digits_replace_data_that_are_not_on_this_machine() -> None:
     assert found is not None
     assert found.name == "mnist5k"
     assert load_local(None, (3, 32, 32), 10) is None
+    digits, garments = [str(number) for number in range(10)], ["boot", *"abcdefghi"]
+    assert load_local(None, (1, 28, 28), 10, digits) is not None
+    assert load_local(None, (1, 28, 28), 10, garments) is None

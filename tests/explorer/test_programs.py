@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 from onnx import helper, numpy_helper
 from PIL import Image
 
+from capsnet.data import Dataset, Examples
 from capsnet.data.images import read_image
 from capsnet.explorer import schemas as s
 from capsnet.explorer.programs.geometry import main_directions
 from capsnet.explorer.programs.picture import Picture, light_on_dark
 from capsnet.explorer.programs.program import form_of, response
-from capsnet.explorer.session import Session
+from capsnet.explorer.session import Session, places
 from capsnet.explorer.site.exported import export_program, largest_difference
 from capsnet.explorer.site.weights import WeightStore
 
@@ -59,6 +61,20 @@ def test_transparent_pixels_are_paper() -> None:
     image = Picture((1, 20, 20))(ink)["image"][0]
     assert image[9, 9] == 1
     assert image[0, 0] == 0
+
+
+def test_a_picture_stays_as_it_is_for_models_of_dark_ink_or_photographs() -> None:
+    paper = torch.full((20, 20, 4), 255, dtype=torch.uint8)
+    assert Picture((1, 20, 20), inverts=False)(paper)["image"].min() == 1
+    assert Picture((1, 20, 20))(paper)["image"].max() == 0
+
+
+def test_examples_of_own_images_are_of_every_class() -> None:
+    labels = torch.arange(3).repeat_interleave(220)  # a folder is sorted by class
+    source = Examples(torch.zeros(660, 1, 2, 2, dtype=torch.uint8), labels)
+    mine = Dataset("folder:mine", source, source, ("a", "b", "c"), (1, 2, 2), "Made up.")
+    assert labels[places(mine, 200)].bincount().tolist() == [67, 66, 67]
+    assert places(replace(mine, name="mnist"), 3).tolist() == [0, 1, 2]
 
 
 def test_a_response_is_filled_by_its_schema() -> None:

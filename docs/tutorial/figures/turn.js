@@ -54,7 +54,8 @@ export async function figure() {
     path(paths[0], answer.pose_path, palette.parent);
     path(paths[1], answer.feature_path, palette.control);
     const classes = answer.lengths.shape[1];
-    said.textContent = `Turned by ${answer.values[at]}°. The capsule “${digit}” has length ${number(answer.lengths.data[at * classes + digit], 2)}; its pose changed by ${percent(answer.pose_change[at], 0)}. The CNN's score is ${number(answer.control_scores.data[at * classes + digit], 2)}; its features changed by ${percent(answer.feature_change[at], 0)}.`;
+    const asked = answer.focus; // the digit of this answer, not one selected since
+    said.textContent = `Turned by ${answer.values[at]}°. The capsule “${asked}” has length ${number(answer.lengths.data[at * classes + asked], 2)}; its pose changed by ${percent(answer.pose_change[at], 0)}. The CNN's score is ${number(answer.control_scores.data[at * classes + asked], 2)}; its features changed by ${percent(answer.feature_change[at], 0)}.`;
     pictures[0].show(answer.seen.image, { colour: palette.reco });
     pictures[1].show(answer.guessed.image, { colour: palette.reco });
     error.textContent = `T′ misses the pose of this turned digit by ${percent(answer.off, 0)} of its length; the unchanged pose misses it by ${percent(answer.unchanged, 0)}. Over ${maps.examples} held-out digits T′ explains R² = ${number(maps.r2, 2)} of the poses' variance, the unchanged pose ${number(maps.r2_unchanged, 2)}.`;

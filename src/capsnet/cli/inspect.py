@@ -126,6 +126,10 @@ def perturb(
     from capsnet.report.style import drawable
 
     _refuse_picture(target)
+    if image is None and invert:
+        raise CapsnetError("--invert is for an IMAGE")
+    if image is not None and data_dir is not None:
+        raise CapsnetError("--data-dir is for the first test example; leave it out with an IMAGE")
     saved = SavedModel.open(model)
     loaded = load_model(saved, device=pick_device(device))
     drawing = _drawing(loaded, model)
@@ -300,7 +304,8 @@ def _first_example(saved: SavedModel, model: Classifier, data_dir: Path | None) 
     if data_dir is not None:
         dataset = load_for(model, trained_on(saved), data_dir)
     else:
-        dataset = load_local(saved.data, model.config.image_shape, model.config.num_classes)
+        config = model.config
+        dataset = load_local(saved.data, config.image_shape, config.num_classes, config.class_names)
     if dataset is None:
         raise CapsnetError(
             f"the data that {shown(saved.folder)} was trained on are not on this machine; name an IMAGE, or where the "

@@ -254,16 +254,21 @@ def report(
     results: Annotated[
         Path | None, typer.Option(help="Instead of RUN: the results of `capsnet reproduce`, to make tables.")
     ] = None,
-    target: Annotated[Path, typer.Option(help="With --results: the page to write.")] = Path(
-        "docs/results.md"
-    ),
+    target: Annotated[
+        Path | None, typer.Option(help="With --results: the page to write. Default: docs/results.md.")
+    ] = None,
 ) -> None:
     """Write the report of a run (report/index.html), or the tables of experiments."""
     if (run is None) == (results is None):
         raise CapsnetError("give either a RUN or --results FOLDER")
+    if run is not None and target is not None:
+        raise CapsnetError("--target goes with --results; the report of a run is in its folder")
     if results is not None:
         from capsnet.experiments.page import write_results
 
+        if data is not None or data_dir is not None:
+            raise CapsnetError("--data and --data-dir go with a RUN")
+        target = target or Path("docs/results.md")
         left_out = write_results(results, target)
         out.print(f"results    {shown(target)}")
         for line in left_out:
@@ -343,8 +348,9 @@ def export(
             raise CapsnetError(f"{'--float32' if float32 else '--runtime'} goes with --site")
         _export_file(model, target, int8, data, data_dir)
         return
-    if int8 or data is not None:
-        raise CapsnetError(f"{'--int8' if int8 else '--data'} goes with FILE.onnx")
+    if int8 or data is not None or data_dir is not None:
+        option = "--int8" if int8 else "--data-dir" if data is None else "--data"
+        raise CapsnetError(f"{option} goes with FILE.onnx")
     from capsnet.explorer.site import export_site
 
     assert site is not None
@@ -366,6 +372,8 @@ def _export_file(model: str, target: Path, int8: bool, data: str | None, data_di
     program = target.suffix == ".pt2"
     if (program and int8) or (data is not None and not int8):
         raise CapsnetError("--int8 is for FILE.onnx" if program else "--data goes with --int8")
+    if data_dir is not None and not int8:
+        raise CapsnetError("--data-dir goes with --int8")
     if not int8:
         difference = (export_program if program else export_onnx)(loaded, target)
         out.print(f"{shown(target)}: scores differ from PyTorch's by at most {difference:.1e}")

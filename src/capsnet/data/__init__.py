@@ -15,9 +15,10 @@ May import `functional`, `distributed` and `_support`. Begin with `dataset.py`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from capsnet._support.errors import CapsnetError, did_you_mean
+from capsnet._support.errors import CapsnetError, did_you_mean, shown
 from capsnet.data.dataset import Batch, Dataset, Examples, Source
 from capsnet.data.files import root_of
 from capsnet.data.registry import DATASETS, names, register
@@ -108,14 +109,21 @@ def _load_kind(kind: str, rest: str, download: bool, image_size: int | None) -> 
     return load_npz(rest)
 
 
-def load_local(name: str | None, image_shape: tuple[int, int, int], num_classes: int) -> Dataset | None:
+def load_local(
+    name: str | None,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+) -> Dataset | None:
     """Load a data set if it is on this machine, else mnist5k; None if neither fits.
 
     Args:
         name: of the data set that the model was trained on, if it is known.
         image_shape: (channels, height, width) of the model's images.
         num_classes: number of the model's classes.
+        class_names: names of the model's classes, if it has any.
     """
+    wanted = None if class_names is None else [shown(name) for name in class_names]
     for candidate in dict.fromkeys((name, "mnist5k")):
         if candidate is None:
             continue
@@ -125,7 +133,8 @@ def load_local(name: str | None, image_shape: tuple[int, int, int], num_classes:
             dataset = load(candidate, download=False, image_size=size)
         except CapsnetError:
             continue
-        if (tuple(dataset.image_shape), len(dataset.class_names)) == (image_shape, num_classes):
+        fits = (tuple(dataset.image_shape), len(dataset.class_names)) == (image_shape, num_classes)
+        if fits and wanted in (None, [shown(name) for name in dataset.class_names]):
             return dataset
     return None
 

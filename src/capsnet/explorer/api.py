@@ -192,8 +192,10 @@ _ANY_PICTURE = {
 
 @router.post("/picture", openapi_extra=_ANY_PICTURE)
 async def picture(request: Request, here: Here) -> s.ImageResponse:
-    """Convert a picture file to the model's size, light on dark like the digits."""
+    """Convert a picture file to the model's size, light on dark if the model's images are."""
     content = await request.body()
     return await here.compute(
-        request, None, lambda session: pictures.read_picture(content, session.model.config.image_shape)
+        request,
+        None,
+        lambda session: pictures.read_picture(content, session.model.config.image_shape, session.inverts),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from math import prod
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from capsnet._support.errors import CapsnetError
+from capsnet._support.errors import CapsnetError, shown
 from capsnet._support.guard import Guard
 from capsnet._support.sockets import LOOPBACK
 from capsnet._support.version import __version__
@@ -21,6 +22,7 @@ from capsnet.explorer.guard import accepts
 from capsnet.explorer.openapi import describe_sizes
 from capsnet.explorer.page import STATIC
 from capsnet.explorer.schemas import Problem
+from capsnet.explorer.schemas.base import MAX_NUMBERS
 from capsnet.explorer.session import Session
 from capsnet.explorer.worker import Busy
 
@@ -42,6 +44,12 @@ def create_app(session: Session, hosts: Iterable[str] = LOOPBACK) -> FastAPI:
         session: the model and data to show.
         hosts: host names that the server accepts.
     """
+    shape = session.model.config.image_shape
+    if prod(shape) > MAX_NUMBERS:
+        raise CapsnetError(
+            f"{shown(session.run)} takes images of {shape} (channels, height, width); the explorer shows images of at "
+            f"most {MAX_NUMBERS:,} numbers"
+        )
     service = Service(session)
 
     @asynccontextmanager

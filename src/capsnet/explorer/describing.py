@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from capsnet.explain import dimension_effects
+from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.explorer.answering import check_class, check_decoder
 from capsnet.explorer.schemas import (
     MAX_ITERATIONS,
@@ -16,7 +17,7 @@ from capsnet.explorer.schemas import (
     MeaningsResponse,
     ModelInfo,
 )
-from capsnet.explorer.session import CONTROL, Session
+from capsnet.explorer.session import CONTROL, PROBES, Session
 from capsnet.models.protocols import Traceable, decodes
 from capsnet.routing import name_of
 
@@ -97,7 +98,7 @@ def meanings(session: Session, number: int) -> MeaningsResponse:
     check_class(session, number)
     model = check_decoder(session)
     own = [index for index, labels in enumerate(session.labels) if labels == [number]][:MEANING_EXAMPLES]
-    if len(own) < 2:
+    if len(own) < 2 or not is_light_on_dark(session.pictures[:PROBES].float() / 255):
         return MeaningsResponse(examples=len(own), meanings=[None] * session.class_dim)
     capsules = model.class_poses(session.pictures[own].float() / 255)
     found = dimension_effects(model, capsules, torch.full((len(own),), number), MEANING_OFFSETS).meanings()

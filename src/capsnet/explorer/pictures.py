@@ -11,8 +11,8 @@ from capsnet.explorer.programs.picture import light_on_dark
 from capsnet.explorer.schemas import Array, ImageResponse
 
 
-def read_picture(content: bytes, image_shape: tuple[int, int, int]) -> ImageResponse:
-    """Read a picture like a training image, and invert dark ink on light paper.
+def read_picture(content: bytes, image_shape: tuple[int, int, int], inverts: bool = True) -> ImageResponse:
+    """Read a picture like a training image. If `inverts`, dark ink on light paper becomes light on dark.
 
     Raises:
         CapsnetError: the content is not a readable picture.
@@ -24,4 +24,4 @@ def read_picture(content: bytes, image_shape: tuple[int, int, int]) -> ImageResp
             pixels = read_image(path, image_shape).float() / 255
         except CapsnetError as error:  # hide the temporary folder from the visitor
             raise CapsnetError(str(error).replace(str(path), "the picture")) from error
-    return ImageResponse(image=Array.of(light_on_dark(pixels)))
+    return ImageResponse(image=Array.of(light_on_dark(pixels) if inverts else pixels))

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
 from capsnet._support.files import read_json
 from capsnet.data import Dataset, load_local
+from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.explorer.absent import absent_parts
 from capsnet.explorer.programs import Program, programs_of
 from capsnet.explorer.programs.geometry import main_directions
@@ -48,6 +49,8 @@ class Session:
     """The Conv1 maps that vary most between digits."""
     routing: RoutingTrace = field(init=False)
     """The routing of the first example, for its sizes."""
+    inverts: bool = field(init=False)
+    """Whether a picture of dark ink on light paper is inverted: the model's images are light on dark."""
     absent: dict[str, str] = field(init=False)
     """Parts of the page that do not apply to this model, and why."""
     programs: dict[str, Program] = field(init=False)
@@ -59,6 +62,7 @@ class Session:
         if not len(probes):  # without examples, noise also shows where the activations vary
             shape = model.config.image_shape
             probes = torch.rand(PROBES, *shape, generator=torch.Generator().manual_seed(0))
+        inverts = is_light_on_dark(probes) if len(self.pictures) else model.config.image_shape[0] == 1
         planes, channels = (
             _variation(model, probes) if isinstance(model, Traceable) else (torch.zeros(0, 1, 2), [])
         )
@@ -67,8 +71,9 @@ class Session:
             "planes": planes,
             "channels": channels,
             "routing": model.class_routing(probes[:1]),
+            "inverts": inverts,
             "absent": (absent := absent_parts(model, one_pass)),
-            "programs": programs_of(model, self.control, channels, planes, absent),
+            "programs": programs_of(model, self.control, channels, planes, absent, inverts),
         }
         for name, value in found.items():
             object.__setattr__(self, name, value)
@@ -132,7 +137,8 @@ def open_session(run: str) -> Session:
             f"{run} is a {model.architecture}, which has no routing to trace; the explorer shows only capsule "
             "networks: choose another RUN"
         )
-    dataset = load_local(saved.data, model.config.image_shape, model.config.num_classes)
+    config = model.config
+    dataset = load_local(saved.data, config.image_shape, config.num_classes, config.class_names)
     pictures, labels = _pictures(dataset, model)
     control, control_result = _control(model)
     return Session(
@@ -164,11 +170,18 @@ def _variation(model: Traceable, probes: Tensor) -> tuple[Tensor, list[int]]:
     return main_directions(by_type - by_type.mean(dim=1, keepdim=True)), sorted(channels.tolist())
 
 
+def places(dataset: Dataset, count: int) -> Int[Tensor, " chosen"]:
+    """Return the first test examples. Own images may be sorted by class: of them, evenly spaced ones."""
+    total = len(dataset.test)
+    if dataset.name.startswith(("folder:", "npz:", "hf:")):
+        return torch.linspace(0, total - 1, min(count, total)).long()
+    return torch.arange(min(count, total))
+
+
 def _pictures(dataset: Dataset | None, model: Routed) -> tuple[Tensor, list[list[int]]]:
     if dataset is None:
         return torch.zeros(0, *model.config.image_shape, dtype=torch.uint8), []
-    test = dataset.test
-    indices = torch.arange(min(EXAMPLES, len(test)))
+    test, indices = dataset.test, places(dataset, EXAMPLES)
     batch = test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
     # Only the first of two overlapping digits: visitors combine two digits themselves.
     images = batch.originals[:, 0].clamp(0, 1)

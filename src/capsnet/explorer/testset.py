@@ -20,7 +20,7 @@ from capsnet.data.dataset import Batch, Source
 from capsnet.explain import coupling_entropy, dead_share
 from capsnet.explorer.programs.compare import ABLATION, DEAD
 from capsnet.explorer.schemas import TestRow, TestsetResponse
-from capsnet.explorer.session import Session, open_session
+from capsnet.explorer.session import Session, open_session, places
 from capsnet.explorer.worker import Worker
 from capsnet.inference.evaluation import Evaluation
 
@@ -49,12 +49,13 @@ class Ablation:
 
     Args:
         session: the model and its data.
-        limit: largest number of test images, from the start of the test set.
+        limit: largest number of test images; see `capsnet.explorer.session.places`.
     """
 
     def __init__(self, session: Session, limit: int = LIMIT) -> None:
         self.session = session
-        self.total = min(limit, len(session.dataset.test)) if session.dataset else 0
+        self._places = places(session.dataset, limit) if session.dataset else torch.arange(0)
+        self.total = len(self._places)
         self.done = 0
         self._sums = _Sums()
 
@@ -66,7 +67,7 @@ class Ablation:
             return False
         assert session.dataset is not None
         stop = min(self.done + count, self.total)
-        batch = _batch(session.dataset.test, torch.arange(self.done, stop))
+        batch = _batch(session.dataset.test, self._places[self.done : stop])
         # Iteration t does not depend on later iterations, so one trace holds the results of all of them.
         routing = session.model.class_routing(batch.images, max(ABLATION))
         within = session.iterations <= max(ABLATION)
@@ -88,7 +89,7 @@ class Ablation:
         """Return the progress, without results."""
         dataset = self.session.dataset
         few = (
-            f" Only the first {self.total:,} test images are used."
+            f" Only {self.total:,} of {len(dataset.test):,} test images are used."
             if dataset and self.total < len(dataset.test)
             else ""
         )

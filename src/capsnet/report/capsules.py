@@ -183,7 +183,7 @@ def draw_couplings(
     first, second = _two_highest(trace.routing)
     steps = _iterations(len(trace.routing.couplings))
     maps = coupling_maps(model, trace)[steps].cpu().numpy()
-    even = 1 / len(lengths)
+    even = 1 / (len(lengths) + trace.routing.leaky)
     # The scale is symmetric about the initial coupling (the middle colour), and wide enough to hide rounding.
     widest = max(float(np.nanmax(np.abs(maps[..., [first, second]] - even), initial=0.0)), even / 100)
     scale = {"vmin": even - widest, "vmax": even + widest}
@@ -248,7 +248,7 @@ def _spread(class_names: Sequence[str], axes: Any, routing: RoutingTrace, steps:
         axes.vlines(at, quarter, three, color=colour, linewidth=4.0)
         axes.plot(at, middle, "o", color="white", markeredgecolor=colour, markersize=3.4, markeredgewidth=0.9)
         axes.plot([], [], color=colour, linewidth=4, label=f"iteration {step + 1}")
-    axes.axhline(1 / len(scores), color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
+    axes.axhline(1 / (len(scores) + routing.leaky), color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)))
     plain(axes, "", "", "coupling")
     axes.set_title(
         "couplings of all children to each class",

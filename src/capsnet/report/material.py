@@ -169,5 +169,12 @@ class Material:
         return [int(i) for i in value.argsort(descending=True, stable=True)[: min(count, int(here.sum()))]]
 
     def several(self, count: int, votes: int) -> list[int]:
-        """Return the first `count` test examples, or as many as memory allows; votes: numbers in the votes of one."""
-        return list(range(min(count, len(self.test), max(1, MAX_VOTES // votes))))
+        """Return `count` evenly spaced test examples, or as many as memory allows.
+
+        Args:
+            count: the largest number of examples.
+            votes: numbers in the votes of one.
+        """
+        kept = min(count, len(self.test), max(1, MAX_VOTES // votes))
+        spread: list[int] = torch.linspace(0, len(self.test) - 1, kept).long().tolist()
+        return spread

@@ -39,6 +39,7 @@ def programs_of(
     channels: list[int],
     planes: Float[Tensor, "types dim 2"],
     absent: Collection[str] = (),
+    inverts: bool = True,
 ) -> dict[str, Program]:
     """Return every program that a model can run, by the name of its endpoint.
 
@@ -48,6 +49,7 @@ def programs_of(
         channels: Conv1 maps of the overview; none for a network without Conv1.
         planes: the plane in which the primary capsules of each type are drawn.
         absent: parts of the page that do not apply to the model.
+        inverts: whether a picture of dark ink on light paper is inverted.
     """
     programs: dict[str, Program] = {
         "trace": Trace(model, channels, planes),
@@ -55,7 +57,7 @@ def programs_of(
         "agents": Agents(),
         "route": Route(),
         "margin": Margin(),
-        "picture": Picture(model.config.image_shape),
+        "picture": Picture(model.config.image_shape, inverts),
     }
     if isinstance(model, Traceable):
         programs |= {"maps": Maps(model), "pixel": Pixel(model), "pool": Pool(model)}

@@ -18,12 +18,12 @@ class Picture(Program):
 
     answer = ImageResponse
 
-    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], inverts: bool = True) -> None:
         super().__init__()
-        self.image_shape = image_shape
+        self.image_shape, self.inverts = image_shape, inverts
 
     def forward(self, rgba: UInt8[Tensor, "height width 4"]) -> Outputs:
-        """Return the image in [0, 1], light on dark."""
+        """Return the image in [0, 1], light on dark if the model's images are."""
         channels, height, width = self.image_shape
         values = rgba.float()
         cover = values[..., 3:] / 255
@@ -33,7 +33,8 @@ class Picture(Program):
         planes = colours.permute(2, 0, 1)
         planes = (planes @ resizing(planes.shape[2], width).mT + 0.5).floor()
         planes = (resizing(planes.shape[1], height) @ planes + 0.5).floor()
-        return {"image": light_on_dark(planes.clamp(0, 255) / 255)}
+        image = planes.clamp(0, 255) / 255
+        return {"image": light_on_dark(image) if self.inverts else image}
 
 
 def resizing(size: int, wanted: int) -> Float[Tensor, "wanted size"]:

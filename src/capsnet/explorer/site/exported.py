@@ -165,7 +165,7 @@ def rounding(exported: Exported, weights: Weights, session: Session) -> tuple[fl
     worst = 0.0
     for image in images:
         inputs = {"pixels": image[None], "transforms": still, "focus": torch.tensor(-1)}
-        inputs["iterations"] = torch.tensor(session.iterations)
+        inputs["iterations"] = torch.tensor(min(session.iterations, exported.limit))
         wanted = session.programs["trace"](**inputs)
         kept = {key: wanted[key] for key in ("capsules", "lengths", "reconstructions") if key in wanted}
         worst = max(worst, largest_difference(exported.run(opened, inputs), kept))

@@ -11,8 +11,9 @@ const tidy = (value, low, high) => Math.round(Math.min(high, Math.max(low, value
 
 /** @param {Motion} motion @returns {Motion} */
 export function tidied(motion) {
+  const turned = ((motion.rotation + 540) % 360) - 180;
   return {
-    rotation: tidy(((motion.rotation + 540) % 360) - 180, -180, 180),
+    rotation: tidy(turned === -180 && motion.rotation > 0 ? 180 : turned, -180, 180),
     shear: tidy(motion.shear, -2, 2),
     scale_x: tidy(motion.scale_x, 0.2, 4),
     scale_y: tidy(motion.scale_y, 0.2, 4),

@@ -36,13 +36,14 @@ export function inputPanel(boardHome, toolsHome, fail) {
   takeDrops();
   const tools = toolbox(toolsHome, takePicture);
 
-  /** Turn a moved or picked digit into plain pixels at its position, so that it can be drawn on. */
+  /** Turn a moved or picked digit into plain pixels at its position, so that it can be drawn on; null: not yet. */
   function editable() {
     const world = current();
     const digit = world.digits[world.active];
     const pixels = Uint8Array.from(digit.pixels);
-    const layers = world.trace?.layers;
-    if (isStill(digit.motion) || !layers || world.active >= layers.shape[0]) return pixels;
+    if (isStill(digit.motion)) return pixels;
+    const layers = world.traced[world.active] === digit ? world.trace?.layers : null;
+    if (!layers) return null; // its place is not computed yet
     return Uint8Array.from(layers.data.subarray(world.active * pixels.length, (world.active + 1) * pixels.length), (x) => Math.round(x * 255));
   }
 
@@ -50,6 +51,7 @@ export function inputPanel(boardHome, toolsHome, fail) {
   function drawLine(from, to) {
     const world = current();
     const pixels = editable();
+    if (!pixels) return;
     stroke(pixels, world.info.geometry.image_shape, from, to, world.tool === "erase");
     changeDigit({ pixels, example: null, motion: { ...STILL } });
   }

@@ -1,5 +1,6 @@
 // The state in the address bar: a link reproduces it exactly, including every drawn pixel.
 /** @import {World, State, Digit, Motion, View} from "./types.ts" */
+import { tidied } from "./handles.js";
 import { STILL, emptyDigit, exampleDigit, isStill } from "./state.js";
 
 /** @type {readonly View[]} */
@@ -63,6 +64,7 @@ function digitFrom(text, world) {
   }
   if (numbers.length === MOTION.length && numbers.every((value) => Number.isFinite(Number(value)))) {
     MOTION.forEach((name, index) => (digit.motion[name] = Number(numbers[index])));
+    digit.motion = tidied(digit.motion);
   }
   return digit;
 }
@@ -120,7 +122,7 @@ export function fromHash(hash, world) {
   if (view) state.view = view;
   state.tool = TOOLS.find((one) => one === parts.get("tool")) ?? "draw";
   state.parameter = PARAMETERS.find((one) => one === parts.get("p")) ?? "rotation";
-  state.iterations = whole("r", 1, max_iterations) ?? geometry.iterations;
+  state.iterations = whole("r", 1, max_iterations) ?? Math.min(geometry.iterations, max_iterations);
   state.at = whole("t", 1, state.iterations) ?? state.iterations;
   state.focus = whole("f", 0, class_names.length - 1) ?? null;
   state.child = whole("i", 0, geometry.in_caps - 1) ?? -1;
@@ -130,7 +132,7 @@ export function fromHash(hash, world) {
     state.spot = { channel: spot[0], row: spot[1], column: spot[2] };
   }
   const pose = parts.get("pose")?.split("~").map(Number);
-  state.pose = pose?.length === geometry.class_dim && pose.every(Number.isFinite) ? pose : null;
+  state.pose = pose?.length === geometry.class_dim && pose.every((value) => Math.abs(value) <= 100) ? pose : null;
   state.sheet = parts.get("sheet") === "1";
   state.tour = whole("tour", 0, 99) ?? null;
   return state;

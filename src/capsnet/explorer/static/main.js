@@ -54,10 +54,11 @@ async function start() {
   });
   const examples = await api.examples();
   const { geometry } = info;
+  const iterations = Math.min(geometry.iterations, info.max_iterations);
   /** @type {World} */
   const world = {
-    info, examples, trace: null, control: null,
-    digits: [], active: 0, tool: "draw", view: "routing", iterations: geometry.iterations, at: geometry.iterations, focus: null,
+    info, examples, trace: null, traced: [], control: null,
+    digits: [], active: 0, tool: "draw", view: "routing", iterations, at: iterations, focus: null,
     child: -1, spot: { channel: info.overview_channels[0] ?? 0, row: Math.floor(geometry.maps[0] / 2), column: Math.floor(geometry.maps[1] / 2) },
     pose: null, sheet: false, parameter: "rotation", tour: null,
   };
@@ -73,11 +74,11 @@ async function start() {
   const tour = tourPanel(find("#tour"), find("#tour-start"), fail);
   const detail = detailPanel();
   const trace = latest(
-    (/** @type {World} */ now) => api.trace({ ...scene(now.digits), iterations: now.iterations, focus: now.focus }),
-    (answer) => {
+    async (/** @type {World} */ { digits, iterations: r, focus }) => ({ digits, answer: await api.trace({ ...scene(digits), iterations: r, focus }) }),
+    ({ digits, answer }) => {
       // Until a capsule is selected, show the one with the largest coupling to the answer.
       if (current().child < 0) change({ child: mostHeard(answer, answer.ranking[0]) });
-      change({ trace: answer });
+      change({ trace: answer, traced: digits });
     },
     fail,
   );
@@ -97,7 +98,8 @@ async function start() {
   });
   find("#copy-link").addEventListener("click", copyLink);
   window.addEventListener("hashchange", () => {
-    if (location.hash !== toHash(current())) change({ ...fromHash(location.hash, current()) });
+    if (runOf(location.hash) === null) saveLink(); // an anchor of the page, for example the skip link's
+    else if (location.hash !== toHash(current())) change({ ...fromHash(location.hash, current()) });
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     forgetColours();

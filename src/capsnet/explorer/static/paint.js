@@ -132,9 +132,10 @@ export function picture(context, { shape, data }, { index = 0, x = 0, y = 0, wid
   const [channels, rows, columns] = shape.slice(-3);
   const plane = rows * columns;
   const offset = index * channels * plane;
-  const tall = height ?? (width * rows) / columns;
+  const fit = width / Math.max(rows, columns); // without a height, the picture fits into a square
+  const [wide, tall] = height === undefined ? [columns * fit, rows * fit] : [width, height];
   if (channels !== 3) {
-    ink(context, data, { rows, columns, offset, x, y, width, height: tall, colour, alpha, max });
+    ink(context, data, { rows, columns, offset, x, y, width: wide, height: tall, colour, alpha, max });
     return;
   }
   const image = new ImageData(columns, rows);
@@ -142,7 +143,7 @@ export function picture(context, { shape, data }, { index = 0, x = 0, y = 0, wid
     for (let c = 0; c < 3; c++) image.data[4 * i + c] = (255 * data[offset + c * plane + i]) / max;
     image.data[4 * i + 3] = 255 * alpha;
   }
-  stamp(context, image, x, y, width, tall);
+  stamp(context, image, x, y, wide, tall);
 }
 
 /**

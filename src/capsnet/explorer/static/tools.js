@@ -115,7 +115,7 @@ export function toolbox(home, takePicture) {
       thumb.removeAttribute("role");
       thumb.setAttribute("aria-hidden", "true");
       thumb.dataset.example = String(index);
-      picture(begin(thumb).context, images, { index, width: 40, height: 40, colour: colours().input, max: 255 });
+      picture(begin(thumb).context, images, { index, width: 40, colour: colours().input, max: 255 });
       return h("button", { type: "button", class: "pick", "data-example": index, "aria-label": `Test digit ${index}: ${names}`, title: `Test digit ${index}: ${names}`, onclick: () => pick(index) }, thumb);
     });
     replace(picks, ...buttons);

@@ -87,6 +87,8 @@ export interface World extends State {
   info: Api.ModelInfo;
   examples: Unpacked<Api.Examples>;
   trace: Trace | null;
+  /** the digits that `trace` is of */
+  traced: Digit[];
   /** the control's scores; null before the comparison is open */
   control: ArrayLike<number> | null;
 }

@@ -47,6 +47,12 @@ def serve(
         ) from error
     _allow_many_files()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if host in ("0.0.0.0", "::") and not allowed_hosts:
+        print(
+            "note: requests to any name but localhost are refused; allow this computer's name with --allow-host NAME",
+            file=sys.stderr,
+            flush=True,
+        )
     with listen(host, port) as listener, TemporaryDirectory(prefix="capsnet-serve-") as shared:
         file = onnx_of(model)
         called, hosts = Path(model).name.removesuffix(".onnx"), [*LOOPBACK, host, *allowed_hosts]

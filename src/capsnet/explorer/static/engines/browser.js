@@ -40,6 +40,8 @@ function compute(program, limit, feeds) {
       else asked?.resolve(outputs);
     };
     worker.onerror = () => {
+      worker?.terminate();
+      worker = null; // the next question starts it again
       for (const asked of waiting.values()) asked.reject(new Refusal("The part of this page that computes did not start. Reload it; any browser from 2023 on can run it."));
       waiting.clear();
     };

@@ -101,6 +101,7 @@ export function conv1View(home, fail) {
       equation("{a} = relu( Σ {w} · {patch} + {bias} )"),
       equation(`= relu( ${number(answer.dot)} + ${number(answer.bias)} ) = [input ${number(answer.value)}]`),
       h("p", { class: "quiet" }, raw < 0 ? "The sum is negative, so relu makes it 0: the patch does not match the kernel." : "The sum is positive, so relu keeps it."),
+      ...(answer.patch.shape[0] > 1 ? [h("p", { class: "quiet" }, `The pictures show the first of ${answer.patch.shape[0]} channels; the sum is over all of them.`)] : []),
     );
   }
 

@@ -32,11 +32,12 @@ export function pixelsView(home) {
   function draw(world) {
     if (!world.trace) return;
     const { shape, data } = world.trace.image;
-    const [, rows, columns] = shape;
+    const [channels, rows, columns] = shape;
     cursor = { row: Math.min(rows - 1, cursor.row), column: Math.min(columns - 1, cursor.column) };
     grid.show({ data, rows, columns, colour: colours().input, max: 1, cursor });
     const value = (/** @type {number} */ r, /** @type {number} */ c) => (r < 0 || c < 0 || r >= rows || c >= columns ? null : data[r * columns + c]);
-    replace(reading, equation(`{x}(row ${cursor.row}, column ${cursor.column}) = [input ${number(value(cursor.row, cursor.column) ?? 0)}]`));
+    replace(reading, equation(`{x}(row ${cursor.row}, column ${cursor.column}) = [input ${number(value(cursor.row, cursor.column) ?? 0)}]`),
+      ...(channels > 1 ? [h("p", { class: "quiet" }, `The image has ${channels} channels; the numbers here are those of the first.`)] : []));
     replace(
       patch,
       h("tbody", {}, ...[-2, -1, 0, 1, 2].map((dr) =>

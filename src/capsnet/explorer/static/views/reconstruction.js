@@ -41,12 +41,18 @@ export function reconstructionView(home) {
     if (!trace?.reconstructions || !trace.reconstruction_errors) return;
     const palette = colours();
     const focus = focusOf(world);
-    const [, rows, columns] = trace.image.shape;
-    const plane = trace.image.data.length;
-    const difference = Float32Array.from(trace.image.data, (x, i) => x - (trace.reconstructions?.data[focus * plane + i] ?? 0));
+    const [channels, rows, columns] = trace.image.shape;
+    const [plane, numbers] = [rows * columns, trace.image.data.length];
+    // The mean over the channels.
+    const difference = Float32Array.from({ length: plane }, (_, place) => {
+      let sum = 0;
+      for (let i = place; i < numbers; i += plane) sum += trace.image.data[i] - (trace.reconstructions?.data[focus * numbers + i] ?? 0);
+      return sum / channels;
+    });
+    const fit = SIDE / Math.max(rows, columns);
     panel(0, "input x", (c) => picture(c, trace.image, { width: SIDE, colour: palette.input }));
     panel(1, `drawn by the capsule “${class_names[focus]}”`, (c) => picture(c, trace.reconstructions ?? trace.image, { index: focus, width: SIDE, colour: palette.reco }));
-    panel(2, "difference x − x̂: missing ink and added ink", (c) => ink(c, difference, { rows, columns, x: 0, y: 0, width: SIDE, height: SIDE, colour: palette.input, negative: palette.reco }));
+    panel(2, "difference x − x̂: missing ink and added ink", (c) => ink(c, difference, { rows, columns, x: 0, y: 0, width: columns * fit, height: rows * fit, colour: palette.input, negative: palette.reco }));
     figures[3].hidden = true;
     replace(words, equation(`‖{x} − {recon}‖² = [reco ${number(trace.reconstruction_errors[focus], 1)}]`),
       h("p", { class: "quiet" }, `The capsule with the best drawing: “${class_names[trace.reconstruction_errors.indexOf(Math.min(...trace.reconstruction_errors))]}”.`));

@@ -183,7 +183,7 @@ export function routingView(home, fail) {
     replace(
       table,
       h("table", { class: "numbers", id: "child-table" },
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "iteration"), ...["{b_ij}", isDynamic ? "{c_ij} = softmax({b_ij})" : "{c_ij}", "{vote} · {v_j}", ...(isDynamic ? ["next {b_ij} = {b_ij} + {vote} · {v_j}"] : [])].map((text) => h("th", { scope: "col" }, ...pieces(text))))),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "iteration"), ...["{b_ij}", isDynamic ? (geometry.leaky ? "{c_ij} = softmax({b_ij}, 0)" : "{c_ij} = softmax({b_ij})") : "{c_ij}", "{vote} · {v_j}", ...(isDynamic ? ["next {b_ij} = {b_ij} + {vote} · {v_j}"] : [])].map((text) => h("th", { scope: "col" }, ...pieces(text))))),
         h("tbody", {}, ...Array.from({ length: steps }, (_, t) => {
           const b = answer.logits.data[t * classes + parent];
           return h("tr", { class: t + 1 === current().at ? "chosen" : "" }, h("th", { scope: "row" }, t + 1), cell(b), cell(answer.couplings.data[t * classes + parent]), cell(answer.agreement[t]), isDynamic && cell(b + answer.agreement[t]));
@@ -215,7 +215,7 @@ export function routingView(home, fail) {
       facts,
       ...(isDynamic && trace.sums
         ? [
-          equation(`iteration ${t + 1}:  ‖{s_j}‖ = ‖Σ {c_ij} {vote}‖ = [parent ${number(at(trace.sums, t))}]`),
+          equation(`iteration ${t + 1}:  ‖{s_j}‖ = ‖Σ {c_ij} {vote}${geometry.bias ? " + bias" : ""}‖ = [parent ${number(at(trace.sums, t))}]`),
           equation(`‖{v_j}‖ = ‖squash({s_j})‖ = [parent ${number(at(trace.iteration_lengths, t))}]`),
         ]
         : [equation(`${max_iterations > 1 ? `iteration ${t + 1}:  ` : ""}${measure} of “${class_names[k]}” = [parent ${number(at(trace.iteration_lengths, t))}]`)]),
