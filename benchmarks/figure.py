@@ -28,9 +28,7 @@ def main() -> None:
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     panels = figure.subplots(2, 3, sharey="row")
     for column, axis in enumerate(USUAL):
-        for line, (quantity, unit, scale) in enumerate(
-            (("seconds", "ms", 1e3), ("bytes", "MiB beyond results", 2**-20))
-        ):
+        for line, (quantity, unit, scale) in enumerate(QUANTITIES):
             axes = panels[line, column]
             points = sorted(
                 sizes_of(row)[axis] + values(row, scale) for row in rows if varies(row, axis, quantity)

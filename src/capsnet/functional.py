@@ -19,7 +19,7 @@ def squash(s: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
         v = ‖s‖² / (1 + ‖s‖²) · s / ‖s‖
 
     The direction stays. Computed as s · ‖s‖ / (1 + ‖s‖²), which is equal and does not divide by zero. No epsilon is
-    needed, and value and gradient at s = 0 are 0.
+    needed, and value and gradient at s = 0 are 0. The second derivative at s = 0 is NaN.
 
     Args:
         s: vectors along `dim`.

@@ -109,7 +109,7 @@ def test_no_resume_deletes_only_its_own_runs(tmp_path: Path, monkeypatch: pytest
     compare(load("mnist5k"), options, learning_rate=0.001)
     assert all(file.exists() for file in kept)
     assert not gone.exists()
-    assert (asked[0].resume, asked[0].work) == (True, tmp_path / "compare-mnist5k" / "runs" / "smoke")
+    assert (asked[0].resume, asked[0].work) == (False, tmp_path / "compare-mnist5k" / "runs" / "smoke")
 
 
 def test_choosing_a_rate_needs_two_training_images_per_class(tmp_path: Path) -> None:

@@ -479,7 +479,7 @@ def test_the_page_says_how_learning_rates_and_margins_were_fixed(tmp_path: Path)
         write_results(tmp_path / "results", tmp_path / "results.md")
         return (tmp_path / "results.md").read_text()
 
-    fixed = f"Fixed in commit {EXPERIMENTS['table1'].margins_commit}, before these runs."
+    fixed = f"Fixed in commit {EXPERIMENTS['table1'].margins_commit}, before these runs were measured."
     chosen = page({"0.001": 0.01, "0.003": None})
     assert "Chosen for each variant on training images only, of 0.001, 0.003: " in chosen
     assert fixed in chosen

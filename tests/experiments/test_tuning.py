@@ -167,3 +167,13 @@ def test_records_at_a_rate_of_their_own_belong_to_the_recipe() -> None:
     assert not stale.records, "a rate that was not chosen is another recipe"
     (own,) = groups([replace(record, rate_errors={"0.0003": 0.1})])
     assert len(own.records) == 1
+
+
+def test_a_record_from_before_rates_were_chosen_keeps_its_rate(tmp_path: Path) -> None:
+    (one,) = runs("r3-reconstruction", [10], "quick")
+    replace(one, rate_errors={}).write(record_path(tmp_path, "table1", one.variant, "quick", 0))
+    options = Options(scale="quick", out=tmp_path, variants=(one.variant,))
+    recorded = tuning._recorded(EXPERIMENTS["table1"], EXPERIMENTS["table1"].variants("quick")[0], options)
+    assert recorded is not None
+    assert recorded.training.learning_rate == one.training["learning_rate"]
+    assert recorded.rate_errors == {}

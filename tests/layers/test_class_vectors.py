@@ -5,7 +5,8 @@ import torch
 
 from capsnet import CapsnetError
 from capsnet.data.dataset import Batch
-from capsnet.layers.class_vectors import with_length
+from capsnet.functional import squash
+from capsnet.layers.class_vectors import ClassVectors, with_length
 from capsnet.models import CapsNet, CapsNetConfig
 
 OTHERS = ("self-attention", "em", "inverted-attention", "variational-bayes")
@@ -47,3 +48,16 @@ def test_options_of_dynamic_routing_and_unknown_routings_are_refused() -> None:
         CapsNetConfig(routing="em", routing_leaky=True)
     with pytest.raises(CapsnetError, match="there is no routing 'me'; "):
         CapsNetConfig(routing="me").build()
+
+
+@pytest.mark.parametrize("routing", ["em", "variational-bayes"])
+def test_children_longer_than_1_are_certain(routing: str) -> None:
+    layer = ClassVectors(6, 4, 3, 5, routing=routing)
+    assert layer(squash(1e5 * torch.randn(2, 6, 4))).isfinite().all()
+    assert layer(torch.randn(2, 6, 4) * 9).isfinite().all()
+
+
+def test_dynamic_routing_has_a_trace_too() -> None:
+    torch.manual_seed(0)
+    layer, u = ClassVectors(6, 4, 3, 5), torch.randn(2, 6, 4)
+    torch.testing.assert_close(layer.trace(u).outputs[-1], layer(u).detach())

@@ -388,3 +388,36 @@ def test_an_empty_batch_has_no_parents(name: str, dtype: torch.dtype) -> None:
     poses.sum().backward()
     assert u.grad is not None
     assert u.grad.shape == u.shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_under_autocast_outputs_and_traces_are_float32(
+    name: str, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fast:
+        monkeypatch.setenv("CAPSNET_FAST", "0")
+    layer, u = layer_of(name).float().eval(), problem()[0].float()
+    exact, seen = layer(u), layer.trace(u)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, traced = layer(u), layer.trace(u)
+    for x, y in zip(rounded, exact, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(traced.logits, seen.logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_and_children_may_differ_in_their_dtype(name: str) -> None:
+    layer, u = layer_of(name).eval(), problem()[0].float()
+    exact = layer(u.double())
+    for x, y in zip(layer(u), exact, strict=True):
+        torch.testing.assert_close(x.double(), y, rtol=1e-5, atol=1e-5)
+    assert layer.trace(u).logits.dtype == torch.float64
+
+
+def test_a_trace_trains_nothing() -> None:
+    layer = layer_of("variational-bayes")
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    layer.trace(problem()[0])
+    for name, buffer in layer.named_buffers():
+        assert torch.equal(buffer, before[name]), name

@@ -96,7 +96,9 @@ def test_every_command_takes_a_run_from_the_hub(
     report = capsnet("report", "hf:me/digits", "--data", "npz:mine.npz")
     assert report.code == 0, report.err
     error = json.loads((run / "result.json").read_text())["test_error"]
-    assert f"{error:.2%}" in (tmp_path / "runs" / "digits" / "report" / "index.html").read_text()
+    assert (
+        f"{error:.2%}" in (tmp_path / "runs" / "hub" / "me" / "digits" / "report" / "index.html").read_text()
+    )
 
     for command in (
         ("evaluate", "hf:me/digits", "--data", "npz:mine.npz", "--device", "cpu"),

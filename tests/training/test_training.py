@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torture.launch import WARM
 
 from capsnet import CapsNet, CapsnetError
-from capsnet.data import load
-from capsnet.data.augmentation import CenterCrop, RandomCrop
+from capsnet.data import Examples, load
+from capsnet.data.augmentation import CenterCrop, RandomCrop, RandomPlacement
 from capsnet.data.multi_label import MultiLabel
 from capsnet.inference.evaluation import evaluate, wilson_interval
 from capsnet.training.batches import BatchSchedule, augmented
@@ -144,6 +144,17 @@ def test_the_last_steps_see_images_as_they_are() -> None:
         images = schedule.batch(source, step).images
         plain = DATA.train.batch(indices).images
         assert torch.allclose(images, plain, atol=1e-6) == (step > 8)
+
+
+def test_the_last_steps_keep_the_places_that_belong_to_the_data() -> None:
+    digits = Examples(torch.zeros(64, 1, 20, 20, dtype=torch.uint8), torch.zeros(64, dtype=torch.long))
+    placed = replace(digits, augment=RandomPlacement(30))
+    config = replace(CONFIG, steps=2, batch_size=64, settle=0.5, rotation=15.0)
+    source = augmented(placed, config)
+    schedule = BatchSchedule.of(config, source)
+    (*_, drawn) = next(schedule.batches(1, torch.device("cpu")))
+    assert (drawn[:, :-2] == 0.5).all()
+    assert len(drawn[:, -2:].unique()) > 100
 
 
 def test_the_last_steps_of_images_with_several_classes_are_still_too() -> None:

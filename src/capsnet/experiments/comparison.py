@@ -96,7 +96,7 @@ def compare(
     check_writable(folder)
     if not options.resume:
         _forget(folder, options.scale)
-    options = replace(options, work=folder / "runs" / options.scale, resume=True)
+    options = replace(options, work=folder / "runs" / options.scale)
     asked = {
         "pixels": pixels,
         "steps": options.steps,

@@ -25,10 +25,10 @@ INTRODUCTION = """\
 
 `capsnet report --results results` wrote this page from the records of `capsnet reproduce`. Nothing is typed by hand.
 
-Every number is of the model after the last step, never of the best epoch. Some experiments compare models at equal
-error on familiar data. There, training stops at the first evaluation at which the model reaches this error on the
-familiar test set. "±" is the standard deviation over seeds. A section near the end says
-[how often verdicts err](#how-often-verdicts-err).
+Every number is of the model after the last step, or of the weights' average there if the deviations say so; never of
+the best epoch. Some experiments compare models at equal error on familiar data. There, training stops at the first
+evaluation at which the model reaches this error on the familiar test set. "±" is the standard deviation over seeds. A
+section near the end says [how often verdicts err](#how-often-verdicts-err).
 
 """
 #: The meaning of intervals and verdicts.
@@ -46,9 +46,10 @@ INTERVALS = """\
   is then over toys instead of images. Toys are weighted by their number of images, so that the interval is centred on
   the reported error.
 
-**Verdicts.** Each claim has a margin: the smallest difference that would matter to a user. The recipes give the margins
-and their reasons. All margins were fixed without regard to the verdicts. Where an experiment names the commit that
-fixed them, its runs were made after that commit; the other runs are older than their margins.
+**Verdicts.** Each claim has a margin: the smallest difference that would matter to a user. The recipes give the
+margins and their reasons. All margins were fixed without regard to the verdicts. Where an experiment names the commit
+that fixed them, its runs were measured after that commit, though a training that experiments share may be older; the
+other runs are older than their margins.
 
 - *supported* or *contradicted*: p is at most 0.05 after Holm's correction over the claims of the same experiment and
   scale that the records can decide. p is the two-sided p-value of "no difference", from the test that belongs to the
@@ -70,8 +71,9 @@ a mean would mislead.
 """
 #: The introduction of the summary.
 FOUND = """\
-Small networks, trained for minutes on 2 cores, beside controls with the same data, steps and batches. *Better* and
-*worse* are beyond chance. *No difference that matters* is shown by two one-sided tests. All else is *undecided*.
+Small networks, trained for minutes on 2 cores, beside controls with the same data and batches, and the same steps or
+the same error on familiar data. *Better* and *worse* are beyond chance. *No difference that matters* is shown by two
+one-sided tests. All else is *undecided*.
 """
 QUICK = """\
 Quick runs use narrow networks and short training, as the last column says. They compare capsules with controls that are
@@ -248,7 +250,7 @@ def _section(group: Group, images: Path) -> str:
     if found := judgements(group):
         margins = "; ".join(dict.fromkeys(map(_margin, found)))
         fixed = experiment.margins_commit if all(record.rate_errors for record in group.records) else None
-        before = f" Fixed in commit {fixed}, before these runs." if fixed else ""
+        before = f" Fixed in commit {fixed}, before these runs were measured." if fixed else ""
         parts.append(f"**Margins.** {margins}.{before}\n")
         parts.append("**Verdicts.**\n\n" + "\n".join(judgement.line for judgement in found) + "\n")
     parts += [note + "\n" for note in experiment.notes(group.records)]

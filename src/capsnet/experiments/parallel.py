@@ -80,6 +80,7 @@ def each(
     workers: Workers,
     work: Path,
     watch: Watch,
+    resume: bool = True,
 ) -> Iterator[tuple[T, R]]:
     """Yield each task with the function's result as they come; leave out late tasks.
 
@@ -90,13 +91,14 @@ def each(
         workers: place and number of processes.
         work: folder of the trainings, for the message of an interruption.
         watch: receiver of progress reports.
+        resume: whether the command goes on from earlier trainings, for the message of an interruption.
 
     Raises:
         StoppedExperiment: by a signal. Trainings in processes of this machine have saved their state.
         CapsnetError: raised by the function; no cluster answers; a worker process was killed.
     """
     if not workers.is_this_process:
-        yield from _shared_out(function, tasks, workers, work, watch)
+        yield from _shared_out(function, tasks, workers, work, watch, resume)
         return
     for number, task in enumerate(tasks, start=1):
         if not task.is_late():
@@ -111,6 +113,7 @@ def _shared_out(
     workers: Workers,
     work: Path,
     watch: Watch,
+    resume: bool,
 ) -> Iterator[tuple[T, R]]:
     from joblib import Parallel, cpu_count, delayed, parallel_config  # noqa: TID251  (it reads no files here)
 
@@ -143,7 +146,7 @@ def _shared_out(
                         raise killed from error
                     raise
             if asked:
-                raise StoppedExperiment(asked[0], Run(work), resume=True)
+                raise StoppedExperiment(asked[0], Run(work), resume)
 
 
 class _Call(Generic[T, R]):

@@ -20,7 +20,7 @@ from capsnet.experiments.parallel import Task, Workers, each
 from capsnet.experiments.progress import Unwatched, Watch
 from capsnet.experiments.recipe import SCALES, Experiment, Scale, Trained, Variant
 from capsnet.experiments.record import ON_THE_WAY, Answers, PackedArray, Record, record_path
-from capsnet.experiments.trainings import prepared, train_variant, with_options
+from capsnet.experiments.trainings import forget, prepared, train_variant, with_options
 from capsnet.models.cost import cost_of
 from capsnet.training.config import Precision
 from capsnet.training.loop import Progress
@@ -121,9 +121,11 @@ def run_jobs(
     load = _Loader(experiment, options.data_dir)
     for job in jobs:
         prepared(job.variant, job.seed, load(job.variant, job.seed), options.scale)
+    if not options.resume:
+        forget(((job.variant, job.seed) for job in jobs), options.work)
     train = _Training(experiment, options, load)
     tasks = [Task(job.label(experiment), job, job.latest) for job in jobs]
-    for job, record in each(train, tasks, options.workers, options.work, watch):
+    for job, record in each(train, tasks, options.workers, options.work, watch, options.resume):
         record.write(record_path(options.out, experiment.name, job.variant.name, options.scale, job.seed))
         watch.finished(record)
         found[job.key] = record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def train_variant(
         dataset: `prepared`.
         work: the folder of all runs. A run's name says what determines it, so that experiments share runs.
         device: as for `capsnet.training.loop.train`.
-        resume: False: throw an earlier run away and train again.
+        resume: False: the command was given with --no-resume, and has called `forget`; for the message of an
+            interruption.
         progress: who watches.
         wait: for another process that does the same training, whose result is then used.
 
@@ -117,14 +119,27 @@ def train_variant(
             time.sleep(1)
 
 
+def run_folder(variant: Variant, seed: int, work: Path) -> Path:
+    """Return the folder of a training. Variants that are trained alike share it."""
+    return work / f"{short_name(variant.training.data)}-{variant.settings(seed)}"
+
+
+def forget(trainings: Iterable[tuple[Variant, int]], work: Path) -> None:
+    """Remove earlier trainings, each once.
+
+    Raises:
+        InUse: another process is training one of them.
+    """
+    for folder in {run_folder(variant, seed, work) for variant, seed in trainings}:
+        Run(folder).clear()
+
+
 def _train_variant(
     variant: Variant, seed: int, dataset: Dataset, work: Path, device: str, resume: bool, progress: Progress
 ) -> Trial:
     config = replace(variant.training, seed=seed)
-    folder = work / f"{short_name(config.data)}-{variant.settings(seed)}"
+    folder = run_folder(variant, seed, work)
     run = Run(folder)
-    if not resume:
-        run.clear()
     if run.result() is not None:
         model = load_model(folder, device=pick_device(device))
         return Trial(model, run, evaluate(model, dataset.test.to(pick_device(device))))

@@ -19,7 +19,7 @@ from capsnet.experiments.progress import Watch
 from capsnet.experiments.recipe import Experiment, Variant
 from capsnet.experiments.record import Record
 from capsnet.experiments.running import Options, check_writable, chosen_variants, refuse_other_settings
-from capsnet.experiments.trainings import prepared, train_variant, with_options
+from capsnet.experiments.trainings import forget, prepared, train_variant, with_options
 from capsnet.inference.evaluation import Evaluation
 from capsnet.training.loop import Progress
 
@@ -63,7 +63,9 @@ def tuned(variants: Sequence[Variant], dataset: Dataset, options: Options, watch
             trial = with_options(with_rate(variant, rate), options.steps, options.precision)
             trial = replace(trial, pixels=f"four fifths {what} {variant.pixels or dataset.name}")
             trials.append(Task(f"{variant.name}: choosing a learning rate, {rate:g}", trial))
-    found = each(_Trial(inner, options), trials, options.workers, options.work, watch)
+    if not options.resume:
+        forget(((trial.of, SEED) for trial in trials), options.work)
+    found = each(_Trial(inner, options), trials, options.workers, options.work, watch, options.resume)
     tried = {(trial.name, trial.training.learning_rate): result for trial, result in found}
     chosen = []
     for variant in variants:
@@ -115,10 +117,13 @@ def with_own_rates(experiment: Experiment, options: Options, watch: Watch | None
 
 
 def _recorded(experiment: Experiment, variant: Variant, options: Options) -> Variant | None:
-    """Return the variant at the rate that was chosen for a record of it; None without such a record."""
+    """Return the variant at the rate that a record of it has; None without a record.
+
+    Records from before rates were chosen have none to choose from: their other seeds get the same rate.
+    """
     if not options.resume:
         return None
-    folder = options.out / experiment.name
+    folder, fixed = options.out / experiment.name, None
     for path in sorted(folder.glob(f"{variant.name}-{options.scale}-s*.json")):
         record = Record.read(path)
         rated = with_rate(variant, record.training["learning_rate"])
@@ -127,7 +132,8 @@ def _recorded(experiment: Experiment, variant: Variant, options: Options) -> Var
         if record.rate_errors:
             errors = {rate: inf if error is None else error for rate, error in record.rate_errors.items()}
             return replace(rated, rate_errors=errors)
-    return None
+        fixed = rated
+    return fixed
 
 
 class _OnTheWay:

@@ -67,6 +67,8 @@ class ClassVectors(CapsuleLayer):
     ) -> RoutingTrace:
         """Return logits, couplings and the parents' vectors of every routing iteration."""
         found = super().trace(u, iterations, self._children(u, activations))
+        if self.presence is None and not getattr(self.routing, "activates", False):
+            return found  # the parents are the vectors already
         outputs = []
         for number in range(1, len(found.outputs) + 1):
             with self._iterations(number):
@@ -76,7 +78,7 @@ class ClassVectors(CapsuleLayer):
     def _children(self, u: Tensor, activations: Tensor | None) -> Tensor | None:
         if activations is None and getattr(self.routing, "activates", False):
             lengths: Tensor = torch.linalg.vector_norm(u, dim=-1)
-            return lengths
+            return lengths.clamp(max=1)  # a length is a probability; squash rounds to a little more than 1
         return activations
 
     @contextmanager

@@ -147,8 +147,11 @@ def record(
 ) -> None:
     """Append the logits and couplings of one pass, and the parents made from it, if steps are asked for."""
     if steps is not None:
-        logits = logits_of(votes_of(u, weight, centre), query, precision, offset)
-        steps.append((logits, couplings_of(logits, normaliser, False), outputs.detach()))
+        with dispatch.without_autocast(u.device):
+            given = _in_one_dtype(u, weight, query, precision, offset, None, normaliser, centre)
+            votes = votes_of(given.u, given.weight, given.centre)
+            logits = logits_of(votes, given.query, given.precision, given.offset)
+            steps.append((logits, couplings_of(logits, given.normaliser, False), outputs.detach()))
 
 
 def trace_of(steps: Steps) -> RoutingTrace:

@@ -95,7 +95,8 @@ def sum_of_votes(u: Children, weight: Weight, scale: Scale | None = None) -> Pos
     """Return Σ_i scale_ij û_ij (scale: 1 if None): a plain matrix product, which needs no votes."""
     given = [x for x in (u, weight, scale) if x is not None]
     if torch.compiler.is_compiling() or not dispatch.may_stand_in(*given):
-        return plain_sum_of_votes(u, weight, scale)
+        with dispatch.without_autocast(u.device):
+            return plain_sum_of_votes(u, weight, scale)
     found: Tensor = _SumOfVotes.apply(shared_gradients(u, weight), u, weight, scale)  # type: ignore[no-untyped-call]
     return found
 

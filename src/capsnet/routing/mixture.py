@@ -75,5 +75,9 @@ class Mixture(nn.Module):
         fits = (
             self.fit(u, weight, activations, iterations=t + 1, backend=self.backend) for t in range(count)
         )
+        kept = [(buffer, buffer.clone()) for buffer in self.buffers()]
         seen = torch.stack([self.finish(weight, fit).activations for fit in fits])
+        with torch.no_grad():
+            for buffer, before in kept:  # a trace trains nothing
+                buffer.copy_(before)
         return replace(trace_of(steps), activations=seen)

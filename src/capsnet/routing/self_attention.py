@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.functional import at_least_float32
 from capsnet.routing.agree import Steps, agree, record, shaped_like
 from capsnet.routing.agree_reference import Children, Weight
 from capsnet.routing.agree_sums import share_gradients, sum_of_votes
@@ -37,7 +36,9 @@ def self_attention(
     Returns:
         Parents of length below 1, as vectors or matrices like the children.
     """
-    u, weight = share_gradients(at_least_float32(u), at_least_float32(weight))
+    dtype = torch.promote_types(torch.promote_types(u.dtype, weight.dtype), torch.float32)
+    u, weight = share_gradients(u.to(dtype), weight.to(dtype))
+    prior = None if prior is None else prior.to(dtype)
     total = sum_of_votes(u, weight)
     query = total / total.shape[-1] ** 0.5
     s = agree(u, weight, query, backend=backend).first

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
-from capsnet.data.augmentation import Affine, Compose, Shift
+from capsnet.data.augmentation import Affine, Compose, RandomPlacement, Shift
 from capsnet.data.dataset import Batch, Dataset, Examples, Source
 from capsnet.data.multi_label import MultiLabel
 from capsnet.training.config import TrainConfig
@@ -33,6 +33,8 @@ class BatchSchedule:
     steps: int
     still: int | None = None
     """Number of the first step without augmentation; None: all have it."""
+    neutral: int | None = None
+    """How many of an example's draws settle; None: all. A random place belongs to the data, as in its test set."""
     weights: Float[Tensor, " examples"] | None = field(default=None, compare=False)
     """How often each example is drawn, relative to the others. None: once per epoch."""
 
@@ -44,11 +46,14 @@ class BatchSchedule:
         """
         batch_size = min(config.batch_size, len(source))
         steps = config.steps or config.epochs * (len(source) // batch_size)
-        still = None
+        still = neutral = None
         if config.settle and isinstance(source, Examples | MultiLabel):
             still = steps - round(config.settle * steps)
+            last = source.augment.steps[-1] if isinstance(source.augment, Compose) else source.augment
+            if isinstance(last, RandomPlacement):
+                neutral = source.draws - last.draws
         weights = example_weights(config, source)
-        return cls(config.seed, len(source), source.draws, batch_size, steps, still, weights)
+        return cls(config.seed, len(source), source.draws, batch_size, steps, still, neutral, weights)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -92,7 +97,8 @@ class BatchSchedule:
             if (
                 self.still is not None and step >= self.still
             ):  # in the middle of its range each change is none
-                drawn = torch.full_like(drawn, 0.5)
+                drawn = drawn.clone()
+                drawn[:, : self.neutral] = 0.5
             yield step, order[rows], drawn
 
     def batch(self, source: Source, step: int) -> Batch:

@@ -58,7 +58,7 @@ def push(folder: Path, repository: str, *, private: bool = False, token: str | N
 
 
 def run_folder(name: str) -> Path:
-    """Return a run's folder. A run on the hub, hf:owner/name, is downloaded to runs/name.
+    """Return a run's folder. A run on the hub, hf:owner/name, is downloaded to runs/hub/owner/name.
 
     Raises:
         CapsnetError: there is no connection, or no such run.
@@ -70,7 +70,10 @@ def run_folder(name: str) -> Path:
     repository = name.removeprefix("hf:")
     if repository.count("/") != 1:
         raise CapsnetError(f"{shown(name)[:100]}: write a run on the hub as hf:owner/name")
-    target = Path("runs") / short_name(repository)
+    owner, _, short = repository.partition("/")
+    target = (
+        Path("runs") / "hub" / short_name(owner) / short_name(short)
+    )  # never into a run of the user's own
     try:
         return Path(snapshot_download(repository, allow_patterns=list(PUSHED), local_dir=target))
     except Exception as error:
@@ -118,6 +121,11 @@ def card(run: Run, repository: str) -> str:
     }
     names = ", ".join(shown(str(name)) for name in result.get("class_names", ())[:50])
     balanced = result.get("balanced_accuracy")
+    measured = (
+        "The moving average of the weights is measured, after the last step"
+        if training.get("average")
+        else "The model of the last step is measured"
+    )
     return f"""---
 {about.to_yaml()}
 ---
@@ -142,7 +150,7 @@ The interval is over other test images of the same kind, for this one training.
 
 {result.get("steps", 0):,} steps ({result.get("epochs", 0):.1f} epochs), seed {result.get("seed")}, \
 {", ".join(f"{name} {value}" for name, value in options.items())}.
-The model of the last step is measured. The test images trained nothing and chose nothing. config.json has every option,
+{measured}. The test images trained nothing and chose nothing. config.json has every option,
 metrics.jsonl the learning curve, environment.json the versions.
 
 ## Limits

@@ -118,10 +118,11 @@ EXPERIMENT = Experiment(
     protocol=(
         "Train on MNIST as in table1. Then give each test digit and each image that is no digit a number: the length "
         "of the longest capsule, the highest softmax probability, or the typicality, which compares the "
-        f"reconstruction error with that of correctly classified training digits ({REFERENCE:,} of them). The measure "
-        "is the area under the ROC curve: the share of pairs of a digit and another image in which the digit has the "
-        "larger number. Other images: Fashion-MNIST's 10,000 test images; letters that look like no digit, printed in "
-        "12 fonts and placed like MNIST's digits; 1,000 images of noise. None of them is used to set anything."
+        f"reconstruction error with that of the correctly classified among the first {REFERENCE:,} training digits, by "
+        "class. The measure is the area under the ROC curve: the share of pairs of a digit and another image in which "
+        "the digit has the larger number. Other images: Fashion-MNIST's 10,000 test images; letters that look like no "
+        "digit, printed in 12 fonts and placed like MNIST's digits; 1,000 images of noise. None of them is used to "
+        "set anything."
     ),
     deviations={"quick": (*NARROW, "batches of 32"), "full": ()},
     cost={"quick": "minutes after table1, because it reuses its trainings", "full": "minutes after table1"},
