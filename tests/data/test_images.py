@@ -164,3 +164,43 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
 def test_unsupported_channel_counts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CapsnetError, match="2 channels, and image files have 1 or 3"):
         read_image(saved(tmp_path / "a.png", Image.fromarray(GRADIENT)), (2, 4, 6))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_every_orientation_is_turned_in_every_way_of_saving(
+    tmp_path: Path, kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "x", Image.fromarray(GRADIENT), format=kind, exif=exif)
+    turned = {
+        2: GRADIENT[:, ::-1],
+        3: GRADIENT[::-1, ::-1],
+        4: GRADIENT[::-1],
+        5: GRADIENT.T,
+        6: np.rot90(GRADIENT, -1),
+        7: GRADIENT[::-1, ::-1].T,
+        8: np.rot90(GRADIENT),
+    }.get(orientation, GRADIENT)
+    assert (check(path).height, check(path).width) == turned.shape
+    assert read_image(path, (1, *turned.shape))[0].tolist() == turned.tolist()
+
+
+def test_damaged_metadata_do_not_matter(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0131] = 6, "a program"
+    path = saved(tmp_path / "x.jpg", Image.fromarray(GRADIENT), exif=exif)
+    whole, content = read_image(path, (1, 6, 4)), path.read_bytes()
+    place = content.index(b"Exif") + 6
+    for at in range(place + 8, place + 40):  # of the directory's entries
+        for value in (0, 5, 255):
+            path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
+            assert read_image(path, (1, 6, 4)).shape == whole.shape
+
+
+def test_a_palette_of_greys_has_no_colour(tmp_path: Path) -> None:
+    grey = Image.fromarray(GRADIENT)
+    assert not check(saved(tmp_path / "grey.gif", grey.convert("P"))).colour
+    colours = Image.merge("RGB", (grey, grey, grey.point(lambda value: 255 - value)))
+    assert check(saved(tmp_path / "colours.gif", colours.quantize())).colour

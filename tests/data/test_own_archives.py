@@ -14,6 +14,7 @@ from capsnet import CapsnetError
 from capsnet.data import Examples, load, short_name
 from capsnet.data.multi_label import MultiLabel
 from capsnet.data.npz import write_npz
+from capsnet.data.npz_images import from_parts
 from capsnet.experiments.comparison import comparison, fingerprint
 from capsnet.inference.evaluation import Evaluation
 from capsnet.inference.quantised import _compare
@@ -192,6 +193,13 @@ def test_labels_that_are_not_class_numbers_are_refused(
     with pytest.raises(CapsnetError) as error:
         load(f"npz:{file}")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [bool, np.float32, np.int64])
+def test_labels_of_any_number_type_are_named_alike(kind: type) -> None:
+    labels = (np.arange(20) % 2).astype(kind)
+    made_of = from_parts("mine", {"train": (bars(np.eye(2)[np.arange(20) % 2]), labels)}, None)
+    assert made_of.class_names == ("0", "1")
 
 
 def test_compare_knows_changed_archives_and_shows_several_classes_to_every_model(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_files_are_listed_sorted_and_once_for_any_chunk_size(
     assert found == expected
 
 
+def test_hidden_files_are_skipped(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".cache/t.png", "b/.t.png", "b/c.PBM"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [file.name for file in image_files([tmp_path])] == ["a.png", "c.PBM"]
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(path: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import capsnet as package
 from capsnet import CapsNet, CapsnetError
-from capsnet.data import Examples
+from capsnet.data import Dataset, Examples
+from capsnet.data.augmentation import RandomPlacement
+from capsnet.data.fixed_random import freeze
 from capsnet.inference.saved_confidence import Confidence
 from capsnet.report import write_report
+from capsnet.training.config import TrainConfig
 from capsnet.training.holding_out import hold_out
 from command import Command
 from stripes import CONFIG, DATA, SMALL
@@ -106,3 +110,15 @@ def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, object]) ->
     (tmp_path / "confidence.json").write_text(json.dumps(content | change))
     with pytest.raises(CapsnetError, match=r"confidence\.json is damaged, or of another model"):
         Confidence.load(tmp_path, classes=3)
+
+
+def test_held_out_digits_have_random_places_where_test_digits_have_them() -> None:
+    digits = Examples(torch.ones(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40) % 2)
+    placed = replace(digits, augment=RandomPlacement(12))
+    data = Dataset("mnist40", placed, freeze(placed, 1), ("a", "b"), (1, 12, 12), "Made up.")
+    held = hold_out(data, TrainConfig(hold_out=0.5)).validation
+    assert held is not None
+    images = held.batch(torch.arange(20)).images
+    assert images.shape[1:] == (1, 12, 12)
+    assert len({tuple(image.flatten().tolist()) for image in images}) > 5
+    assert torch.equal(held.batch(torch.arange(20)).images, images)

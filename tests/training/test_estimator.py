@@ -267,3 +267,22 @@ def test_other_images_than_those_of_the_fit_are_refused(digits: Digits, fitted: 
         fitted.predict(digits[0][:, :63])
     with pytest.raises(ValueError, match=r"fitted to \(64,\)"):
         fitted.predict(np.zeros((2, 64, 3)))
+
+
+def test_a_warm_start_holds_the_same_images_out(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = digits
+    seen = []
+    original = CapsNetClassifier._held_out
+    monkeypatch.setattr(
+        CapsNetClassifier, "_held_out", lambda self, *given: seen.append(original(self, *given)) or seen[-1]
+    )
+    warm = CapsNetClassifier(**{**FAST, "epochs": 1}, warm_start=True)
+    warm.fit(X[:200], y[:200]).fit(X[:200], y[:200])
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_bytes_and_floats_are_the_same_images_in_prediction(digits: Digits) -> None:
+    X, y = digits
+    bright = np.rint(X[:200] / 16 * 255).astype(np.uint8)
+    model = CapsNetClassifier(**{**FAST, "epochs": 1}).fit(bright, y[:200])
+    assert np.array_equal(model.predict_proba(bright), model.predict_proba(bright / 255))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ MAX_PIXELS = 64_000_000
 MAX_PACKED_BMP = 1_000_000
 MIN_SIDE = 2
 EXIF_ORIENTATION = 0x0112
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+#: Orientation → `PIL.Image.Transpose`.
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Encoded:
 
 
 def check(path: Path | Encoded) -> ImageInfo:
-    """Read only an image's header.
+    """Read an image's header. Pillow may decode a PNG to look for its orientation.
 
     Raises:
         CapsnetError: the file is not an image in one of `FORMATS`, is empty, is 1 pixel wide or high, or has more than
@@ -58,11 +62,12 @@ def check(path: Path | Encoded) -> ImageInfo:
     """
     with _opened(path) as image:
         width, height = image.size
+        if image.format == "TIFF":  # newer versions of Pillow have turned `size` already
+            tags: Any = image
+            width, height = tags.tag_v2[TIFF_WIDTH], tags.tag_v2[TIFF_HEIGHT]
         if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8):
             width, height = height, width
-        return ImageInfo(
-            width, height, image.mode not in ("1", "L", "LA", "La", "I", "F") and image.mode[:2] != "I;"
-        )
+        return ImageInfo(width, height, _has_colour(image))
 
 
 def read_pixels(
@@ -77,7 +82,7 @@ def read_pixels(
         CapsnetError: as `check`; the file is truncated or damaged; its pixels are floating point; or `image_shape` has
             neither 1 nor 3 channels.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     channels, height, width = image_shape
     if channels not in (1, 3):
@@ -86,7 +91,10 @@ def read_pixels(
             "`capsnet evaluate`, or the model from Python"
         )
     with _opened(path, max_pixels) as opened:
-        image = _to_8_bits(ImageOps.exif_transpose(opened), path)
+        opened.load()  # Pillow turns a TIFF by itself, and then forgets its orientation
+        # Not ImageOps.exif_transpose: it writes the EXIF block anew, which fails if another entry is damaged.
+        turn = TURNS.get(opened.getexif().get(EXIF_ORIENTATION, 1))
+        image = _to_8_bits(opened if turn is None else opened.transpose(Image.Transpose(turn)), path)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -95,6 +103,13 @@ def read_pixels(
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.array(image).reshape(height, width, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _has_colour(image: Image.Image) -> bool:
+    if image.mode == "P":
+        colours = image.getpalette("RGB") or []
+        return not colours[0::3] == colours[1::3] == colours[2::3]
+    return image.mode not in ("1", "L", "LA", "La", "I", "F") and image.mode[:2] != "I;"
 
 
 def _to_8_bits(image: Image.Image, path: Path | Encoded) -> Image.Image:
@@ -140,8 +155,11 @@ def _opened(path: Path | Encoded, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
         with warnings.catch_warnings():
             # Pillow warns of large images and unusual metadata. Sizes are checked below, against our own limit.
             warnings.simplefilter("ignore")
-            source = io.BytesIO(path.content) if isinstance(path, Encoded) else path
-            with Image.open(source, formats=FORMATS) as image:
+            # An open file, not a path: Pillow maps a file that it opens into memory, and reads turned TIFFs wrongly.
+            with (
+                io.BytesIO(path.content) if isinstance(path, Encoded) else path.open("rb") as source,
+                Image.open(source, formats=FORMATS) as image,
+            ):
                 width, height = image.size
                 if width * height > max_pixels:
                     raise CapsnetError(
@@ -169,6 +187,7 @@ def _opened(path: Path | Encoded, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
     except (
         OSError,
         SyntaxError,
+        struct.error,
         ValueError,
         EOFError,
         IndexError,

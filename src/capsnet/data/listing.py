@@ -25,12 +25,15 @@ class Entry(NamedTuple):
 def files_in(folder: Path, endings: frozenset[str] | set[str]) -> Iterator[Path]:
     """Yield the files under `folder` with one of the `endings`, sorted by path.
 
-    Endings are lower case and have a dot. Linked directories are skipped; linked files are included.
+    Endings are lower case and have a dot. Hidden files and directories, and linked directories, are skipped. Linked
+    files are included.
 
     Raises:
         CapsnetError: a directory cannot be read.
     """
     for entry in entries_in(folder):
+        if entry.name.startswith("."):  # as in folders to train on; also macOS's "._photo.jpg"
+            continue
         path = folder / entry.name
         if entry.kind == "directory":
             yield from files_in(path, endings)

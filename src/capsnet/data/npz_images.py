@@ -67,7 +67,7 @@ def from_parts(
         CapsnetError: as `load_npz`.
     """
     parts = {
-        part: (images, numbers_or_text(labels, f"{name}: {part} labels"))
+        part: (images, _whole(numbers_or_text(labels, f"{name}: {part} labels")))
         for part, (images, labels) in parts.items()
     }
     several, named = parts["train"][1].ndim == 2, class_names is not None
@@ -135,6 +135,12 @@ def _part(arrays: dict[str, NDArray[Any]], part: str, file: Path) -> tuple[NDArr
             f"{shown(file)}: {part}_labels have shape {labels.shape}; give (n,) or (n, classes)"
         )
     return arrays[f"{part}_images"], labels
+
+
+def _whole(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return bool and whole floats as integers, so that names and labels are written alike."""
+    whole = labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.rint(labels)).all()
+    return labels.astype(np.int64) if whole or labels.dtype.kind == "b" else labels
 
 
 def _flags(labels: NDArray[Any], name: str) -> torch.Tensor:

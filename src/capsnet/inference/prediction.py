@@ -20,7 +20,23 @@ from capsnet.models.base import Classifier
 #: Images per batch.
 BATCH_SIZE = 128
 #: Endings of image files in folders.
-IMAGE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_ENDINGS = {
+    *(
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+}
 
 
 @dataclass(frozen=True)

@@ -278,10 +278,18 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             raise ValueError(
                 f"images have shape {pixels.shape}; give (n, height, width) or (n, height, width, channels)"
             )
-        pixels = to_bytes(pixels, *self.pixel_range_)
+        pixels = to_bytes(pixels, *self._range_of(pixels))
         if pixels.ndim == 2:
             pixels = pixels.reshape(len(pixels), *shape_of_rows(pixels.shape[1], self.image_shape))
         return image_tensor(pixels, "X")
+
+    def _range_of(self, pixels: NDArray[Any]) -> tuple[float, float]:
+        """Return the range of `fit`; of pixels, bytes and floats may stand for each other."""
+        fitted: tuple[float, float] = self.pixel_range_
+        if fitted not in ((0.0, 1.0), (0.0, 255.0)) or not pixels.size:
+            return fitted
+        given = pixel_range(pixels)
+        return given if given in ((0.0, 1.0), (0.0, 255.0)) else fitted
 
     # Training
 
@@ -291,6 +299,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             raise ValueError(f"y has one class only, {classes[0]}; a classifier needs at least 2 classes")
         self.classes_ = classes
         self._seeds = check_random_state(self.random_state)
+        self._split_seed: int | None = None
         self.temperature_, self.n_iter_ = 1.0, 0
         if hasattr(self, "model_"):
             del self.model_
@@ -306,7 +315,10 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         numbers = torch.from_numpy(np.searchsorted(self.classes_, labels))
         examples = Examples(images, numbers, weights=None if weights is None else torch.from_numpy(weights))
         seed = int(self._seeds.randint(2**31))
-        held = self._held_out(numbers, seed) if hold_out else None
+        if hold_out and self._split_seed is None:
+            self._split_seed = seed
+        # A warm start with the same images holds the same ones out.
+        held = self._held_out(numbers, self._split_seed or 0) if hold_out else None
         # `train` measures a test set at its end. Without held-out images it gets a few training images.
         learned, judged = examples, examples.subset(torch.arange(min(2, len(examples))))
         if held is not None:

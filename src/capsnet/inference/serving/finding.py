@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 
 from capsnet._support.errors import CapsnetError, shown
@@ -19,7 +21,8 @@ def onnx_of(model: str) -> Path:
     """Return the path of the model's ONNX file.
 
     Args:
-        model: an ONNX file, or a model as `capsnet export` takes it, whose export is kept in the user's cache.
+        model: an ONNX file, or a model as `capsnet export` takes it, whose export is kept in the user's cache;
+            models on the Hub are exported anew.
 
     Raises:
         CapsnetError: the model does not exist or cannot be exported, or PyTorch is not installed.
@@ -38,7 +41,7 @@ def onnx_of(model: str) -> Path:
         )
     target = _cached(path)
     if not target.exists():
-        print(f"{shown(model)}: exporting to ONNX (once)", file=sys.stderr, flush=True)
+        print(f"{shown(model)}: exporting to ONNX", file=sys.stderr, flush=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "capsnet", "export", model, str(target)]
         done = subprocess.run(
@@ -61,4 +64,6 @@ def _cached(model: Path) -> Path:
             for file in files:
                 digest.update(file.read_bytes())
             return Path(pooch.os_cache("capsnet")) / "served" / f"{digest.hexdigest()[:24]}.onnx"
-    return Path(mkdtemp(prefix="capsnet-serve-")) / "model.onnx"
+    own = mkdtemp(prefix="capsnet-serve-")
+    atexit.register(rmtree, own, ignore_errors=True)
+    return Path(own) / "model.onnx"
