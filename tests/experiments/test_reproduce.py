@@ -172,7 +172,10 @@ def test_every_experiment_runs_from_data_to_record(
 def test_the_records_become_a_page_with_every_figure(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for record in read_records(folders[0]):
         recipe = {variant.name: variant for variant in EXPERIMENTS[record.experiment].variants("quick")}
-        settings = with_options(recipe[record.variant], record.training["steps"], None).settings(record.seed)
+        plan = record.training
+        settings = with_options(recipe[record.variant], plan["steps"], plan["precision"]).settings(
+            record.seed
+        )
         quick = replace(record, scale="quick", settings=settings)
         quick.write(
             record_path(tmp_path / "results", record.experiment, record.variant, "quick", record.seed)
