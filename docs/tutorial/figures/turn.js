@@ -16,8 +16,8 @@ export async function figure() {
 
   const ask = await asking(
     digit,
-    (k) => Promise.all([engine.ask("sweep", { layers: [layer(pixels(k))], parameter: "rotation", focus: k }), predict(k)]),
-    ([found, pair]) => { answer = { ...found, ...pair }; draw(); },
+    (k) => Promise.all([k, engine.ask("sweep", { layers: [layer(pixels(k))], parameter: "rotation", focus: k }), predict(k)]),
+    ([k, found, pair]) => { answer = { ...found, ...pair, asked: k }; draw(); },
     said);
 
   /** The pose of the turned digit, and what T′ makes of the pose before. @param {number} k */
@@ -54,7 +54,7 @@ export async function figure() {
     path(paths[0], answer.pose_path, palette.parent);
     path(paths[1], answer.feature_path, palette.control);
     const classes = answer.lengths.shape[1];
-    const asked = answer.focus; // the digit of this answer, not one selected since
+    const { asked } = answer; // the digit of this answer, not one selected since
     said.textContent = `Turned by ${answer.values[at]}°. The capsule “${asked}” has length ${number(answer.lengths.data[at * classes + asked], 2)}; its pose changed by ${percent(answer.pose_change[at], 0)}. The CNN's score is ${number(answer.control_scores.data[at * classes + asked], 2)}; its features changed by ${percent(answer.feature_change[at], 0)}.`;
     pictures[0].show(answer.seen.image, { colour: palette.reco });
     pictures[1].show(answer.guessed.image, { colour: palette.reco });
