@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from torch import nn
 
 from capsnet import CapsNet, CapsNetConfig, load_model
 from capsnet._support import dispatch
+from capsnet.cli import app
 from capsnet.data import Batch
 from capsnet.models import CNN, MODELS, CNNConfig
 from capsnet.models.cnn import Stage
@@ -55,6 +57,14 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.quick
+def test_the_help_of_train_names_every_architecture() -> None:
+    train = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    (option,) = (one for one in train.params if "--model" in one.opts)
+    for name in MODELS.names():
+        if MODELS.get(name).__module__.startswith("capsnet."):  # not those that other tests register
+            assert f" {name}," in option.help
+
+
 def test_info_shows_the_parts_of_the_published_network(capsnet: Command) -> None:
     done = capsnet("info")
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from capsnet import CapsnetError
 from capsnet.data import smallnorb, viewpoints
 from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.data.npz import write_npz
-from capsnet.experiments import EXPERIMENTS, Record, reproduce
+from capsnet.experiments import EXPERIMENTS, Record, reproduce, trainings
 from capsnet.experiments.figures import on_the_way
 from capsnet.experiments.page import write_results
 from capsnet.experiments.recipe import Margin, Trained, Variant
@@ -223,6 +224,29 @@ def test_finished_results_are_kept_and_shared_trainings_run_once(
     assert replaced.steps == 3
     (back,) = reproduce("table1", out=out, resume=False, **asked)
     assert back.tests == first.tests
+
+
+def test_starting_anew_trains_variants_that_share_a_training_once(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Any = {
+        "scale": "smoke",
+        "data_dir": data_dir,
+        "work": tmp_path / "runs",
+        "out": tmp_path / "results",
+    }
+    asked["variants"] = ("capsule-drawing", "capsule-length")  # one network, two numbers
+    seen: list[Path] = []
+    original = trainings.train
+    monkeypatch.setattr(
+        trainings,
+        "train",
+        lambda *given, **options: seen.append(given[3].folder) or original(*given, **options),
+    )
+    for _ in range(2):
+        reproduce("unfamiliar", resume=False, **asked)
+    assert len(seen) == 2
+    assert len(set(seen)) == 1
 
 
 class KillAt10:

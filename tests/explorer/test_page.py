@@ -436,6 +436,23 @@ def test_a_link_reproduces_the_state(visit: Open) -> None:
     assert other.locator("#child-table").inner_text() == page.locator("#child-table").inner_text()
 
 
+def test_the_skip_link_goes_to_the_detail_and_keeps_everything_else(visit: Open) -> None:
+    page = visit("#v=primary&i=40&r=2&tool=move&a=e3~10~0~1~1~2~0")
+    page.wait_for_function("location.hash.includes('m=')")
+    before = page.evaluate("location.hash")
+    page.locator("a.skip").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("before => location.hash === before", arg=before)
+    assert settled(page).locator("#problem").is_hidden()
+
+
+def test_a_link_with_an_impossible_motion_still_shows_a_picture(visit: Open) -> None:
+    page = visit("#m=capsnet-mnist&a=e3~999~9~9~9~500~500&pose=" + "~".join(["200"] * 16))
+    page.wait_for_function("decodeURIComponent(location.hash).includes('~4~4~60~60')")
+    assert settled(page).locator("#problem").is_hidden()
+    assert "pose" not in page.evaluate("location.hash")
+
+
 @pytest.mark.parametrize(
     "link", ["#m=capsnet-mnist&v=nothing&a=zzz&r=99&t=-1&f=77&i=9999999&c=1.x&tour=98&pose=a~b", "#%E0%A4%A"]
 )

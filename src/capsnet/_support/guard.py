@@ -96,9 +96,7 @@ class Guard:
         }
         host = headers.get("host", "")
         if "*" not in self.hosts and _hostname(host) not in self.hosts:
-            raise Refused(
-                403, "wrong host name; open the address that the server printed, or allow this name"
-            )
+            raise Refused(403, "wrong host name; open the address that the server printed")
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
             raise Refused(403, "requests from other origins are refused")

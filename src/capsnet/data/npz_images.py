@@ -124,12 +124,11 @@ def _part(arrays: dict[str, NDArray[Any]], part: str, file: Path) -> tuple[NDArr
     labels = arrays[f"{part}_labels"]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    labels = _whole(labels)
     if labels.dtype.kind == "f":
-        if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
-            raise CapsnetError(
-                f"{shown(file)}: {part}_labels must be whole numbers; give a class number for each image"
-            )
-        labels = labels.astype(np.int64)
+        raise CapsnetError(
+            f"{shown(file)}: {part}_labels must be whole numbers; give a class number for each image"
+        )
     if labels.ndim not in (1, 2):
         raise CapsnetError(
             f"{shown(file)}: {part}_labels have shape {labels.shape}; give (n,) or (n, classes)"

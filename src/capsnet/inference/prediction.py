@@ -20,8 +20,8 @@ from capsnet.models.base import Classifier
 #: Images per batch.
 BATCH_SIZE = 128
 #: Endings of image files in folders.
-IMAGE_ENDINGS = {
-    *(
+IMAGE_ENDINGS = frozenset(
+    [
         ".bmp",
         ".gif",
         ".jfif",
@@ -35,8 +35,8 @@ IMAGE_ENDINGS = {
         ".tif",
         ".tiff",
         ".webp",
-    )
-}
+    ]
+)
 
 
 @dataclass(frozen=True)

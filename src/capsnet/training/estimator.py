@@ -315,10 +315,10 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         numbers = torch.from_numpy(np.searchsorted(self.classes_, labels))
         examples = Examples(images, numbers, weights=None if weights is None else torch.from_numpy(weights))
         seed = int(self._seeds.randint(2**31))
-        if hold_out and self._split_seed is None:
-            self._split_seed = seed
-        # A warm start with the same images holds the same ones out.
-        held = self._held_out(numbers, self._split_seed or 0) if hold_out else None
+        held = None
+        if hold_out:  # a warm start with the same images holds the same ones out
+            self._split_seed = seed if self._split_seed is None else self._split_seed
+            held = self._held_out(numbers, self._split_seed)
         # `train` measures a test set at its end. Without held-out images it gets a few training images.
         learned, judged = examples, examples.subset(torch.arange(min(2, len(examples))))
         if held is not None:

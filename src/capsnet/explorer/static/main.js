@@ -98,7 +98,7 @@ async function start() {
   });
   find("#copy-link").addEventListener("click", copyLink);
   window.addEventListener("hashchange", () => {
-    if (runOf(location.hash) === null) saveLink(); // an anchor of the page, for example the skip link's
+    if (!location.hash.includes("=")) saveLink(); // an anchor of the page, for example the skip link's
     else if (location.hash !== toHash(current())) change({ ...fromHash(location.hash, current()) });
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
