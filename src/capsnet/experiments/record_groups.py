@@ -63,8 +63,10 @@ class Group:
             f"{steps:,} steps instead of {planned:,}, {schedule} learning rate"
             for steps, planned, schedule in shortened
         ]
-        if any(record.training["precision"] == "bf16" for record in self.records):
-            found.append("trained with bfloat16 products")
+        bf16 = {record.variant for record in self.records if record.training["precision"] == "bf16"}
+        if bf16:
+            every = bf16 == {record.variant for record in self.records}
+            found.append(f"{'' if every else ', '.join(sorted(bf16)) + ': '}trained with bfloat16 products")
         return found
 
 

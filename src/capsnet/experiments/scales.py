@@ -47,6 +47,9 @@ class Steps:
         return {"smoke": 2, "quick": self.quick, "full": self.full}[scale]
 
 
+#: Training of the experiments that look into networks trained on single digits.
+DIGIT_STEPS = Steps(quick=2400, full=300_000, quick_batch=32)
+
 #: Training of the longer recipes of the quick scale. On processors with bfloat16, a step takes two thirds of the time.
 #: The average of the weights, over about a twentieth of the steps, errs less than the last weights.
 LONGER: Mapping[str, Any] = {"precision": "bf16", "average": 0.05}

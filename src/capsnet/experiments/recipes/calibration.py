@@ -13,9 +13,8 @@ from capsnet.data import Dataset
 from capsnet.data import load as load_set
 from capsnet.experiments.figures import by_variant, curves
 from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
-from capsnet.experiments.recipes.table1 import STEPS
 from capsnet.experiments.record import Findings, Record
-from capsnet.experiments.scales import NARROW, capsnet, controls, training
+from capsnet.experiments.scales import DIGIT_STEPS, NARROW, capsnet, controls, training
 from capsnet.experiments.tuning import inner_split
 from capsnet.inference.confidence import (
     calibrated,
@@ -40,7 +39,7 @@ LEAST = 20
 
 def variants(scale: Scale) -> Sequence[Variant]:
     """Return CapsNet with and without routing, and two controls."""
-    plan, like = training(scale, "mnist", STEPS), capsnet(scale)
+    plan, like = training(scale, "mnist", DIGIT_STEPS), capsnet(scale)
     same_stem, max_pool, _ = controls(like, plan)
     models = (
         Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan),

@@ -14,9 +14,8 @@ from torch import Tensor
 from capsnet.data.dataset import Examples
 from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
 from capsnet.experiments.recipes.equivariance import last_layer
-from capsnet.experiments.recipes.table1 import STEPS
 from capsnet.experiments.record import Findings, Record
-from capsnet.experiments.scales import NARROW, capsnet, controls, training
+from capsnet.experiments.scales import DIGIT_STEPS, NARROW, capsnet, controls, training
 from capsnet.experiments.statistics import Z
 from capsnet.explain import MEASURES, OFFSETS, class_pose, correlations, dimension_effects, dimension_sheet
 from capsnet.explain import measure as measure_digits
@@ -34,7 +33,7 @@ MARGIN = Margin(0.05, "correlations closer than that look the same when drawn")
 
 def variants(scale: Scale) -> Sequence[Variant]:
     """Return CapsNet as in `table1`, and the same stem without capsules."""
-    plan = training(scale, "mnist", STEPS)
+    plan = training(scale, "mnist", DIGIT_STEPS)
     same_stem, *_ = controls(capsnet(scale), plan)
     return (
         Variant("r3-reconstruction", "CapsNet, with reconstruction", capsnet(scale), plan),

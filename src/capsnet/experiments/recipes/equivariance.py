@@ -12,9 +12,8 @@ from torch import Tensor
 from capsnet.data.dataset import Examples
 from capsnet.experiments.figures import by_variant
 from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
-from capsnet.experiments.recipes.table1 import STEPS
 from capsnet.experiments.record import Findings, Record
-from capsnet.experiments.scales import NARROW, capsnet, controls, training
+from capsnet.experiments.scales import DIGIT_STEPS, NARROW, capsnet, controls, training
 from capsnet.experiments.statistics import estimate
 from capsnet.explain import TRANSFORMS, class_pose, fit_equivariance
 from capsnet.explain.equivariance import Features
@@ -30,7 +29,7 @@ MARGIN = Margin(0.02, "2 % of the variance; a map that explains so little more h
 
 def variants(scale: Scale) -> Sequence[Variant]:
     """Return the networks of `table1`; their trainings are reused."""
-    plan = training(scale, "mnist", STEPS)
+    plan = training(scale, "mnist", DIGIT_STEPS)
     return (
         Variant("r3-reconstruction", "CapsNet, with reconstruction", capsnet(scale), plan),
         Variant("r3-no-reconstruction", "CapsNet, no reconstruction", capsnet(scale, decoder=None), plan),

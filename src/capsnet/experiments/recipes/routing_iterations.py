@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from capsnet.data.dataset import Source
 from capsnet.experiments.figures import by_variant, curves
+from capsnet.experiments.held_out import DEVIATION, load_fewer, with_fewer
 from capsnet.experiments.means import t_interval
 from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant
 from capsnet.experiments.recipes.table1 import MARGIN, STEPS
 from capsnet.experiments.record import Findings, Record
-from capsnet.experiments.scales import NARROW, capsnet, training
+from capsnet.experiments.scales import AVERAGED, LONGER, NARROW, capsnet, training
 from capsnet.experiments.statistics import estimate
 from capsnet.explain import coupling_entropy, dead_share, logit_changes
 from capsnet.models.protocols import Traceable
@@ -36,8 +37,8 @@ LOSS_MARGIN = Margin(
 
 def variants(scale: Scale) -> Sequence[Variant]:
     """Return the network of `table1` with r = 1 … 5."""
-    plan = training(scale, "mnist", STEPS)
-    return tuple(
+    plan = training(scale, "mnist", STEPS, quick=LONGER)
+    networks = (
         Variant(
             f"r{r}",
             f"CapsNet, {r} routing iteration{'s' * (r > 1)}",
@@ -46,6 +47,7 @@ def variants(scale: Scale) -> Sequence[Variant]:
         )
         for r in ITERATIONS
     )
+    return with_fewer(networks, scale)
 
 
 def routing_statistics(model: Traceable, source: Source, count: int, batch_size: int = 50) -> Findings:
@@ -142,7 +144,7 @@ EXPERIMENT = Experiment(
         "which are never longer than 0.01."
     ),
     deviations={
-        "quick": (*NARROW, "batches of 32", "routing measured on 1,000 test digits"),
+        "quick": (*NARROW, "batches of 32", AVERAGED, DEVIATION, "routing measured on 1,000 test digits"),
         "full": ("MNIST; the paper's figure A.2 uses CIFAR-10",),
     },
     cost={
@@ -166,6 +168,7 @@ EXPERIMENT = Experiment(
         Claim("r = 3 trains to a lower loss than r = 1", "train margin", "r3", "r1", LOSS_MARGIN),
     ),
     headlines=("r3",),
+    load=load_fewer,
     measure=measure,
     notes=notes,
     figures=figures,

@@ -15,9 +15,8 @@ from capsnet.data.dataset import Examples, Source
 from capsnet.data.unfamiliar import letters, noise
 from capsnet.experiments.figures import dots
 from capsnet.experiments.recipe import Claim, Experiment, Margin, Measure, Scale, Trained, Variant, load_data
-from capsnet.experiments.recipes.table1 import STEPS
 from capsnet.experiments.record import Findings
-from capsnet.experiments.scales import NARROW, capsnet, controls, training
+from capsnet.experiments.scales import DIGIT_STEPS, NARROW, capsnet, controls, training
 from capsnet.inference.confidence import reconstruction_errors, typical_errors, typicality
 from capsnet.inference.evaluation import evaluate
 
@@ -35,7 +34,7 @@ DRAWING = "capsule-drawing"
 
 def variants(scale: Scale) -> Sequence[Variant]:
     """Return CapsNet with two rules, and two controls with softmax; trainings are those of `table1`."""
-    plan, like = training(scale, "mnist", STEPS), capsnet(scale)
+    plan, like = training(scale, "mnist", DIGIT_STEPS), capsnet(scale)
     same_stem, max_pool, _ = controls(like, plan)
     return (
         Variant(
