@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import uvicorn
@@ -438,17 +439,18 @@ def test_a_link_reproduces_the_state(visit: Open) -> None:
 
 def test_the_skip_link_goes_to_the_detail_and_keeps_everything_else(visit: Open) -> None:
     page = visit("#v=primary&i=40&r=2&tool=move&a=e3~10~0~1~1~2~0")
-    page.wait_for_function("location.hash.includes('m=')")
-    before = page.evaluate("location.hash")
+    page.wait_for_url(lambda url: "m=" in url)
+    before = page.url
     page.locator("a.skip").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("before => location.hash === before", arg=before)
+    playwright.expect(page.locator("#detail")).to_be_focused()
+    page.wait_for_url(before)
     assert settled(page).locator("#problem").is_hidden()
 
 
 def test_a_link_with_an_impossible_motion_still_shows_a_picture(visit: Open) -> None:
     page = visit("#m=capsnet-mnist&a=e3~999~9~9~9~500~500&pose=" + "~".join(["200"] * 16))
-    page.wait_for_function("decodeURIComponent(location.hash).includes('~4~4~60~60')")
+    page.wait_for_url(lambda url: "~4~4~60~60" in unquote(url))
     assert settled(page).locator("#problem").is_hidden()
     assert "pose" not in page.evaluate("location.hash")
 
