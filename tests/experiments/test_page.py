@@ -450,6 +450,17 @@ def test_runs_with_other_options_are_not_compared() -> None:
     assert alone.label == ""
 
 
+def test_deviations_name_the_variants_with_bfloat16_products_unless_all_have_them() -> None:
+    short = [made(replace(one, training={"steps": 500, "precision": "bf16"})) for one in FULL]
+    (group,) = groups(short)
+    assert "trained with bfloat16 products" in group.deviations()
+    some = [
+        one if one.variant == "cnn-max-pool" else replace(one, training={**one.training, "precision": "fp32"})
+        for one in short
+    ]
+    assert "cnn-max-pool: trained with bfloat16 products" in replace(group, records=some).deviations()
+
+
 def test_experiments_without_records_are_listed() -> None:
     (group,) = groups(FULL)
     assert group.not_run() == [
