@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capsnet._support.errors import CapsnetError, NotFinite, shown
 from capsnet.data.dataset import Batch, Source
-from capsnet.distributed import pick_device
+from capsnet.distributed import accelerator
 from capsnet.models.base import Classifier
 from capsnet.training.average import Average
 from capsnet.training.config import TrainConfig
@@ -75,7 +75,8 @@ class Stepper:
         device: str = "auto",
         steps: int = 1,
     ) -> None:
-        self.accelerator = _accelerator(config.precision, device)
+        mixed = {"fp32": "no", "bf16": "bf16"}[config.precision]
+        self.accelerator: Any = accelerator(device, mixed_precision=mixed)
         self.device: torch.device = self.accelerator.device
         self.processes: int = self.accelerator.num_processes
         self.is_main: bool = self.accelerator.is_main_process
@@ -331,13 +332,3 @@ def _check_launch(processes: int) -> None:
         raise CapsnetError(
             f"{launched} processes were launched and are not connected; launch with torchrun, or add --device cpu"
         )
-
-
-def _accelerator(precision: str, device: str) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    cpu = pick_device(device).type == "cpu"
-    # Accelerate's state is a singleton, but a process may train several models with different settings.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision], cpu=cpu)

@@ -79,7 +79,7 @@ def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
     """Parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
-    if not _fits(u, weight):
+    if not _fits(u, weight, iterations):
         return chunked.forward(u, weight, bias, iterations, leaky)
     from capsnet.routing.cuda import kernels
 
@@ -119,7 +119,7 @@ def backward(
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
     """Gradients of u, weight and bias; see `capsnet.routing.backends`."""
-    if not _fits(u, weight):
+    if not _fits(u, weight, iterations):
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     from capsnet.routing.cuda import kernels
 
@@ -276,7 +276,7 @@ def _precision(u: Tensor, weight: Tensor) -> str:
     return "tf32"
 
 
-def _fits(u: Tensor, weight: Tensor) -> bool:
+def _fits(u: Tensor, weight: Tensor, iterations: int) -> bool:
     in_dim, out_caps, out_dim = weight.shape[1:]
     return (
         weight.dtype in _DTYPES
@@ -284,6 +284,8 @@ def _fits(u: Tensor, weight: Tensor) -> bool:
         and in_dim <= MAX_IN_DIM
         and out_caps <= MAX_OUT_CAPS
         and out_dim <= MAX_OUT_DIM
+        and iterations * len(u) * out_caps * out_dim
+        < 2**31  # the kernels' offsets into the sums have 32 bits
     )
 
 
