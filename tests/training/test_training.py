@@ -99,7 +99,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, whole_weights: bytes
         process.start()
         while process.is_alive() and (not saved.exists() or saved.stat().st_mtime_ns == before):
             time.sleep(0.001)  # until it has saved something new; the kill then lands somewhere after that
-        time.sleep(chance.random() * 0.05)
+        time.sleep(chance.random() * 0.02)
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL

@@ -372,9 +372,11 @@ def export(
 
 
 def _export_file(model: str, target: Path, int8: bool, data: str | None, data_dir: Path | None) -> None:
+    from capsnet._support.files import refuse_place
     from capsnet.inference.export import export_onnx, export_program
     from capsnet.models import SavedModel, load_model
 
+    refuse_place(target)
     if target.suffix not in (".onnx", ".pt2"):
         raise CapsnetError(f"{shown(target)}: the file must end in .onnx or .pt2")
     saved = SavedModel.open(model)

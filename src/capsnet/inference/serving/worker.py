@@ -22,7 +22,7 @@ from capsnet.inference.serving.protocol import ImpatientProtocol
 
 #: Connections that a worker keeps open; more get status 503.
 MAX_CONNECTIONS = 1000
-#: After so many workers in a row that ended sooner than this after their start, another start will not help.
+#: The server ends after this number of workers in a row that ended sooner than this many seconds after their start.
 EARLY_ENDS, SECONDS_ALIVE = 3, 5.0
 
 
