@@ -29,7 +29,7 @@ def route(
     gradient: Gradient = "all",
     steps: Steps | None = None,
 ) -> Float[Tensor, "batch out_caps out_dim"]:
-    """Dynamic routing between capsules (Procedure 1).
+    """Route child capsules to parent capsules (Procedure 1).
 
     Args and shapes are those of `capsnet.routing.route`. `steps`, if given, receives (logits, couplings,
     outputs) of each iteration.
@@ -76,7 +76,7 @@ def route_in_float32(
 def softmax_over_parents(
     logits: Float[Tensor, "*batch in_caps out_caps"], leaky: bool = False
 ) -> Float[Tensor, "*batch in_caps out_caps"]:
-    """Couplings of each child (equation 3). Leaky: an extra logit of 0 stands for none of the parents."""
+    """Return the couplings of each child (equation 3). Leaky: an extra logit of 0 stands for none of the parents."""
     if not leaky:
         return logits.softmax(dim=-1)
     no_parent = torch.zeros_like(logits[..., :1])
