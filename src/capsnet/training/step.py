@@ -17,6 +17,8 @@ from capsnet.training.average import Average
 from capsnet.training.config import TrainConfig
 from capsnet.training.gradients import SharedGradients
 
+#: Steps between two calls of `Stepper._drop_denormals`.
+DROP_EVERY = 100
 #: Eager steps before a CUDA graph is captured. They compile kernels and allocate buffers.
 WARM_UP_STEPS = 3
 
@@ -119,6 +121,8 @@ class Stepper:
         if not self.uses_graph or self._eager_steps < WARM_UP_STEPS:
             row = self._eager_step(indices[share], uniforms[share])
             self._eager_steps += 1
+            if self._eager_steps % DROP_EVERY == 0 and self.device.type == "cpu":
+                self._drop_denormals()
         else:
             if self._graph is None:
                 self._graph = _Graph(self, indices[share], uniforms[share])
@@ -246,6 +250,18 @@ class Stepper:
         if self._shared is not None:
             self._shared.average()
         return self._finish(parts)
+
+    @torch.no_grad()
+    def _drop_denormals(self) -> None:
+        """Set Adam's moments below the smallest normal number, 1.2e-38, to 0. They are too small to change a weight.
+
+        Moments of units that never fire shrink until they stay just above 0. Arithmetic with such numbers takes ten
+        times as long on some processors, and a whole step more than twice as long.
+        """
+        for moments in self.optimizer.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moment = moments[name]
+                moment.masked_fill_(moment.abs() < torch.finfo(moment.dtype).tiny, 0)
 
     def _backward(self, indices: Tensor, uniforms: Tensor) -> Tensor:
         """Compute the gradients of this process's share; return the loss and its parts."""
