@@ -2,13 +2,14 @@
 
 Files and folders, from bottom to top; each imports only from those above it:
 
+    _support/       files, errors, kernels: what knows nothing of capsules
     functional.py   squash and the losses, as in `torch.nn.functional`
     routing/        the heart: reference.py is the paper line by line, the backends are fast
     convolution/    `FastConv2d`, a convolution that picks its own algorithm
     distributed.py  devices, ranks, and work shared by several processes
     data/           data sets → uint8 tensors on the device; augmentation
     layers/         primary capsules, capsule layers, decoder
-    models/         CapsNet and the controls
+    models/         CapsNet, other capsule networks, and the controls
     explain/        dimensions, couplings, reconstructions
     inference/      test error, predictions of files, export, serving
     training/       one loop, and what it leaves on disk
@@ -17,7 +18,6 @@ Files and folders, from bottom to top; each imports only from those above it:
     benchmark/      every fast path against the plain one
     experiments/    the paper's experiments, with controls and statistics
     cli/            the commands
-    _support/       files, errors, kernels: what knows nothing of capsules
 
 >>> import capsnet, torch
 >>> model = capsnet.CapsNet(capsnet.CapsNetConfig(image_shape=(1, 28, 28), num_classes=10))

@@ -14,6 +14,7 @@ from capsnet._support.errors import CapsnetError
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,6 +44,23 @@ def pick_device(device: str) -> torch.device:
     if device == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU for each process of a launch
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return torch.device(device)
+
+
+def accelerator(device: str, **options: Any) -> Accelerator:
+    """Return a new `Accelerator` for a device, which connects the processes of a launch; options are its own.
+
+    Accelerate's state is a singleton, but one process may train several models with different settings.
+
+    Raises:
+        CapsnetError: this machine has no such device.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    cpu = pick_device(device).type == "cpu"
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(cpu=cpu, **options)
 
 
 def has_fast_bf16() -> bool:
@@ -244,8 +262,3 @@ class WorkerGroup(AbstractContextManager["WorkerGroup"]):
             distributed.gather_object(results, gathered, dst=0, group=self._group)
         self._in_step = True
         return gathered or []
-
-
-def map_locally(work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
-    """Do what `WorkerGroup.map` does, in this process only."""
-    return map(work, items)

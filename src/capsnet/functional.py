@@ -127,6 +127,22 @@ def spread_loss(
     return _mean_over_batch((pairs * (margin - lead).clamp(min=0).square()).sum(dim=(1, 2)))
 
 
+def shared_cross_entropy(
+    logits: Float[Tensor, "batch classes"], targets: Shaped[Tensor, "batch classes"]
+) -> Float[Tensor, ""]:
+    """Compute the cross entropy; with several classes present, each has the same share of the target.
+
+    Args:
+        logits: shape (batch, classes).
+        targets: 1 where the class is present and 0 elsewhere, shape (batch, classes).
+
+    Returns:
+        The mean over the batch.
+    """
+    shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.nn.functional.cross_entropy(logits, shares)
+
+
 def reconstruction_loss(
     reconstructions: Float[Tensor, "batch *image"], images: Float[Tensor, "batch *image"]
 ) -> Float[Tensor, ""]:

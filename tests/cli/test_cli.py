@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from capsnet import CapsNet, CapsNetConfig
+from capsnet._support import dispatch
 from capsnet.cli.loading import load_for
 from capsnet.data import load_local
 from capsnet.experiments.tuning import RATES
@@ -144,12 +145,19 @@ def test_length_and_evaluations_follow_the_options(
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == steps
 
 
-def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures: Path) -> None:
+def test_training_without_fast_paths(
+    capsnet: Command, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    loss = CapsNet.loss
+    monkeypatch.setattr(CapsNet, "loss", lambda *given: (seen.append(dispatch.enabled()), loss(*given))[1])
     outcome = capsnet(
         "train", "--data", f"folder:{pictures}", "--out", tmp_path / "run", "--steps", 2, "--no-fast", *FEW
     )
     assert outcome.code == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
+    assert set(seen) == {False}
+    assert dispatch.enabled(), "only for this training"
 
 
 @pytest.mark.quick
@@ -162,6 +170,7 @@ def test_training_without_fast_paths(capsnet: Command, tmp_path: Path, pictures:
         (("--batch-size", "0"), ("--batch-size is 0",)),
         (("--device", "cuda:99"), ("'cuda:99'", "auto")),
         (("--iterations", "0"), ("--iterations is 0",)),
+        (("--hold-out", "0.9"), ("--hold-out is 0.9",)),
         (("--stem-channels", "100000000"), ("parameters",)),
     ],
 )
@@ -445,10 +454,20 @@ def test_compare_refuses_to_write_among_the_images(capsnet: Command, tmp_path: P
         (("bench", "--csv", "nowhere/rows.csv"), "the folder nowhere does not exist"),
         (("export", "cnn-mnist", "."), "it is a folder; name a file"),
         (("export", "cnn-mnist", "nowhere/model.onnx"), "the folder nowhere does not exist"),
+        (("export", "cnn-mnist", "model.safetensors"), "must end in .onnx or .pt2"),
     ],
 )
 def test_bad_options_fail_before_loading(capsnet: Command, arguments: tuple[str, ...], said: str) -> None:
     assert_one_line(capsnet(*arguments), said)
+
+
+def test_ctrl_c_says_that_it_interrupted(capsnet: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("capsnet.training.listing.list_runs", interrupted)
+    outcome = capsnet("runs")
+    assert (outcome.code, outcome.err.strip()) == (130, "error: interrupted")
 
 
 def test_a_path_to_a_weights_file_is_refused_and_names_its_folder(capsnet: Command, finished: Path) -> None:

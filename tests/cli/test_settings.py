@@ -202,6 +202,10 @@ def test_smaller_kernels_take_smaller_images(capsnet: Command, tmp_path: Path) -
         (["--set", "train.seed=1", "--set", "train.seed=2"], ("--set train.seed is given twice",)),
         (["--set", "train.seed=1", "--seed", "1"], ("--set train.seed and --seed set the same field",)),
         (
+            ["--set", "train.hold_out=0.2", "--hold-out", "0.1"],
+            ("--set train.hold_out and --hold-out set the same field",),
+        ),
+        (
             ["--set", "model.routing_iterations=1", "-r", "1"],
             ("--set model.routing_iterations and --iterations set the same field",),
         ),

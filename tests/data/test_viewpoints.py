@@ -197,7 +197,7 @@ def test_damaged_prepared_files(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CapsnetError, match="cannot be written"):
+    with pytest.raises(CapsnetError, match="cannot write"):
         write_npz(tmp_path / "file" / "x.npz", {"a": np.zeros(1)})
 
 

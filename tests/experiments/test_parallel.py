@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from joblib import cpu_count
 
 from capsnet import CapsnetError
 from capsnet.data import load
@@ -75,7 +76,7 @@ def test_records_and_weights_are_those_of_one_process(data_dir: Path, tmp_path: 
     assert [timeless(record) for record in shared] == [timeless(record) for record in alone]
     assert sorted(watch.done) == sorted((name, seed) for name in VARIANTS for seed in (0, 1)), "each once"
     assert weights(tmp_path / "two") == weights(tmp_path / "alone")
-    assert {record.environment["threads"] for record in shared} == {max(1, (os.cpu_count() or 1) // 2)}
+    assert {record.environment["threads"] for record in shared} == {max(1, cpu_count() // 2)}
 
 
 @pytest.mark.slow

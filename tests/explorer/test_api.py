@@ -199,7 +199,7 @@ def test_ablation_of_one_image(client: httpx.Client, session: Session) -> None:
 
 
 def test_ablation_of_the_test_set_counts_the_library_s_errors(client: httpx.Client, session: Session) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600  # on a busy machine
     while not (answer := client.get("/api/testset").json())["rows"]:
         assert answer["done"] <= answer["total"] == 1000  # all done, and the rows not yet there
         assert time.monotonic() < deadline

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from capsnet import CapsNet, CapsNetConfig
@@ -21,6 +22,7 @@ from capsnet.inference.prediction import (
     looks_inverted,
     predict_files,
 )
+from capsnet.inference.saved_confidence import Confidence
 from capsnet.models.saved import find_pretrained
 from command import Command, run
 from ranks import launch_ranks
@@ -229,6 +231,36 @@ def test_a_bad_file_raises_or_is_reported_in_its_place(pictures: Path, tmp_path:
     assert next(strict) == told[0]
     with pytest.raises(CapsnetError, match=r"1\.png"):
         next(strict)
+
+
+def test_a_name_that_is_not_utf8_has_an_answer_in_the_output_file(
+    pictures: Path, tmp_path: Path, capsnet: Command
+) -> None:
+    odd = tmp_path / os.fsdecode(b"a\xff.png")
+    odd.write_bytes((pictures / "000.png").read_bytes())
+    target = tmp_path / "answers.jsonl"
+    for _ in range(2):  # the second time it is complete
+        assert capsnet(*predict(odd, "--out", target)).code == 0
+    (line,) = target.read_text().splitlines()
+    assert json.loads(line)["label"] is not None
+
+
+def test_refusals_need_a_calibrated_probability() -> None:
+    with pytest.raises(CapsnetError, match="refuse_below needs a probability"):
+        PredictOptions(refuse_below=0.5)
+
+
+def test_an_image_without_finite_scores_leaves_the_others_refused(pictures: Path) -> None:
+    model = CapsNet.from_pretrained("capsnet-mnist")
+    scores = model.scores
+    row = scores(torch.zeros(1, 1, 28, 28))
+    model.scores = lambda images: torch.cat([row, torch.full_like(row, torch.nan)])  # type: ignore[method-assign]
+    options = PredictOptions(confidence=Confidence(1.0, 100, None), refuse_below=1.0)
+    files = [pictures / "000.png", pictures / "001.png"]
+    first, second = predict_files(model, files, options=options, keep_going=True)
+    assert (first.label, first.error) == (None, None)
+    assert first.refused is not None
+    assert "not finite" in (second.error or "")
 
 
 def test_models_with_two_channels_cannot_read_image_files(pictures: Path) -> None:

@@ -93,6 +93,16 @@ def test_margin_and_temperature_rise_during_training() -> None:
     assert seen == [pytest.approx(pair) for pair in ((0.2, 0.1), (0.27, 0.55), (0.55, 1.0), (0.9, 1.0))]
 
 
+def test_a_model_that_was_stopped_early_scores_as_it_does_when_loaded(tmp_path: Path) -> None:
+    model = SMALL["matrix-capsules"].build().eval()
+    images = DATA.test.batch(torch.arange(4)).images
+    model.set_progress(0.0)  # the least warmth
+    cold = model.scores(images)
+    model.save_pretrained(tmp_path / "model")
+    assert torch.equal(cold, load_model(tmp_path / "model").scores(images))
+    assert not torch.equal(cold, model.train().scores(images)), "in training it acts"
+
+
 def test_spread_loss_is_the_papers() -> None:
     activations = torch.tensor([[0.5, 0.4, 0.1], [0.9, 0.2, 0.0]])
     targets = torch.tensor([[1, 0, 0], [1, 0, 0]])

@@ -225,7 +225,7 @@ def test_a_colour_model_without_decoder_and_metrics_has_a_report(tmp_path: Path)
     assert "without a decoder" in page.text
     assert "no metrics.jsonl" in page.text
     assert "routes once only" in page.text
-    assert "alert(1)" not in page.source or "&lt;script&gt;alert(1)" in page.source
+    assert "<script" not in page.source
 
 
 def test_a_control_without_capsules_has_curves_confusions_and_examples(tmp_path: Path) -> None:

@@ -181,6 +181,11 @@ def test_early_stopping_keeps_the_best_weights_on_held_out_images(digits: Digits
     best = max(model.validation_scores_)
     assert best not in model.validation_scores_[-3:] or model.validation_scores_.count(best) > 1
     assert best > 0.9
+    numbers = torch.from_numpy(np.unique(y[:600], return_inverse=True)[1])
+    held = model._held_out(numbers, model._split_seed).numpy()
+    assert model.score(X[:600][held], y[:600][held]) == pytest.approx(best), (
+        "of the best weights, not the last"
+    )
     assert model.score(X[600:], y[600:]) > 0.85
 
 

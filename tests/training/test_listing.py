@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import capsnet as package
-from capsnet import CapsNet
+from capsnet import CapsNet, CapsuleLayer
 from capsnet.cli.options import complete_runs
 from command import Command
 from stripes import DATA, SMALL
@@ -52,6 +52,14 @@ def test_a_notebook_shows_a_run_and_a_trace(finished: Path) -> None:
     assert f"{longest:.3f}" in html
     assert html.count("<tr>") == 1 + SMALL.num_classes
     assert "<script" not in shown + html
+
+
+def test_the_table_of_a_trace_shows_activations_where_a_routing_has_them() -> None:
+    layer = CapsuleLayer(6, 4, 3, 4, routing="em")
+    trace = layer.trace(torch.rand(1, 6, 4))
+    assert trace.activations is not None
+    html = trace._repr_html_()
+    assert all(f"{float(activation):.3f}, c̄" in html for activation in trace.activations[-1, 0].detach())
 
 
 def test_training_shows_a_bar(capsys: pytest.CaptureFixture[str]) -> None:

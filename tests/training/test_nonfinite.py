@@ -186,6 +186,7 @@ def test_an_absurd_learning_rate_never_writes_nan(tmp_path: Path, rate: float, p
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_cuda_graph_skips_a_nonfinite_step_on_the_device() -> None:
     class PoisonedThere(Poisoned):
         def batch(self, indices: torch.Tensor, uniforms: torch.Tensor | None = None) -> Batch:

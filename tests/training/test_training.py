@@ -20,6 +20,7 @@ from capsnet.training.checkpoint import NEWEST
 from capsnet.training.config import TrainConfig
 from capsnet.training.loop import Interrupted, train
 from capsnet.training.run import Run
+from capsnet.training.step import Stepper
 from stripes import CONFIG, DATA, SMALL, StopAt, losses, resume, run_training, train_or_resume
 
 
@@ -99,13 +100,35 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, whole_weights: bytes
         process.start()
         while process.is_alive() and (not saved.exists() or saved.stat().st_mtime_ns == before):
             time.sleep(0.001)  # until it has saved something new; the kill then lands somewhere after that
-        time.sleep(chance.random() * 0.05)
+        time.sleep(chance.random() * 0.02)
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
     assert kills >= 2
     train_or_resume(folder)
     assert (folder / "model.safetensors").read_bytes() == whole_weights
+
+
+def test_moments_too_small_to_matter_are_dropped_and_change_no_weight(
+    tmp_path: Path, whole_weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of units that never fire would stay just above 0, where arithmetic is slow."""
+    monkeypatch.setattr("capsnet.training.step.DROP_EVERY", 5)
+    seen: list[tuple[float, float]] = []
+
+    def watched(stepper: Stepper) -> None:
+        moment = next(iter(stepper.optimizer.state.values()))["exp_avg"].flatten()
+        kept = moment[:2].clone()
+        moment[0] = 1e-40
+        dropped(stepper)
+        seen.append((float(moment[0]), float(moment[1] - kept[1])))
+        moment[0] = kept[0]
+
+    dropped = Stepper._drop_denormals
+    monkeypatch.setattr(Stepper, "_drop_denormals", watched)
+    run_training(tmp_path / "run")
+    assert seen == [(0.0, 0.0)] * 6
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole_weights
 
 
 def test_one_folder_belongs_to_one_run(stopped_run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ weights.py         tensors to and from safetensors
 validation.py      configurations whose fields are checked
 dispatch.py        when a fast path may replace PyTorch's operators
 numba_compiler.py  how kernels are compiled; threads.py, how they run on several cores
+hub.py             why a request to the Hugging Face Hub failed
+notebook.py        small HTML for notebooks
+version.py         the version, once
 registry.py        names → objects, built-in or from plug-ins
 environment.py     versions and machine, for records
 

@@ -21,7 +21,7 @@ MAX_NESTING = 64
 _BESIDE = re.compile(r"\..+\.\d+\.tmp")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], keep_old: Path | None = None) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], keep_old: Path | None = None) -> None:
     """Write a file beside `path`, then rename it to `path`.
 
     Readers see either the old file or the new one, never a part of it. This holds after a crash of the machine too.
@@ -116,7 +116,7 @@ def is_leftover(path: Path) -> bool:
 
 def write_bytes(path: Path, content: bytes, keep_old: Path | None = None) -> None:
     """Write a file atomically; see `write_atomically`."""
-    write_atomically(path, lambda beside: _ignore(beside.write_bytes(content)), keep_old)
+    write_atomically(path, lambda beside: beside.write_bytes(content), keep_old)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -207,10 +207,6 @@ def _whole(digits: str) -> int:
     if len(digits) > 19 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"{digits[:20]}… has too many digits")
     return int(digits)
-
-
-def _ignore(_: object) -> None:
-    return None
 
 
 def sync_folder(folder: Path) -> None:

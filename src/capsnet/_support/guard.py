@@ -25,6 +25,10 @@ HEADERS = {
 }
 
 
+#: Bytes that the bodies of all requests in a process may hold together.
+MAX_HELD = 256_000_000
+
+
 class Refused(Exception):
     """Signal that the guard refused a request."""
 
@@ -56,6 +60,7 @@ class Guard:
         self.app = app
         self.hosts = frozenset(name.lower() for name in hosts)
         self.accepts, self.seconds = accepts, seconds
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on allowed requests, and add the security headers to every response."""
@@ -71,17 +76,22 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *own]}
             await send(message)
 
+        body = bytearray()
         try:
-            async with asyncio.timeout(self.seconds):
-                body = await _read(receive, self.check(scope))
-        except Refused as refused:
-            await _answer(send_with_headers, refused)
-        except TimeoutError:
-            await _answer(
-                send_with_headers, Refused(408, f"the body took more than {self.seconds:g} seconds")
-            )
-        else:
-            await self.app(scope, _replay(body, receive), send_with_headers)
+            refused = None
+            try:
+                async with asyncio.timeout(self.seconds):
+                    arrived = await self._read(receive, self.check(scope), body)
+            except Refused as error:
+                refused = error
+            except TimeoutError:
+                refused = Refused(408, f"the body took more than {self.seconds:g} seconds")
+            if refused is not None:
+                await _answer(send_with_headers, refused)
+            elif arrived:
+                await self.app(scope, _replay(bytes(body), receive), send_with_headers)
+        finally:
+            self._held -= len(body)
 
     def check(self, scope: Scope) -> int:
         """Return the largest number of bytes that the body may have.
@@ -98,7 +108,8 @@ class Guard:
         if "*" not in self.hosts and _hostname(host) not in self.hosts:
             raise Refused(403, "wrong host name; open the address that the server printed")
         origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
+        # Not the scheme: behind a proxy with TLS, the page has https and this server sees http.
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             raise Refused(403, "requests from other origins are refused")
         if headers.get("sec-fetch-site") == "cross-site" and scope["method"] not in ("GET", "HEAD"):
             raise Refused(403, "requests from other sites are refused")
@@ -111,30 +122,32 @@ class Guard:
             raise Refused(413, f"the body may have up to {limit:,} bytes")
         return limit
 
+    async def _read(self, receive: Receive, limit: int, body: bytearray) -> bool:
+        """Read the whole body; return False if the client went away.
+
+        Raises:
+            Refused: the body is longer than `limit` bytes, or all bodies together hold too much memory.
+        """
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            part = message.get("body", b"")
+            body += part
+            self._held += len(part)
+            if len(body) > limit:
+                raise Refused(413, f"the body may have up to {limit:,} bytes")
+            if self._held > MAX_HELD:
+                raise Refused(503, "too many requests are in work; try again in a second")
+            if not message.get("more_body", False):
+                return True
+
 
 def _hostname(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
-
-
-async def _read(receive: Receive, limit: int) -> bytes:
-    """Read the whole body.
-
-    Raises:
-        Refused: it is longer than `limit` bytes.
-    """
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return bytes(body)  # incomplete, but the client is gone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise Refused(413, f"the body may have up to {limit:,} bytes")
-        if not message.get("more_body", False):
-            return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -154,7 +167,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def _answer(send: Send, refused: Refused) -> None:
     body = json.dumps({"detail": refused.reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refused.status in (408, 413):  # the rest of the body stays unread
+    if refused.status in (408, 413, 503):  # the rest of the body stays unread
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

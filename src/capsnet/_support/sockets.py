@@ -20,7 +20,6 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise CapsnetError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port"
-        ) from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: the name has an empty or too long part
+        reason = getattr(error, "strerror", None) or "this is no host name"
+        raise CapsnetError(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error

@@ -28,6 +28,10 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted", 130)
+    except SystemExit as ended:
+        if ended.code == 130:  # Ctrl-C in a command, of which typer says nothing
+            fail("interrupted", 130)
+        raise
     except Exception as error:
         training = sys.modules.get("capsnet.training.loop")
         if training is not None and isinstance(error, training.Interrupted):

@@ -46,7 +46,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _quantity(value: float | None, spread: tuple[float, float] | None, quantity: str) -> str:
     if value is None:
-        return "out of memory"
+        return "not run: too large"  # see `benchmark.cases.MOST_VOTES`
     if quantity == "bytes":
         return f"{value / 2**20:,.1f} MiB"
     middle = f"{value * 1e3:,.2f} ms"

@@ -12,7 +12,7 @@ from capsnet._support.errors import CapsnetError, did_you_mean, shown
 from capsnet.cli.app import app
 from capsnet.cli.console import err, out
 from capsnet.cli.loading import load_for, trained_on
-from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
+from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument, complete_runs
 from capsnet.cli.settings import SetOption, parse_settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ CLASSES_SHOWN, ITERATIONS_SHOWN = 10, 6
 def info(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="A run folder, a saved model, or a Hub name.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run folder, a saved model, or hf:OWNER/NAME on the hub.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     architecture: Annotated[
         str | None, typer.Option("--model", help="In place of MODEL: an architecture. Default: capsnet.")
@@ -299,6 +304,7 @@ def _first_example(saved: SavedModel, model: Classifier, data_dir: Path | None) 
     import torch
 
     from capsnet.data import load_local
+    from capsnet.data.dataset import middle_batch
 
     dataset: Dataset | None
     if data_dir is not None:
@@ -312,8 +318,7 @@ def _first_example(saved: SavedModel, model: Classifier, data_dir: Path | None) 
             "data lie with --data-dir"
         )
     err.print(f"no IMAGE given: the first test example of {dataset.name}")
-    draws = dataset.test.draws
-    batch = dataset.test.batch(torch.tensor([0]), torch.full((1, draws), 0.5) if draws else None)
+    batch = middle_batch(dataset.test, torch.tensor([0]))
     return batch.images[0].to(next(model.parameters()).device)
 
 

@@ -1,4 +1,4 @@
-"""Commands for saved models: evaluate, predict, report, explore, export."""
+"""Commands for saved models: runs, evaluate, predict, report, explore, push, export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from capsnet.cli.loading import (
     trained_on,
     write_the_report,
 )
-from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument
+from capsnet.cli.options import DataDirOption, DeviceOption, JsonOption, ModelArgument, complete_runs
 
 if TYPE_CHECKING:
     from capsnet.data import Batch
@@ -131,9 +131,10 @@ def predict(
 ) -> None:
     """Classify images. Prints file, class and score, one line per image.
 
-    The score is the length of the class capsule. A model trained with --hold-out adds a calibrated probability, and a
-    model with a decoder a typicality: the percentage of that class's training images whose reconstruction error is at
-    least as large. Images must look like those the model was trained on. Under torchrun the processes share the work.
+    The score is the length of the class capsule, its activation, or the probability of a CNN. A model trained with
+    --hold-out adds a calibrated probability, and a model with a decoder a typicality: the percentage of that class's
+    training images whose reconstruction error is at least as large. Images must look like those the model was trained
+    on. Under torchrun the processes share the work.
     """
     from capsnet.distributed import WorkerGroup, pick_device
     from capsnet.inference.prediction import PredictOptions, image_files, looks_inverted, predict_files
@@ -202,7 +203,7 @@ def _write_predictions(
 
 @app.command()
 def push(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.", autocompletion=complete_runs)],
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model's name on the hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new model private.")] = False,
 ) -> None:
@@ -245,7 +246,10 @@ def runs(
 @app.command()
 def report(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A finished run, or hf:OWNER/NAME.")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="A finished run, or hf:OWNER/NAME.", autocompletion=complete_runs
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Where the data set is now. Default: where it was in training.")
@@ -281,8 +285,7 @@ def report(
 
     folder = run_folder(run)
     opened = Run.reopen(folder)
-    if opened.result() is None:
-        raise CapsnetError(f"{run} is not finished; resume it with: capsnet train --resume {run}")
+    opened.finished()
     model = load_model(folder)
     name = data or opened.training().data
     try:
@@ -301,7 +304,12 @@ def report(
 @app.command()
 def explore(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run or saved model. Default: the shipped one.")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run or saved model. Default: the one that comes with capsnet.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Use 0 to pick a free port.")] = 8721,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
@@ -364,9 +372,13 @@ def export(
 
 
 def _export_file(model: str, target: Path, int8: bool, data: str | None, data_dir: Path | None) -> None:
+    from capsnet._support.files import refuse_place
     from capsnet.inference.export import export_onnx, export_program
     from capsnet.models import SavedModel, load_model
 
+    refuse_place(target)
+    if target.suffix not in (".onnx", ".pt2"):
+        raise CapsnetError(f"{shown(target)}: the file must end in .onnx or .pt2")
     saved = SavedModel.open(model)
     loaded = load_model(saved)
     program = target.suffix == ".pt2"

@@ -54,17 +54,27 @@ DataOption = Annotated[
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of data files: DIR or DIR/NAME. Default: $CAPSNET_DATA, or download them."),
+    typer.Option(
+        help="Folder with the data files, or with a folder NAME for each data set. Default: $CAPSNET_DATA, else they "
+        "are downloaded."
+    ),
 ]
 ImageSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="folder: and hf: only: resize images to this size.")
+    int | None, typer.Option(min=1, help="Resize images to N×N (folder: and hf: only).")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 JobsOption = Annotated[
-    int | None, typer.Option(help="Trainings at the same time. Default: 1; with --budget, one a core.")
+    int | None,
+    typer.Option(
+        help="Trainings at the same time. Default: 1; on a cluster, all its workers; with `reproduce --budget` on a "
+        "CPU, one per core."
+    ),
 ]
 BackendOption = Annotated[
-    str, typer.Option(help="Where they run: loky (processes here), or a cluster of dask or ray.")
+    str,
+    typer.Option(
+        help="Where trainings run: loky (processes on this machine), or a running dask or ray cluster."
+    ),
 ]
 FastOption = Annotated[
     bool, typer.Option("--fast/--no-fast", help="--no-fast uses only the plain reference code.")

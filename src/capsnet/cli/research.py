@@ -39,7 +39,10 @@ def compare(
     image_size: ImageSizeOption = None,
     models: Annotated[
         str,
-        typer.Option(help="Architectures, separated by commas. Three CNNs are added, one of CapsNet's size."),
+        typer.Option(
+            help="Architectures to compare, separated by commas. CapsNet and three CNNs, one of its size, are always "
+            "trained."
+        ),
     ] = "capsnet",
     scale: Annotated[
         Scale, typer.Option(help="quick: narrow networks, 2 cores. full: the published width, a GPU.")
@@ -136,7 +139,10 @@ def reproduce(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An experiment; see --list.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the experiments.")] = False,
     scale: Annotated[
-        Scale, typer.Option(help="quick: 2 cores. full: the published network, a GPU.")
+        Scale,
+        typer.Option(
+            help="quick: 2 cores. full: the published network, a GPU. smoke: a few steps, to see that it runs."
+        ),
     ] = Scale.quick,
     seeds: Annotated[int | None, typer.Option(help="Number of seeds. Default: the recipe's.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,

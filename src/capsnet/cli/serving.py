@@ -7,12 +7,18 @@ from typing import Annotated
 import typer
 
 from capsnet.cli.app import app
+from capsnet.cli.options import complete_runs
 
 
 @app.command()
 def serve(
     model: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL.onnx", help="A run, a saved model or an ONNX file.")
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL.onnx",
+            help="A run, a saved model or an ONNX file.",
+            autocompletion=complete_runs,
+        ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Use 0 to pick a free port.")] = 8722,
@@ -21,7 +27,9 @@ def serve(
         list[str] | None,
         typer.Option(help="Host name that requests may use, besides --host; may be repeated. *: any."),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds for a request.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds that a request may take.")
+    ] = 30.0,
 ) -> None:
     """Serve a model over HTTP with ONNX Runtime: POST images to /predict."""
     from capsnet.inference.serving.server import serve as run

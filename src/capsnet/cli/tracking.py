@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capsnet._support.errors import CapsnetError, did_you_mean, shown
+from capsnet.distributed import accelerator
 
 if TYPE_CHECKING:
     from capsnet.data import Dataset
@@ -49,7 +50,12 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracked(
-    names: Sequence[str], progress: Progress | None, run: Run, model: Classifier, dataset: Dataset
+    names: Sequence[str],
+    progress: Progress | None,
+    run: Run,
+    model: Classifier,
+    dataset: Dataset,
+    device: str,
 ) -> Iterator[Progress | None]:
     """Yield a `Progress` that passes everything on, and sends it to the trackers.
 
@@ -60,6 +66,7 @@ def tracked(
         progress: is called first. None, in a process that does not write: nothing is sent.
         run: its folder names the run, and its configuration is sent.
         model, dataset: for the picture of reconstructions.
+        device: as for the training.
 
     Raises:
         CapsnetError: a tracker cannot start, for example because it is not logged in.
@@ -67,20 +74,16 @@ def tracked(
     if not names or progress is None:
         yield progress
         return
-    from accelerate import Accelerator
-
     started: list[Any] = []
     for name in names:
         options = {RUN_NAME[name]: run.folder.name} if name in RUN_NAME else {}
         try:
-            accelerator = Accelerator(cpu=True, log_with=name, project_dir=run.folder / "log")
-            accelerator.init_trackers(
-                PROJECT, _flat(run.saved().values, run.saved().training), {name: options}
-            )
+            sender = accelerator(device, log_with=name, project_dir=run.folder / "log")
+            sender.init_trackers(PROJECT, _flat(run.saved().values, run.saved().training), {name: options})
         except Exception as error:  # each tracker has errors of its own
             reason = shown(str(error).strip().partition("\n")[0])[:200]
             raise CapsnetError(f"--log {name} cannot start: {reason}; see its documentation") from error
-        started += accelerator.trackers
+        started += sender.trackers
     both = _Tracked(started, progress, model, dataset, run.folder)
     try:
         yield both

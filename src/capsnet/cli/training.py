@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from capsnet.training.loop import Progress
     from capsnet.training.run import Run
 
-#: Default length of training: at least this many epochs and steps.
-EPOCHS, LEAST_STEPS = 10, 500
 #: Default number of steps between evaluations on the test set; an epoch of 40 images is one step.
 STEPS_TO_A_LOOK = 25
 
@@ -89,7 +87,7 @@ def train(  # noqa: PLR0915  one statement an option
         str | None,
         typer.Option(help="balanced: train on all classes equally often. Or a weight for each class: 1,1,5."),
     ] = None,
-    held_out: Annotated[
+    hold_out: Annotated[
         float,
         typer.Option(
             "--hold-out", help="Share of the training images to calibrate probabilities with, such as 0.1."
@@ -136,8 +134,8 @@ def train(  # noqa: PLR0915  one statement an option
     from capsnet._support.validation import parse_setting
     from capsnet.distributed import is_main_process, pick_device
     from capsnet.models import MODELS, build_model
-    from capsnet.training.config import TrainConfig
-    from capsnet.training.holding_out import hold_out
+    from capsnet.training.config import USUAL_EPOCHS, TrainConfig
+    from capsnet.training.holding_out import hold_out as without_held_out
     from capsnet.training.loop import train as run_training
     from capsnet.training.run import Run
 
@@ -162,7 +160,7 @@ def train(  # noqa: PLR0915  one statement an option
                 config = replace(config, on_nonfinite=on_nonfinite.value)
                 if is_main_process():
                     run.change_training(config)
-            dataset = hold_out(load_data(config.data, data_dir, config.image_size), config)
+            dataset = without_held_out(load_data(config.data, data_dir, config.image_size), config)
             model = build_model(run.saved(), config.seed)
             check_fit(model, dataset)
             check_names(model, dataset)
@@ -174,7 +172,7 @@ def train(  # noqa: PLR0915  one statement an option
                 options: dict[str, Any] = {
                     "data": data,
                     "image_size": image_size,
-                    "epochs": EPOCHS if epochs is None else epochs,
+                    "epochs": USUAL_EPOCHS if epochs is None else epochs,
                     "steps": steps,
                     "batch_size": batch_size,
                     "learning_rate": learning_rate,
@@ -183,7 +181,7 @@ def train(  # noqa: PLR0915  one statement an option
                     "class_weights": None
                     if class_weights is None
                     else parse_setting(TrainConfig, "class_weights", class_weights),
-                    "hold_out": held_out,
+                    "hold_out": hold_out,
                     "seed": seed,
                     "precision": precision.value,
                     "evaluate_every": 1 if evaluate_every is None else evaluate_every,
@@ -193,7 +191,7 @@ def train(  # noqa: PLR0915  one statement an option
                     **chosen.read("train", TrainConfig),
                 }
                 config = TrainConfig(**{**options, "data": absolute(options["data"])})
-                dataset = hold_out(load_data(config.data, data_dir, config.image_size), config)
+                dataset = without_held_out(load_data(config.data, data_dir, config.image_size), config)
                 given = {
                     name
                     for name, value in options.items()
@@ -224,7 +222,7 @@ def train(  # noqa: PLR0915  one statement an option
             if config.class_weights is None and (note := imbalance(dataset)):
                 err.print(f"note: {note}")
         progress: Progress | None = stack.enter_context(TrainingBar()) if is_main_process() else None
-        progress = stack.enter_context(tracked(log or (), progress, run, model, dataset))
+        progress = stack.enter_context(tracked(log or (), progress, run, model, dataset, device))
         evaluation = run_training(
             model,
             dataset,
@@ -257,11 +255,9 @@ def _own_options(context: typer.Context) -> dict[str, str]:
 
 
 def _suited(config: TrainConfig, dataset: Dataset, given: set[str], smallest: int) -> TrainConfig:
-    """Fill in defaults that depend on the data set; reject options that do not fit.
-
-    Small data sets get more than `EPOCHS` epochs, at least `LEAST_STEPS` steps: an epoch of 40 images is one step.
-    """
+    """Fill in defaults that depend on the data set; reject options that do not fit."""
     from capsnet.training.batches import BatchSchedule, augmented, check_class_weights
+    from capsnet.training.config import usual_epochs
 
     check_side(dataset, config.image_size, smallest)
     check_class_weights(config, dataset)
@@ -270,7 +266,7 @@ def _suited(config: TrainConfig, dataset: Dataset, given: set[str], smallest: in
         raise CapsnetError("--epochs and --steps both say how long to train; give one of them")
     steps = BatchSchedule.of(config, augmented(dataset.train, config)).steps_per_epoch
     if not given & {"epochs", "steps"}:
-        config = replace(config, epochs=max(EPOCHS, -(-LEAST_STEPS // steps)))
+        config = replace(config, epochs=usual_epochs(steps))
     if "evaluate_every" not in given:
         config = replace(config, evaluate_every=-(-STEPS_TO_A_LOOK // steps))
     return config

@@ -30,7 +30,7 @@ _LARGEST = 1 << 29  # bytes of planes for the weights or for 128 images
 
 
 def allowed(*tensors: Tensor) -> bool:
-    """Whether tensors are float32 on the CPU, in eager mode, and fast paths are on."""
+    """Return whether tensors are float32 on the CPU, in eager mode, and fast paths are on."""
     return (
         not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")

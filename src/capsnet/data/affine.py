@@ -1,4 +1,4 @@
-"""Digits on a larger canvas, for tests with affine transforms (section 5.1)."""
+"""Digits on a larger canvas, for tests with affine transforms (section 5.2)."""
 
 from __future__ import annotations
 

@@ -67,6 +67,12 @@ class Source(Protocol):
         ...
 
 
+def middle_batch(source: Source, indices: Int[Tensor, " batch"]) -> Batch:
+    """Return the examples `indices`, with all uniform random numbers 0.5, the middle of their range."""
+    uniforms = torch.full((len(indices), source.draws), 0.5, device=indices.device) if source.draws else None
+    return source.batch(indices, uniforms)
+
+
 @dataclass(frozen=True, eq=False)
 class Examples:
     """Labelled images, all of them on one device.
@@ -248,8 +254,7 @@ class Dataset:
     @property
     def classes_present(self) -> int:
         """Return the number of classes in each example: 2 if digits overlap; all of them for `MultiLabel`; else 1."""
-        uniforms = torch.full((1, self.test.draws), 0.5) if self.test.draws else None
-        return self.test.batch(torch.zeros(1, dtype=torch.int64), uniforms).labels.shape[1]
+        return middle_batch(self.test, torch.zeros(1, dtype=torch.int64)).labels.shape[1]
 
     @property
     def is_multi_label(self) -> bool:

@@ -15,7 +15,7 @@ from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.dataset import Dataset, Examples
 from capsnet.data.folder_split import Layout, Split, find_layout
 from capsnet.data.images import ImageInfo, check, read_image
-from capsnet.distributed import WorkerGroup, map_locally
+from capsnet.distributed import WorkerGroup
 
 #: Upper limit, since all pixels are in memory. A first image of 12 megapixels would set this size for all images.
 MAX_BYTES = 2**33
@@ -111,7 +111,7 @@ def open_folder(
     is_main = workers is None or workers.is_main
     layout = find_layout(Path(path).expanduser()) if is_main else None
     share: Callable[[Callable[[list[Path]], _Seen], Iterator[list[Path]]], Iterator[_Seen]]
-    share = map_locally if workers is None else workers.map
+    share = map if workers is None else workers.map
     first: ImageInfo | None = None
     images, colour, resized = 0, False, False
     for seen in share(_look, _headers(layout) if layout else iter(())):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsnet._support.errors import CapsnetError, shown
+from capsnet._support.files import write_atomically
 
 #: Upper limit for all arrays together, uncompressed. Prepared smallNORB has 0.23 GB.
 MAX_BYTES = 2**31
@@ -36,21 +35,14 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays to a file atomically.
 
     Raises:
-        CapsnetError: the directory is not writable, or the disk is full.
+        CannotWrite: the folder is not writable, or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, **cast("dict[str, Any]", arrays))
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise CapsnetError(
-            f"{shown(path)}: cannot be written ({error.strerror}); free some space or set XDG_CACHE_HOME"
-        ) from error
+
+    def save(beside: Path) -> None:
+        with beside.open("wb") as stream:  # given a path, NumPy would add an ending
+            np.savez(stream, **cast("dict[str, Any]", arrays))
+
+    write_atomically(path, save)
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -85,7 +85,7 @@ def register(*names: str) -> Callable[[L], L]:
 def names() -> dict[str, str]:
     """Return the data sets that `load` knows, each with a description in one line.
 
-    `load` also takes `folder:PATH`.
+    `load` also takes `folder:PATH`, `npz:FILE` and `hf:NAME`.
     """
     return {name: BUILT_IN[name][1] if name in BUILT_IN else _about(name) for name in DATASETS.names()}
 

@@ -6,14 +6,20 @@ scales.py              network sizes and training lengths of the scales smoke, q
 running.py             all runs of an experiment, one record each
 trainings.py           one training: run, resumed or reused
 record.py              the JSON record of a run
-statistics.py          intervals, p-values and their correction
+registry.py            experiments by name, also of other packages
+progress.py            progress reports
+statistics.py          intervals, p-values and their correction; means.py, of the mean of a few runs
+spread.py              what varies in a difference, and how many seeds see through it
+error_rates.py         how often verdicts err, by simulation
+ensemble.py            the seeds of a variant together
 record_groups.py       records that may be averaged together, and records of other settings
 verdicts.py            a verdict for each claim
-planning.py            the seeds that each claim needs
+planning.py            the seeds that each claim needs; budget.py runs those that decide most in a given time
 parallel.py            trainings in several processes or on a cluster
 comparison.py          capsules against controls on any data set (`capsnet compare`)
 tuning.py              a learning rate for each variant, chosen on training images
-page.py                tables and figures from the records
+page.py                tables and figures from the records; figures.py draws those that experiments share
+findings.py            what was found: one sentence for each question
 """
 
 from __future__ import annotations

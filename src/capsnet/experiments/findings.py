@@ -100,7 +100,7 @@ QUESTIONS = (
         "Error on transformed digits",
         (
             Comparison("affine", "MNIST", "r3", "capsules", "cnn-max-pool", "CNN", "familiar places"),
-            Comparison("affine", "MNIST", "r3", "capsules", "r1", "without routing", "familiar places"),
+            Comparison("affine", "MNIST", "r3", "capsules", "r1", "one iteration", "familiar places"),
         ),
     ),
     Question(

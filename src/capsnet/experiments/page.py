@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from math import isfinite
 from pathlib import Path
 from statistics import mean
 
-from capsnet._support.files import write_atomically, write_text
+from capsnet._support.files import write_bytes, write_text
 from capsnet.experiments import error_rates
 from capsnet.experiments.comparison import answer
 from capsnet.experiments.figures import by_variant, on_the_way
@@ -256,7 +255,7 @@ def _section(group: Group, images: Path) -> str:
     parts += [note + "\n" for note in experiment.notes(group.records)]
     for picture in [*experiment.figures(group.records), *on_the_way(experiment.name, group.records)]:
         path = images / f"results-{'-'.join([picture.name, scale, *_words(group.label)])}.png"
-        write_atomically(path, partial(_write, picture.png))
+        write_bytes(path, picture.png)
         alt = " ".join(picture.alt.split()).replace("]", ")").replace("[", "(")
         parts.append(f"![{alt}]({images.name}/{path.name})\n\n*{picture.caption}*\n")
     return "\n".join(parts)
@@ -362,7 +361,3 @@ def anchor(experiment: Experiment) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _write(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

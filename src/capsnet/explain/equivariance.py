@@ -44,7 +44,7 @@ def scaling(factor: float) -> Transform:
         ValueError: the factor is 0.
     """
     if factor == 0:
-        raise ValueError("scaling: factor is 0; it must not be 0")
+        raise ValueError("scaling: the factor must not be 0")
     return lambda images: _affine(images, scale=factor)
 
 
@@ -125,7 +125,6 @@ class Equivariance:
     """The same with T′ = I. A high value means that the features hardly change (invariance)."""
     length_change: float
     """Mean of ‖Φ(Tx)‖ − ‖Φ(x)‖. For a pose: the change of the class's presence."""
-    length_change_std: float
     examples: int
     """Number of held-out examples measured. Classes without a fitted map are not counted."""
 
@@ -182,7 +181,6 @@ def fit_equivariance(
         1 - residual / total,
         1 - unchanged / total,
         float(change.mean()),
-        float(change.std()),
         len(change),
     )
 

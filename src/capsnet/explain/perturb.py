@@ -21,6 +21,8 @@ OFFSETS = tuple(step / 20 for step in range(-5, 6))
 CLEAR_CORRELATION = 0.8
 #: and if the measure changes over the whole range by at least this share of its yardstick.
 CLEAR_CHANGE = 0.5
+#: Offsets of a dimension from which its meaning is usually measured.
+MEANING_OFFSETS = (-0.25, -0.125, 0.0, 0.125, 0.25)
 #: Smallest changes that a person sees in a 28-pixel image, in the order of `MEASURES`. They are the least
 #: yardsticks: some measures hardly vary between examples, for example the position of centred digits.
 NOTICEABLE = (10.0, 4.0, 0.5, 5.0, 1.0, 1.0, 1.0, 1.0)

@@ -6,6 +6,7 @@ import torch
 
 from capsnet.explain import dimension_effects
 from capsnet.explain.morphometrics import is_light_on_dark
+from capsnet.explain.perturb import MEANING_OFFSETS
 from capsnet.explorer.answering import check_class, check_decoder
 from capsnet.explorer.schemas import (
     MAX_ITERATIONS,
@@ -23,7 +24,6 @@ from capsnet.routing import name_of
 
 #: Examples of a class on which the meanings of its dimensions are measured.
 MEANING_EXAMPLES = 4
-MEANING_OFFSETS = (-0.25, -0.125, 0.0, 0.125, 0.25)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor
 from capsnet._support.errors import CapsnetError
 from capsnet._support.files import read_json
 from capsnet.data import Dataset, load_local
+from capsnet.data.dataset import middle_batch
 from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.explorer.absent import absent_parts
 from capsnet.explorer.programs import Program, programs_of
@@ -182,7 +183,7 @@ def _pictures(dataset: Dataset | None, model: Routed) -> tuple[Tensor, list[list
     if dataset is None:
         return torch.zeros(0, *model.config.image_shape, dtype=torch.uint8), []
     test, indices = dataset.test, places(dataset, EXAMPLES)
-    batch = test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
+    batch = middle_batch(test, indices)
     # Only the first of two overlapping digits: visitors combine two digits themselves.
     images = batch.originals[:, 0].clamp(0, 1)
     return (images * 255).round().to(torch.uint8), batch.labels[:, :1].tolist()

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from capsnet._support.files import write_text
-from capsnet.data.dataset import Batch, Source
+from capsnet.data.dataset import middle_batch
 from capsnet.explain import coupling_entropy, dead_share
 from capsnet.explorer.programs.compare import ABLATION, DEAD
 from capsnet.explorer.schemas import TestRow, TestsetResponse
@@ -67,7 +67,7 @@ class Ablation:
             return False
         assert session.dataset is not None
         stop = min(self.done + count, self.total)
-        batch = _batch(session.dataset.test, self._places[self.done : stop])
+        batch = middle_batch(session.dataset.test, self._places[self.done : stop])
         # Iteration t does not depend on later iterations, so one trace holds the results of all of them.
         routing = session.model.class_routing(batch.images, max(ABLATION))
         within = session.iterations <= max(ABLATION)
@@ -139,10 +139,6 @@ def _row(iterations: int, lengths: Tensor, own: Tensor, labels: Tensor, entropy:
         runner_up=float(top[1]),
         entropy=float(entropy.mean()),
     )
-
-
-def _batch(test: Source, indices: Tensor) -> Batch:
-    return test.batch(indices, torch.full((len(indices), test.draws), 0.5) if test.draws else None)
 
 
 class Measured(BaseModel):

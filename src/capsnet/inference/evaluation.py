@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError, NotFinite
-from capsnet.data.dataset import Batch, Dataset, Source
+from capsnet.data.dataset import Batch, Dataset, Source, middle_batch
 from capsnet.distributed import WorkerGroup
 from capsnet.models.base import Classifier
 
@@ -317,9 +317,7 @@ def batch_of(source: Source, rows: range, device: torch.device) -> Batch:
 
     All uniform random numbers are 0.5, the middle of their range.
     """
-    indices = torch.arange(rows.start, rows.stop, device=device)
-    uniforms = torch.full((len(indices), source.draws), 0.5, device=device) if source.draws else None
-    return source.batch(indices, uniforms)
+    return middle_batch(source, torch.arange(rows.start, rows.stop, device=device))
 
 
 class _Counted(NamedTuple):

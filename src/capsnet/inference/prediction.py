@@ -13,7 +13,7 @@ import torch
 from capsnet._support.errors import CapsnetError, shown
 from capsnet.data.images import read_image
 from capsnet.data.listing import files_in
-from capsnet.distributed import WorkerGroup, map_locally
+from capsnet.distributed import WorkerGroup
 from capsnet.inference.saved_confidence import Confidence
 from capsnet.models.base import Classifier
 
@@ -76,7 +76,17 @@ class PredictOptions:
     confidence: Confidence | None = None
     """Adds probability and typicality to each prediction."""
     refuse_below: float | None = None
-    """Give no class if its probability is below this."""
+    """Give no class if its probability is below this. It needs a confidence that was measured at the end of training.
+
+    Raises:
+        CapsnetError: there is no such confidence.
+    """
+
+    def __post_init__(self) -> None:
+        if self.refuse_below is not None and (self.confidence is None or self.confidence.temperature is None):
+            raise CapsnetError(
+                "refuse_below needs a probability, which this model does not give; train it with hold_out"
+            )
 
 
 #: Images as they are, one class each.
@@ -129,7 +139,7 @@ def predict_files(
     """
     waiting = iter(files)
     batches = iter(lambda: list(islice(waiting, batch_size)), [])
-    share = map_locally if workers is None else workers.map
+    share = map if workers is None else workers.map
     for predictions in share(lambda batch: _classify(model, batch, options), batches):
         for prediction in predictions:
             if prediction.error is not None and not keep_going:
@@ -215,8 +225,9 @@ def _sure(
     """Return probability and typicality of each image's predicted class, None where unknown."""
     if images is None or scores is None:
         return []
-    if confidence is None or not scores.isfinite().all():
+    if confidence is None:
         return [(None, None)] * len(images)
+    scores = scores.nan_to_num()  # a row that is not finite gives no class
     best = scores.argmax(dim=1)
     probabilities = confidence.probabilities(scores)
     typical = confidence.typicality(model, images, best)

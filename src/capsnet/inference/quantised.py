@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -79,20 +81,29 @@ def export_int8(model: Classifier, path: Path, dataset: Dataset) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         exact, small = Path(folder) / "exact.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(scores_to_onnx(Scores(model).cpu().eval()), exact)
-        logging.disable(logging.WARNING)  # it advises to do what the export has done
-        quantize_static(
-            exact,
-            small,
-            _Reader(train.images),
-            op_types_to_quantize=["Conv", "Gemm"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        logging.disable(logging.NOTSET)
+        with _without_warnings():  # it advises to do what the export has done
+            quantize_static(
+                exact,
+                small,
+                _Reader(train.images),
+                op_types_to_quantize=["Conv", "Gemm"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
         compared = _compare(exact, small, test)
         write_bytes(path, small.read_bytes())
     return compared
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _Reader:

@@ -18,7 +18,7 @@ def mask(
 
     The shape does not change: the decoder receives num_classes · dim numbers (160 for digits), so that it knows which
     class it draws. An out-of-range label masks everything to zero. Checking the range here would force a device sync,
-    so `CapsNet.decode` does it.
+    so `CapsuleClassifier.decode` does it.
     """
     chosen = torch.arange(capsules.shape[1], device=capsules.device) == labels[:, None]
     return capsules * chosen[:, :, None]

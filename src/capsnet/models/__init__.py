@@ -1,7 +1,11 @@
-"""Models by name: CapsNet, and the controls it is measured against.
+"""Models by name: CapsNet, other capsule networks, and the controls they are measured against.
 
 base.py       the base class of all models; config.py, the base of all configurations
 capsnet.py    the paper's network, readable from top to bottom
+capsule_classifier.py  what CapsNet and efficient_capsnet.py share: margin loss and decoder
+pose_network.py        what matrix_capsules.py and variational_bayes.py share: capsules with pose and activation
+inverted_attention.py  capsules with inverted attention, on the backbone of residual.py
+authors.py    weights under their authors' names
 cnn.py        the controls
 protocols.py  the interfaces that reports, the explorer and experiments use
 registry.py   architectures by name; `register` adds one, also from outside the package

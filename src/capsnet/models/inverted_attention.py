@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from capsnet._support.errors import CapsnetError
 from capsnet._support.validation import MAX_ITEMS, Size, configuration
-from capsnet.functional import at_least_float32
+from capsnet.functional import at_least_float32, shared_cross_entropy
 from capsnet.layers.capsule_layer import CapsuleLayer
 from capsnet.layers.conv_capsules import ConvCapsules
 from capsnet.models.authors import Arrays, same
@@ -24,7 +23,7 @@ from capsnet.models.config import ClassifierConfig, refuse_multi_label
 from capsnet.models.registry import register
 from capsnet.models.residual import residual_blocks
 from capsnet.routing import InvertedAttention, RoutingTrace, route_concurrently
-from capsnet.routing.agree import Steps, trace_of
+from capsnet.routing.trace import Steps, trace_of
 
 if TYPE_CHECKING:
     from capsnet.data.dataset import Batch, Dataset
@@ -239,10 +238,8 @@ class InvertedAttentionCapsules(Classifier):
         return scores
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the cross entropy. With several classes present, each has the same share of the target."""
-        targets = batch.targets(self.config.num_classes)
-        shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
-        return {"loss": F.cross_entropy(self(batch.images), shares)}
+        """Compute the cross entropy."""
+        return {"loss": shared_cross_entropy(self(batch.images), batch.targets(self.config.num_classes))}
 
     @classmethod
     def from_authors(cls, arrays: Mapping[str, Any], *, image_size: int = 32, **changes: Any) -> Self:

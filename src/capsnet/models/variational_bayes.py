@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from capsnet._support.errors import CapsnetError
 from capsnet._support.validation import Size, configuration
+from capsnet.functional import shared_cross_entropy
 from capsnet.models.authors import Arrays, flat, same
 from capsnet.models.config import refuse_multi_label
 from capsnet.models.pose_network import PoseNetwork, PoseNetworkConfig
@@ -87,17 +87,12 @@ class VariationalBayesCapsules(PoseNetwork):
         return VariationalBayes(self.config.routing_iterations, self._backend)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the cross entropy; the authors' code takes the activations, in [0, 1], as logits.
-
-        With several classes present, each has the same share of the target.
-        """
+        """Compute the cross entropy; the authors' code takes the activations, in [0, 1], as logits."""
         if self.training and len(batch.images) < 2:
             raise CapsnetError(
                 "variational-bayes has batch norms: give at least 2 images in a training batch"
             )
-        targets = batch.targets(self.config.num_classes)
-        shares = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
-        return {"loss": F.cross_entropy(self(batch.images), shares)}
+        return {"loss": shared_cross_entropy(self(batch.images), batch.targets(self.config.num_classes))}
 
     @classmethod
     def from_authors(

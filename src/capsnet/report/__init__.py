@@ -47,7 +47,7 @@ def write_report(
         CapsnetError: the run is missing, unfinished or damaged, the data have another shape, or the folder
             cannot be written.
     """
-    from capsnet._support.files import write_atomically, write_text
+    from capsnet._support.files import write_bytes, write_text
     from capsnet._support.version import __version__
     from capsnet.report.material import Material
     from capsnet.report.page import render
@@ -62,11 +62,7 @@ def write_report(
         model.train(was_training)
     folder = Path(run_folder) / "report"
     for picture in (picture for section in told for picture in section.pictures):
-
-        def write(path: Path, content: bytes = picture.png) -> None:
-            path.write_bytes(content)
-
-        write_atomically(folder / f"{picture.name}.png", write)
+        write_bytes(folder / f"{picture.name}.png", picture.png)
     page = render(
         f"{model.architecture} on {dataset.name}",
         f"Test error {material.evaluation}",

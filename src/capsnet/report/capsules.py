@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from capsnet.explain.perturb import OFFSETS, dimension_effects, dimension_sheet
+from capsnet.explain.perturb import MEANING_OFFSETS, OFFSETS, dimension_effects, dimension_sheet
 from capsnet.explain.routing import coupling_entropy, logit_changes
 from capsnet.models.capsnet import CapsNetTrace
 from capsnet.models.protocols import Decodes, Routed, Traceable, decodes
@@ -41,8 +41,8 @@ from capsnet.routing import RoutingTrace
 
 #: Largest number of dimensions drawn (the paper's capsules have 16).
 DIMENSIONS = 32
-#: Examples and offsets from which the meaning of a dimension is measured.
-MEANING_EXAMPLES, MEANING_OFFSETS = 5, (-0.25, -0.125, 0.0, 0.125, 0.25)
+#: Examples from which the meaning of a dimension is measured.
+MEANING_EXAMPLES = 5
 #: Largest number of routing iterations drawn: the first, the last, and some between.
 ITERATIONS = 4
 ROUTING_EXAMPLES = 64

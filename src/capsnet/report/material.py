@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
-from capsnet.data.dataset import Batch, Dataset, Source
+from capsnet.data.dataset import Batch, Dataset, Source, middle_batch
 from capsnet.explain.morphometrics import is_light_on_dark
 from capsnet.inference.evaluation import Evaluation, evaluate, flags_of
 from capsnet.models.base import Classifier
@@ -50,12 +50,7 @@ class Material:
             CapsnetError: the run is missing or unfinished, or the model does not fit the data set.
         """
         run = Run.reopen(folder)
-        training, result = run.saved().training, run.result()
-        if result is None:
-            raise CapsnetError(
-                f"{folder} is not finished: it has no result.json; resume it with: "
-                f"capsnet train --resume {folder}"
-            )
+        training, result = run.saved().training, run.finished()
         takes = (model.config.num_classes, tuple(model.config.image_shape))
         if takes != (len(dataset.class_names), tuple(dataset.image_shape)):
             raise CapsnetError(
@@ -115,11 +110,7 @@ class Material:
         """Return test examples on the model's device."""
         device = next(self.model.parameters()).device
         chosen = torch.as_tensor(indices, dtype=torch.long, device=device)
-        # A random test source is evaluated, and therefore shown, at the middle of its range.
-        draws = self.test.draws
-        return self.test.batch(
-            chosen, torch.full((len(chosen), draws), 0.5, device=device) if draws else None
-        )
+        return middle_batch(self.test, chosen)  # as it is evaluated
 
     def pictures(self, batch: Batch) -> Float[Tensor, "batch channels height width"]:
         """Return the images in [0, 1], before standardisation."""

@@ -1,6 +1,7 @@
 """Routing by agreement: from the children's votes to the parents. The heart of the package.
 
 reference.py  the paper's Procedure 1, line by line; every fast path is compared with it
+trace.py      `RoutingTrace`: what happened in each iteration
 dynamic.py    dynamic routing: `route`, `trace_routing`, and the choice between reference and fast path
 agree.py      one pass over the children, from which every other routing is made
 agree_reference.py, agree_backends.py, agree_chunked.py   its equations; its fast backends; the one in plain PyTorch
@@ -22,9 +23,10 @@ from capsnet.routing.concurrent import route_concurrently
 from capsnet.routing.dynamic import BACKENDS, DynamicRouting, check_options, route, trace_routing
 from capsnet.routing.em import EM, em
 from capsnet.routing.inverted_attention import InvertedAttention, attend, inverted_attention
-from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
+from capsnet.routing.reference import Gradient, softmax_over_parents
 from capsnet.routing.registry import ROUTINGS, Capsules, Routing, find_routing, name_of, register
 from capsnet.routing.self_attention import SelfAttention, self_attention
+from capsnet.routing.trace import RoutingTrace
 from capsnet.routing.variational_bayes import VariationalBayes, variational_bayes
 from capsnet.routing.windows import Windows, add_coordinates
 

@@ -30,10 +30,8 @@ from capsnet.routing.agree_reference import (
     votes_of,
 )
 from capsnet.routing.agree_sums import sum_of_votes
-from capsnet.routing.reference import RoutingTrace
-
-#: Logits, couplings and outputs of each pass.
-Steps = list[tuple[Tensor, Tensor, Tensor]]
+from capsnet.routing.backends import auto_is_reference, compute_dtype
+from capsnet.routing.trace import Steps
 
 #: Names for `agree(backend=…)`, besides "auto".
 AGREE_BACKENDS = ("reference", *agree_backends.FAST)
@@ -154,12 +152,6 @@ def record(
             steps.append((logits, couplings_of(logits, given.normaliser, False), outputs.detach()))
 
 
-def trace_of(steps: Steps) -> RoutingTrace:
-    """Return the recorded passes as a trace."""
-    logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
-    return RoutingTrace(logits, couplings, outputs)
-
-
 def _run(given: Inputs, leaky: bool, wants_log_sums: bool, backend: str) -> tuple[Tensor, ...]:
     if _is_plain(given, backend):
         return agree_reference.forward(given, leaky, wants_log_sums)
@@ -179,19 +171,17 @@ def _uniform(given: Inputs, leaky: bool) -> Moments:
 
 
 def _is_plain(given: Inputs, backend: str) -> bool:
-    """Return whether the reference computes: it is asked for, or "auto" means it, as in `route`."""
+    """Return whether the reference computes: it is asked for, or "auto" means it.
+
+    A model is exported with the reference whatever its backend: other runtimes do not know our operators.
+    """
     if backend == "reference":
         return True
-    if torch.compiler.is_compiling():
-        return not dispatch.enabled() or torch.compiler.is_exporting()
-    if backend != "auto":
-        return False
-    one_sample = given.u.shape[0] == 1 and given.u.device.type == "cpu"
-    return one_sample or not dispatch.may_stand_in(*(x for x in given if x is not None))
+    return (backend == "auto" or torch.compiler.is_compiling()) and auto_is_reference(*given)
 
 
 def _in_one_dtype(u: Tensor, weight: Tensor, *others: Tensor | None) -> Inputs:
-    dtype = torch.promote_types(torch.promote_types(u.dtype, weight.dtype), torch.float32)
+    dtype = compute_dtype(u, weight)
     return Inputs(u.to(dtype), weight.to(dtype), *(None if x is None else x.to(dtype) for x in others))
 
 

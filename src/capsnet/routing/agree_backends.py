@@ -19,8 +19,7 @@ tensors, and so is place.
 
 from __future__ import annotations
 
-import importlib
-from functools import cache, partial
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -30,6 +29,7 @@ from capsnet._support import dispatch
 from capsnet.routing import agree_reference
 from capsnet.routing.agree_reference import Inputs
 from capsnet.routing.agree_sums import Gradients, shared_gradients
+from capsnet.routing.backends import pick_module
 
 Optional = Tensor | None
 
@@ -67,20 +67,7 @@ def pick(name: str, u: Tensor) -> Backend:
     Raises:
         ValueError: the named backend cannot route u here.
     """
-    for candidate in FAST if name == "auto" else (name,):
-        backend = _module(candidate)
-        if not isinstance(backend, ImportError) and backend.is_available(u):
-            return backend
-    why = backend if isinstance(backend, ImportError) else f"it takes {backend.TAKES}"
-    raise ValueError(f"agree: backend {name!r} cannot route {u.dtype} on {u.device} here: {why}")
-
-
-@cache
-def _module(name: str) -> Backend | ImportError:
-    try:
-        return cast(Backend, importlib.import_module(_MODULES[name]))
-    except ImportError as error:
-        return error
+    return cast(Backend, pick_module("agree", _MODULES, name, u))
 
 
 def run(given: Inputs, leaky: bool, wants_log_sums: bool, backend: str) -> tuple[Tensor, ...]:

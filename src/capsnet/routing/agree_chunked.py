@@ -21,7 +21,7 @@ TAKES = "floating-point tensors"
 
 
 def is_available(u: Tensor) -> bool:
-    """Return whether u can be routed: always."""
+    """Return whether u is floating-point; any device will do."""
     return u.is_floating_point()
 
 

@@ -52,7 +52,7 @@ def forward(given: Inputs, leaky: bool, wants_log_sums: bool) -> tuple[Tensor, .
 
 
 def votes_of(u: Children, weight: Weight, centre: Poses | None = None) -> Votes:
-    """Return the votes û_ij = W_ijᵀ u_i, of matrix poses û = u W, flattened; less the centre."""
+    """Return the votes û_ij = W_ij u_i, of matrix poses û = u W, flattened; less the centre."""
     if u.ndim == 3:
         votes = torch.einsum("bic,icjd->bijd", u, weight)
     else:

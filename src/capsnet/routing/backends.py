@@ -19,14 +19,15 @@ better. The outputs are fresh contiguous tensors. A backend runs below autograd,
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet._support import dispatch
 from capsnet.routing.reference import Gradient
 
 Batched = Float[Tensor, "batch in_caps in_dim"]
@@ -71,37 +72,53 @@ class Backend(Protocol):
     ) -> tuple[Batched, Weight, Bias | None]: ...
 
 
-def load(name: str, u: Batched) -> Backend | None:
-    """Return the fast backend of that name, or None where it cannot route u."""
-    backend = _module(name)
-    return backend if not isinstance(backend, ImportError) and backend.is_available(u) else None
-
-
-@cache  # Python searches for a missing module at every import, which takes longer than routing one sample
-def _module(name: str) -> Backend | ImportError:
-    try:
-        return cast(Backend, importlib.import_module(_MODULES[name]))
-    except ImportError as error:
-        return error
-
-
 def pick(name: str, u: Batched) -> Backend:
     """Return the backend called `name`; "auto" is the first of `FAST` that can route u.
 
     Raises:
         ValueError: the named backend cannot route u here.
     """
-    for candidate in FAST if name == "auto" else (name,):
-        backend = load(candidate, u)
-        if backend is not None:
+    return cast(Backend, pick_module("route", _MODULES, name, u))
+
+
+def pick_module(owner: str, modules: Mapping[str, str], name: str, u: Tensor) -> Any:
+    """Return the backend called `name`; "auto" is the first one that can route u.
+
+    Args:
+        owner: the function that asks, for the message of an error.
+        modules: module of each backend, by name, in the order of preference.
+        name: a name, or "auto".
+        u: the children.
+
+    Raises:
+        ValueError: the named backend cannot route u here.
+    """
+    for candidate in modules if name == "auto" else (name,):
+        backend = _imported(modules[candidate])
+        if not isinstance(backend, ImportError) and backend.is_available(u):
             return backend
-    backend_or_error = _module("chunked" if name == "auto" else name)
-    why = (
-        backend_or_error
-        if isinstance(backend_or_error, ImportError)
-        else f"it takes {backend_or_error.TAKES}"
-    )
-    raise ValueError(f"route: backend {name!r} cannot route {u.dtype} on {u.device} here: {why}")
+    why = backend if isinstance(backend, ImportError) else f"it takes {backend.TAKES}"
+    raise ValueError(f"{owner}: backend {name!r} cannot route {u.dtype} on {u.device} here: {why}")
+
+
+@cache  # Python searches for a missing module at every import, which takes longer than routing one sample
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        return error
+
+
+def auto_is_reference(u: Tensor, *others: Tensor | None) -> bool:
+    """Return whether "auto" means the reference: fast paths are off, or operators are traced, transformed or watched.
+
+    Also for one sample on a CPU: the kernels would leave 15 of their 16 lanes empty, and its votes are smaller than W.
+    """
+    if torch.compiler.is_compiling():
+        return not dispatch.enabled() or torch.compiler.is_exporting()
+    if len(u) == 1 and u.device.type == "cpu":
+        return True
+    return not dispatch.may_stand_in(*(x for x in (u, *others) if x is not None))
 
 
 def compute_dtype(u: Tensor, weight: Tensor) -> torch.dtype:

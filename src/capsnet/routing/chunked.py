@@ -27,7 +27,7 @@ TAKES = "floating-point tensors"
 
 
 def is_available(u: Batched) -> bool:
-    """Return whether u can be routed: always."""
+    """Return whether u is floating-point; any device will do."""
     return u.is_floating_point()
 
 
@@ -100,7 +100,7 @@ def backward(
 
 
 def squash_backward(s: Float[Tensor, "*n dim"], dv: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n dim"]:
-    """The gradient of squash at s, applied to dv; 0 at s = 0.
+    """Return the gradient of squash at s, applied to dv; 0 at s = 0.
 
     v = s·f(n) with n = ‖s‖ and f = n / (1 + n²), hence ds = f·dv + s·(s·dv)·f′/n, f′ = (1 − n²) / (1 + n²)².
     """
@@ -111,7 +111,7 @@ def squash_backward(s: Float[Tensor, "*n dim"], dv: Float[Tensor, "*n dim"]) -> 
 
 
 def _couplings_backward(votes: Tensor, total: Tensor, ds: Tensor, leaky: bool) -> tuple[Tensor, Tensor]:
-    """Couplings c and the logits' gradient c ⊙ (û·ds − Σ_j c û·ds), both (batch, in_caps, out_caps)."""
+    """Return the couplings c and the logits' gradient c ⊙ (û·ds − Σ_j c û·ds), both (batch, in_caps, out_caps)."""
     couplings = softmax_over_parents(torch.einsum("bijd,bjd->bij", votes, total), leaky)
     dlogits = couplings * torch.einsum("bijd,bjd->bij", votes, ds)
     return couplings, dlogits - couplings * dlogits.sum(-1, keepdim=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from capsnet._support import dispatch
 from capsnet.functional import squash
 from capsnet.routing import operators, reference
-from capsnet.routing.backends import FAST, chunks_of_children
-from capsnet.routing.reference import Gradient, RoutingTrace, softmax_over_parents
-from capsnet.routing.registry import register
+from capsnet.routing.backends import FAST, auto_is_reference, chunks_of_children
+from capsnet.routing.reference import Gradient, softmax_over_parents
+from capsnet.routing.registry import check_iterations, register
+from capsnet.routing.trace import RoutingTrace, Steps, trace_of
 
 #: Names for `route(backend=…)`, besides "auto".
 BACKENDS = ("reference", *FAST)
@@ -103,7 +104,7 @@ def route(
     """
     check_options(iterations, gradient, backend)
     _check_tensors(u, weight, bias)
-    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
+    if backend == "reference" or (backend == "auto" and auto_is_reference(u, weight, bias)):
         return reference.route_in_float32(
             u, weight, bias, iterations=iterations, leaky=leaky, gradient=gradient
         )
@@ -126,13 +127,12 @@ def trace_routing(
     """
     check_options(iterations, "all", backend)
     _check_tensors(u, weight, bias)
-    if backend == "reference" or (backend == "auto" and _needs_reference(u, weight, bias)):
-        steps: list[tuple[Tensor, Tensor, Tensor]] = []
+    if backend == "reference" or (backend == "auto" and auto_is_reference(u, weight, bias)):
+        steps: Steps = []
         reference.route_in_float32(
             u, weight, bias, iterations=iterations, leaky=leaky, gradient="all", steps=steps
         )
-        logits, couplings, outputs = (torch.stack(kind) for kind in zip(*steps, strict=True))
-        return RoutingTrace(logits, couplings, outputs, leaky)
+        return replace(trace_of(steps), leaky=leaky)
 
     last, s_all = operators.run_forward(u, weight, bias, iterations, leaky, backend)
     outputs = squash(s_all)
@@ -155,24 +155,11 @@ def check_options(iterations: int, gradient: str, backend: str) -> None:
     Raises:
         ValueError: iterations is not an integer of at least 1, or an unknown backend or gradient.
     """
-    if not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"route: iterations is {iterations!r}; it must be a whole number, at least 1")
+    check_iterations("route", iterations)
     if gradient not in get_args(Gradient):
         raise ValueError(f"route: gradient {gradient!r} must be one of {', '.join(get_args(Gradient))}")
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"route: backend {backend!r} is none of {', '.join(('auto', *BACKENDS))}")
-
-
-def _needs_reference(u: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Return whether "auto" means the reference: fast paths are off, or operators are traced, transformed or watched.
-
-    Also for one sample on a CPU: the kernels would leave 15 of their 16 lanes empty, and its votes are smaller than W.
-    """
-    if torch.compiler.is_compiling():
-        return not dispatch.enabled() or torch.compiler.is_exporting()
-    if len(u) == 1 and u.device.type == "cpu":
-        return True
-    return not dispatch.may_stand_in(*(x for x in (u, weight, bias) if x is not None))
 
 
 def _check_tensors(u: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from capsnet.functional import at_least_float32
-from capsnet.routing.agree import Steps, agree, log_normaliser, record, shaped_like
+from capsnet.routing.agree import agree, log_normaliser, record, shaped_like
 from capsnet.routing.agree_reference import Children, PerChild, Weight
 from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.mixture import Fold, Mixture
 from capsnet.routing.registry import Capsules, check_iterations, register
+from capsnet.routing.trace import Steps
 
 #: A parent with fewer children has none: values and gradients stay finite. Deviations have 10 ε of the dtype at least.
 LEAST_COUNT = 1e-8
@@ -84,8 +85,8 @@ def em(
 class EM(Mixture):
     """EM routing with its β_u and β_a, for `CapsuleLayer(routing=…)`.
 
-    `beta_u` is β_u at the start: 0 suits votes of deviation 1. λ is multiplied with `warmth`, which a model may let
-    rise during training.
+    `beta_u` is β_u at the start: 0 suits votes of deviation 1. In training λ is multiplied with `warmth`, which a model
+    may let rise.
     """
 
     name = "em"
@@ -110,7 +111,7 @@ class EM(Mixture):
 
     def fit(self, u: Children, weight: Weight, activations: PerChild | None, **options: Any) -> Capsules:
         """See `em`."""
-        temperature = self.inverse_temperature * self.warmth
+        temperature = self.inverse_temperature * (self.warmth if self.training else 1)
         return em(
             u, weight, activations, self.beta_u, self.beta_a, inverse_temperature=temperature, **options
         )

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from capsnet.functional import at_least_float32
-from capsnet.routing.agree import Steps, agree, record, shaped_like
+from capsnet.routing.agree import agree, record, shaped_like
 from capsnet.routing.agree_reference import Children, Weight
 from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.layer import Parents, RoutingLayer
 from capsnet.routing.registry import check_iterations, register
+from capsnet.routing.trace import Steps
 
 PerNumber = Float[Tensor, " dim"]
 

@@ -7,10 +7,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.routing.agree import Steps, trace_of
 from capsnet.routing.agree_reference import Children, Weight
-from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import refuse_bias
+from capsnet.routing.trace import RoutingTrace, Steps, trace_of
 
 Parents = Float[Tensor, "batch out_caps *rows out_dim"]
 

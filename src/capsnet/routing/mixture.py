@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from capsnet.routing.agree import Steps, trace_of
 from capsnet.routing.agree_reference import Children, PerChild, Weight
-from capsnet.routing.reference import RoutingTrace
 from capsnet.routing.registry import Capsules, check_iterations, refuse_bias
+from capsnet.routing.trace import RoutingTrace, Steps, trace_of
 
 #: Folds each window's log-sum over all windows of a child; see `capsnet.routing.windows`.
 Fold = Callable[[Tensor], Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from capsnet._support.errors import CapsnetError
 from capsnet._support.registry import Registry
-from capsnet.routing.reference import RoutingTrace
+from capsnet.routing.trace import RoutingTrace
 
 S = TypeVar("S")
 

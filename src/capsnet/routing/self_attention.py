@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.routing.agree import Steps, agree, record, shaped_like
+from capsnet.routing.agree import agree, record, shaped_like
 from capsnet.routing.agree_reference import Children, Weight
 from capsnet.routing.agree_sums import share_gradients, sum_of_votes
+from capsnet.routing.backends import compute_dtype
 from capsnet.routing.layer import Parents, RoutingLayer
 from capsnet.routing.registry import register
+from capsnet.routing.trace import Steps
 
 
 def self_attention(
@@ -36,7 +38,7 @@ def self_attention(
     Returns:
         Parents of length below 1, as vectors or matrices like the children.
     """
-    dtype = torch.promote_types(torch.promote_types(u.dtype, weight.dtype), torch.float32)
+    dtype = compute_dtype(u, weight)
     u, weight = share_gradients(u.to(dtype), weight.to(dtype))
     prior = None if prior is None else prior.to(dtype)
     total = sum_of_votes(u, weight)

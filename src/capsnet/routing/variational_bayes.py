@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet.functional import at_least_float32, digamma
-from capsnet.routing.agree import Steps, agree, log_normaliser, record, shaped_like
+from capsnet.routing.agree import agree, log_normaliser, record, shaped_like
 from capsnet.routing.agree_reference import Children, PerChild, Weight
 from capsnet.routing.agree_sums import share_gradients
 from capsnet.routing.mixture import Fold, Mixture
 from capsnet.routing.registry import Capsules, check_iterations, register
+from capsnet.routing.trace import Steps
 
 
 def variational_bayes(
@@ -34,7 +35,7 @@ def variational_bayes(
         R_j = Σ_i R_ij a_i    α = 1 + R    κ = 1 + R    ν = D + 1 + R    m = Σ R û / κ    Ψ⁻¹ = 1 + Σ R û² − κ m²
         R_ij ∝ exp(E ln π_j + ½ E ln|Λ_j| − ½ D ln 2π − ½ (D / κ + ν Σ_d Ψ_d (û − m)²_d))
 
-    Arguments are those of `capsnet.routing.em.em`. The paper normalises over all windows of a child: give `fold`.
+    Arguments are those of `capsnet.routing.em`. The paper normalises over all windows of a child: give `fold`.
 
     Returns:
         Poses m, and scores β_a − (exp(E ln π) · H + β_u) in place of activations: the layer makes them of these with

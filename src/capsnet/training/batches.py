@@ -1,8 +1,8 @@
 """The batch schedule: examples and random numbers of every step, fixed in advance.
 
 The order of the examples and the random numbers of their augmentation are drawn once per epoch, from (seed, epoch).
-So a step depends only on the model's state and the step's number, and not on the number of processes. A resumed run
-repeats exactly what the uninterrupted run would have done, and every batch can be reconstructed later.
+So a step's examples depend only on its number, and not on the number of processes. A resumed run repeats exactly what
+the uninterrupted run would have done, and every batch can be reconstructed later.
 """
 
 from __future__ import annotations

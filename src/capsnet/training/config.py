@@ -16,6 +16,14 @@ Precision = Literal["fp32", "bf16"]
 OnNonfinite = Literal["stop", "skip"]
 ClassWeight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+#: Usual length of training: at least this many epochs and steps.
+USUAL_EPOCHS, LEAST_STEPS = 10, 500
+
+
+def usual_epochs(steps_per_epoch: int) -> int:
+    """Return the usual number of epochs: more for a small data set, whose epoch may be one step."""
+    return max(USUAL_EPOCHS, -(-LEAST_STEPS // steps_per_epoch))
+
 
 @configuration
 class TrainConfig:

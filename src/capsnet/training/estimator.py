@@ -30,14 +30,12 @@ from capsnet.models.base import Classifier
 from capsnet.models.capsnet import CapsNetConfig
 from capsnet.models.protocols import HasFeatures, HasPoses
 from capsnet.models.registry import MODELS
-from capsnet.training.config import Schedule
+from capsnet.training.config import Schedule, usual_epochs
 from capsnet.training.early_stopping import EarlyStopping
 from capsnet.training.fit import train
 from capsnet.training.loop import Interrupted, Silent, StopTraining
 from capsnet.training.progress import Bar
 
-#: Default length of training: at least this many epochs and steps.
-EPOCHS, LEAST_STEPS = 10, 500
 #: Images of every class that a held-out part needs, to be worth its images.
 LEAST_OF_CLASS = 10
 
@@ -377,7 +375,7 @@ class CapsNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     def _options(self, model: Classifier, dataset: Dataset, epochs: int | None, seed: int) -> dict[str, Any]:
         steps = max(1, len(dataset.train) // max(1, self.batch_size))
         proposed = {
-            "epochs": max(EPOCHS, -(-LEAST_STEPS // steps)),
+            "epochs": usual_epochs(steps),
             "learning_rate": 0.002,
             "shift": min(2, min(dataset.image_shape[1:]) // 12),
             **type(model.config).training_for(dataset),

@@ -37,10 +37,7 @@ def push(folder: Path, repository: str, *, private: bool = False, token: str | N
     from huggingface_hub import CommitOperationAdd, HfApi
 
     run = Run.reopen(folder)
-    if run.result() is None:
-        raise CapsnetError(
-            f"{shown(folder)} is not finished; resume it with: capsnet train --resume {shown(folder)}"
-        )
+    run.finished()
     if repository.count("/") != 1:
         raise CapsnetError(f"{shown(repository)}: write the model's name as owner/name")
     files = {name: _public(folder / name, run) for name in PUSHED if (folder / name).is_file()}
@@ -157,8 +154,8 @@ metrics.jsonl the learning curve, environment.json the versions.
 
 It answers every image with one of its classes, also images of something else; `capsnet predict` adds a typicality if
 the model has a decoder, which notices some of these images and not all. Images must look like the training images:
-size, contrast, light on dark or dark on light. The score is the length of a capsule and not a probability. The error
-says nothing about data of another origin.
+size, contrast, light on dark or dark on light. The score is not a calibrated
+probability. The error says nothing about data of another origin.
 
 ## Load it
 

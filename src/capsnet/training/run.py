@@ -284,6 +284,18 @@ class Run(AbstractContextManager["Run"]):
                 rows.append((name, f"{drawn} {values[0]:.3g} → {values[-1]:.3g}"))
         return table(f"run {self.folder}", rows)
 
+    def finished(self) -> dict[str, Any]:
+        """Return the contents of result.json.
+
+        Raises:
+            CapsnetError: the run is not finished.
+        """
+        found = self.result()
+        if found is None:
+            place = shown(self.folder)
+            raise CapsnetError(f"{place} is not finished; resume it with: capsnet train --resume {place}")
+        return found
+
     def result(self) -> dict[str, Any] | None:
         """Return the contents of result.json; None if the run is not finished."""
         path = self.folder / "result.json"

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -50,9 +50,11 @@ def onnx(model: CapsNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(model: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def served(
+    model: Path, *options: str, patch: str = "protocol.HEADER_SECONDS = 1.0"
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     code = (
-        "import sys, capsnet.inference.serving.protocol as p; p.HEADER_SECONDS = 1.0\n"
+        f"import sys; from capsnet.inference.serving import protocol, worker; {patch}\n"
         "from capsnet.cli import main; sys.argv[0] = 'capsnet'\n"
         "try: main()\n"
         "finally: print('torch' in sys.modules, file=sys.stderr)"
@@ -181,29 +183,28 @@ def test_slow_and_silent_clients_are_sent_away(server: tuple[str, object], clien
             said = b"".join(iter(lambda slow=slow: slow.recv(4096), b""))  # until the server closes
         assert said.startswith(b"HTTP/1.1 " + status)
         assert why in said
+    with socket.create_connection((host, int(port)), timeout=30) as kept:
+        kept.sendall(f"GET /health HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        assert kept.recv(4096).startswith(b"HTTP/1.1 200")
+        kept.sendall(b"G")  # a second request begins, and never goes on
+        said = b"".join(iter(lambda: kept.recv(4096), b""))
+    assert b"408" in said
     assert client.get("/ready").status_code == 200
 
 
-def test_more_connections_than_it_keeps_get_503_and_it_stays_up(
-    server: tuple[str, object], client: httpx.Client
-) -> None:
-    host, port = server[0].removeprefix("http://").split(":")
-    crowd: list[socket.socket] = []
-    request = f"GET /health HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
-    try:
-        for _ in range(1000):
-            crowd.append(socket.create_connection((host, int(port)), timeout=30))
-            crowd[-1].sendall(request)
-        answers = [one.recv(100)[:12] for one in crowd]
-        for _ in range(20):
-            crowd.append(socket.create_connection((host, int(port)), timeout=30))
-            crowd[-1].sendall(request)
-        answers += [one.recv(100)[:12] for one in crowd[1000:]]
-    finally:
-        for one in crowd:
-            one.close()
-    assert set(answers) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
-    assert client.get("/ready").status_code == 200
+def test_more_connections_than_it_keeps_get_503_and_it_stays_up(onnx: Path) -> None:
+    with served(onnx, patch="worker.MAX_CONNECTIONS = 20") as (address, _), ExitStack() as crowd:
+        host, port = address.removeprefix("http://").split(":")
+        request = f"GET /health HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+        answers = []
+        for _ in range(25):
+            one = crowd.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            one.sendall(request)
+            answers.append(one.recv(100)[:12])
+        assert answers[0] == b"HTTP/1.1 200"
+        assert answers[-1] == b"HTTP/1.1 503"
+        crowd.close()
+        assert httpx.get(f"{address}/ready", timeout=60).status_code == 200
 
 
 def test_it_needs_no_pytorch_and_little_memory(onnx: Path) -> None:
@@ -245,9 +246,32 @@ def test_workers_share_the_port_and_their_numbers(onnx: Path) -> None:
         assert len(psutil.Process(process.pid).children()) == 2
         text = httpx.get(f"{address}/metrics", timeout=60).text
         assert "capsnet_images_total 30.0" in text
-        killed = psutil.Process(process.pid).children()[-1]
-        os.kill(killed.pid, signal.SIGKILL)
+        killed = psutil.Process(process.pid).children()[-1].pid
+        os.kill(killed, signal.SIGKILL)
+        while len(there := psutil.Process(process.pid).children()) < 2 or killed in {
+            one.pid for one in there
+        }:
+            assert process.poll() is None, "one worker's death ended the server"
         assert httpx.get(f"{address}/ready", timeout=60).status_code == 200
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_end_the_server(onnx: Path) -> None:
+    with served(onnx, "--workers", "2", patch="sys.executable = '/bin/false'") as (_, process):
+        assert process.wait(60) == 2
+        assert process.stderr is not None
+        assert "3 workers in a row ended soon after their start (code 1)" in process.stderr.read()
+
+
+def test_at_sigterm_it_ends_well_and_leaves_no_files(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = onnx.parent / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    with served(onnx) as (address, process):
+        assert httpx.get(f"{address}/ready", timeout=60).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert list(folder.glob("capsnet*")) == []
 
 
 def test_what_cannot_be_served_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from capsnet.data.dataset import middle_batch
 from capsnet.experiments.figures import dots
 from capsnet.experiments.held_out import DEVIATION, load_fewer, with_fewer
 from capsnet.experiments.recipe import (
@@ -97,8 +98,7 @@ def measure(trained: Trained) -> Findings:
     model, device = trained.model, trained.device
     source = trained.dataset.train.to(device)
     rows = torch.arange(min(BATCH, len(source)), device=device)
-    uniforms = torch.full((len(rows), source.draws), 0.5, device=device) if source.draws else None
-    batch = source.batch(rows, uniforms)
+    batch = middle_batch(source, rows)
     seconds = []
     model.train()
     for _ in range(2 if trained.scale == "smoke" else REPETITIONS):

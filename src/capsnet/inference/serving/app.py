@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from capsnet._support.errors import CapsnetError
+from capsnet._support.errors import CapsnetError, NotFinite
 from capsnet._support.guard import Guard
 from capsnet._support.version import __version__
 from capsnet.inference.serving import metrics
@@ -28,8 +28,6 @@ from capsnet.inference.serving.requests import MAX_IMAGES, Images, accepts, chec
 
 #: Environment variable that hands the settings to workers, as JSON.
 SETTINGS = "CAPSNET_SERVE"
-#: Bodies up to this size are decoded at once; a thread for them would take longer.
-SMALL_BODY = 16_384
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,7 @@ _REASONS = {
     413: "The body is too large",
     415: "The content type is not supported",
     422: "The images cannot be read; `detail` gives the reason",
+    500: "The model's scores are not finite",
     503: "Too many requests are waiting, or the model is not ready",
 }
 
@@ -146,14 +145,15 @@ def create_app(settings: Settings) -> FastAPI:
         start, status = time.perf_counter(), 500
         try:
             async with asyncio.timeout(settings.seconds):
-                images = await _images(request, model.image_shape, decoders)
+                until = time.monotonic() + settings.seconds
+                images = await _images(request, model.image_shape, decoders, until)
                 rows = await batcher(images)
             answer = _answer(rows, model.class_names)
             status = 200
             metrics.IMAGES.inc(len(images))
             return answer
         except CapsnetError as error:
-            status = 422
+            status = 500 if isinstance(error, NotFinite) else 422
             return JSONResponse({"detail": str(error)}, status)
         except (Busy, TimeoutError) as error:
             status = 503
@@ -183,19 +183,20 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _images(request: Request, shape: tuple[int, int, int], decoders: ThreadPoolExecutor) -> Images:
+async def _images(
+    request: Request, shape: tuple[int, int, int], decoders: ThreadPoolExecutor, until: float
+) -> Images:
+    """Decode the images in a thread: a file of a few hundred bytes may hold ten million pixels."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await request.body()
     work: Any
     if kind == "application/json":
-        work = lambda: from_json(body, shape)  # noqa: E731
+        work = lambda: from_json(body, shape, until)  # noqa: E731
     elif kind == "multipart/form-data":
         files = await _files(request)
-        work = lambda: from_files(files, shape)  # noqa: E731
+        work = lambda: from_files(files, shape, until)  # noqa: E731
     else:
-        work = lambda: from_files([("the body", body)], shape)  # noqa: E731
-    if len(body) <= SMALL_BODY:
-        return work()  # type: ignore[no-any-return]
+        work = lambda: from_files([("the body", body)], shape, until)  # noqa: E731
     return await asyncio.get_running_loop().run_in_executor(decoders, work)
 
 
@@ -215,7 +216,7 @@ async def _files(request: Request) -> list[tuple[str, bytes]]:
 
 def _answer(rows: Images, names: Sequence[str]) -> JSONResponse:
     if not np.isfinite(rows).all():
-        raise CapsnetError("the model's scores are not finite; its weights are too large")
+        raise NotFinite("the model's scores are not finite; its weights are too large")
     best = rows.argmax(axis=1)
     found = [
         {"label": names[at], "score": float(row[at]), "scores": dict(zip(names, row.tolist(), strict=True))}

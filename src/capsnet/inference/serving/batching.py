@@ -55,7 +55,7 @@ class Batcher:
             batch: list[tuple[Array, asyncio.Future[Array]]] = []
             while self._queue and len(batch) < self._largest:
                 image, future = self._queue.popleft()
-                if not future.cancelled():  # its client is gone, or its time is over
+                if not future.cancelled():  # its time is over
                     batch.append((image, future))
             if not batch:
                 continue

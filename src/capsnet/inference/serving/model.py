@@ -52,17 +52,18 @@ class OnnxModel:
         _give_back_memory()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         shape = inputs[0].shape[1:] if len(inputs) == 1 else []
-        classes = outputs[0].shape[-1]
+        classes = outputs[0].shape[1] if len(outputs) == 1 and len(outputs[0].shape) == 2 else None
         sizes = [size for size in (*shape, classes) if isinstance(size, int)]
         if (
             len(shape) != 3
-            or len(outputs[0].shape) != 2
-            or len(sizes) != 4
+            or len(sizes) != 4  # one is a name: it may have any size
             or isinstance(inputs[0].shape[0], int)
+            or inputs[0].type != "tensor(float)"
+            or classes is None
         ):
             raise CapsnetError(
-                f"{shown(path)}: must take images (batch, channels, height, width) of any batch size and return scores "
-                "(batch, classes); write it with: capsnet export MODEL FILE.onnx"
+                f"{shown(path)}: must take float32 images (batch, channels, height, width) of any batch size and "
+                "return scores (batch, classes) alone; write it with: capsnet export MODEL FILE.onnx"
             )
         names = _class_names(session.get_modelmeta().custom_metadata_map.get(METADATA), classes)
         channels, height, width = shape

@@ -21,6 +21,7 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc]
     """uvicorn's protocol, with a time limit for the headers of each request."""
 
     _timer: asyncio.TimerHandle | None = None
+    _since: Any = None
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first request."""
@@ -40,8 +41,13 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(HEADER_SECONDS, self._hang_up, self.cycle)
+        """Start the time of a request, unless it runs: bytes of the same headers do not prolong it."""
+        if self._timer is not None:
+            if self._since is self.cycle:
+                return
+            self._timer.cancel()
+        self._since = self.cycle
+        self._timer = self.loop.call_later(HEADER_SECONDS, self._hang_up, self.cycle)
 
     def _hang_up(self, before: Any) -> None:
         self._timer = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -66,8 +67,13 @@ def serve(
             return
         server = server_of(settings)
         print(said, file=sys.stderr, flush=True)
-        with suppress(KeyboardInterrupt):  # the normal way to stop
-            server.run(sockets=[listener])
+        # uvicorn stops at SIGTERM, and then raises it again for this handler, so that the files above are removed.
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            with suppress(KeyboardInterrupt):  # the normal way to stop
+                server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _allow_many_files() -> None:

@@ -22,8 +22,8 @@ from capsnet.inference.serving.protocol import ImpatientProtocol
 
 #: Connections that a worker keeps open; more get status 503.
 MAX_CONNECTIONS = 1000
-#: A worker that ends sooner than this after its start will not do better if it is started again.
-SECONDS_ALIVE = 5.0
+#: The server ends after this number of workers in a row that ended sooner than this many seconds after their start.
+EARLY_ENDS, SECONDS_ALIVE = 3, 5.0
 
 
 def server_of(settings: Settings) -> Any:
@@ -56,7 +56,7 @@ def supervise(settings: Settings, listener: socket.socket, workers: int, shared:
         shared: a folder for their metrics.
 
     Raises:
-        CapsnetError: a worker ended soon after its start.
+        CapsnetError: several workers in a row ended soon after their start.
     """
     to_environment(settings)
     stopping: list[int] = []
@@ -71,15 +71,18 @@ def supervise(settings: Settings, listener: socket.socket, workers: int, shared:
         environment = {**os.environ, SHARED: str(shared)}
         return time.monotonic(), subprocess.Popen(command, pass_fds=[listener.fileno()], env=environment)
 
-    running = [start() for _ in range(workers)]
+    running, early = [start() for _ in range(workers)], 0
     try:
         while not stopping:
             time.sleep(0.1)
             for place, (since, process) in enumerate(running):
                 if process.poll() is None or stopping:
                     continue
-                if time.monotonic() - since < SECONDS_ALIVE:
-                    raise CapsnetError(f"a worker ended with code {process.returncode} soon after its start")
+                early = early + 1 if time.monotonic() - since < SECONDS_ALIVE else 0
+                if early == EARLY_ENDS:
+                    raise CapsnetError(
+                        f"{early} workers in a row ended soon after their start (code {process.returncode})"
+                    )
                 running[place] = start()
     finally:
         for _, process in running:

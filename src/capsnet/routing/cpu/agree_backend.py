@@ -17,18 +17,12 @@ from torch import Tensor
 from capsnet._support import threads
 from capsnet.routing import agree_chunked
 from capsnet.routing.agree_reference import Inputs
-from capsnet.routing.cpu.backend import announcing_compilation
+from capsnet.routing.cpu.backend import LANES, PARTS, TASK, announcing_compilation
 
 Optional = Tensor | None
 
-#: Parts of the children that are summed on their own: work for 16 threads.
-_PARTS = 16
 #: Samples that go through a pass at a time: their partial sums have at most this many numbers, or 256 samples.
 _SUMS, _SAMPLES = 2**20, 256
-#: Multiplications of one task at least, to compute its votes once: some 0.1 ms.
-_TASK = 2**21
-#: Samples that travel together, `capsnet.routing.cpu.simd.LANES`.
-_LANES = 16
 
 TAKES = "floats of 32 or 64 bits on a CPU, with Numba installed"
 
@@ -124,12 +118,12 @@ class _Run:
             wants_log_sums,
         )
         #: The children's parts: the same for any batch and number of threads.
-        self.bounds = np.arange(_PARTS + 1) * len(weight) // _PARTS
+        self.bounds = np.arange(PARTS + 1) * len(weight) // PARTS
         self.numbers = rows * parents * dim * (1 + self.is_quadratic) + parents
-        fit = _SUMS // (_PARTS * self.numbers) // _LANES * _LANES
-        self.samples = max(_LANES, min(_SAMPLES, fit))
+        fit = _SUMS // (PARTS * self.numbers) // LANES * LANES
+        self.samples = max(LANES, min(_SAMPLES, fit))
         most = min(self.samples, _whole_lanes(len(self.u)))
-        self.memory = self.u.new_empty(_PARTS * most * self.numbers)
+        self.memory = self.u.new_empty(PARTS * most * self.numbers)
 
     def half(self, linear: Optional, quadratic: Optional, constants: Optional) -> Tensor:
         """Return factors of û, of û² and constants as one half, (batch, numbers)."""
@@ -174,12 +168,12 @@ class _Run:
         samples = len(numbers[0])
         whole = torch.cat(numbers, 1)
         padded = torch.nn.functional.pad(whole, (0, 0, 0, _whole_lanes(samples) - samples))
-        return padded.view(-1, _LANES, whole.shape[1]).transpose(1, 2).reshape(-1).numpy()
+        return padded.view(-1, LANES, whole.shape[1]).transpose(1, 2).reshape(-1).numpy()
 
     def partial(self, samples: int) -> Tensor:
         """Return the memory for the sums of each part."""
         numbers = _whole_lanes(samples) * self.numbers
-        return self.memory[: _PARTS * numbers].view(_PARTS, numbers)
+        return self.memory[: PARTS * numbers].view(PARTS, numbers)
 
     def sums(self, group: slice) -> Tensor:
         """Add up the parts, always in the same order, and return each sample's half."""
@@ -188,7 +182,7 @@ class _Run:
         total: Tensor = first.clone()
         for part in others:
             total += part
-        return total.view(-1, self.numbers, _LANES).transpose(1, 2).reshape(-1, self.numbers)[:samples]
+        return total.view(-1, self.numbers, LANES).transpose(1, 2).reshape(-1, self.numbers)[:samples]
 
     def kernel_arguments(self, group: slice, state: Any) -> tuple[Any, ...]:
         """Return what both kernels take first."""
@@ -199,13 +193,13 @@ class _Run:
         """Call a kernel for all parts of the children."""
         samples = len(first[0])
         out = self.partial(samples).numpy()
-        count = min(_PARTS, max(1, _whole_lanes(samples) * self.sizes[1] * self.w.numel() // _TASK))
-        parts = pairwise(_PARTS * n // count for n in range(count + 1))
+        count = min(PARTS, max(1, _whole_lanes(samples) * self.sizes[1] * self.w.numel() // TASK))
+        parts = pairwise(PARTS * n // count for n in range(count + 1))
         threads.for_each(kernel, ((*first, *part, out, *more) for part in parts))
 
 
 def _whole_lanes(samples: int) -> int:
-    return -(-samples // _LANES) * _LANES
+    return -(-samples // LANES) * LANES
 
 
 @cache

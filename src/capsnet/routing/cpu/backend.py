@@ -1,6 +1,6 @@
 """Route on a CPU without storing the votes: Numba kernels, several threads, float32.
 
-Every sum has a fixed order, with any number of threads: the children are split into `_PARTS` parts, each part
+Every sum has a fixed order, with any number of threads: the children are split into `PARTS` parts, each part
 is summed on its own, and the parts are added in order. A sample's outputs, and the gradient of its children,
 do not depend on the other samples in its batch, to the last bit.
 """
@@ -25,13 +25,13 @@ from capsnet.routing.backends import Batched, Bias, Parents, Sums, Weight
 from capsnet.routing.reference import Gradient
 
 #: Parts of the children that are summed on their own: work for 16 threads.
-_PARTS = 16
+PARTS = 16
 #: Samples routed at a time: their sums and directions fit in the second-level cache.
 _SAMPLES = 256
 #: Multiplications of one task at least, to compute its votes once: some 0.1 ms.
-_TASK = 2**21
+TASK = 2**21
 #: Samples that travel together, `capsnet.routing.cpu.simd.LANES`.
-_LANES = 16
+LANES = 16
 #: For everything the kernels write to: the program may have other default dtypes and devices.
 _FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}
 
@@ -105,7 +105,7 @@ def backward(
         else:
             ds[:-1] = 0
         passes.input_gradients(directions, gradient == "all", group.start == 0, du_[group], dw)
-        dbias += torch.from_numpy(ds).reshape(-1, parents * dim, _LANES).sum((0, 2))
+        dbias += torch.from_numpy(ds).reshape(-1, parents * dim, LANES).sum((0, 2))
     db = None if bias is None else dbias.reshape(bias.shape).to(bias.dtype)
     return du.to(u.dtype), dweight.to(weight.dtype), db
 
@@ -117,8 +117,8 @@ class _Passes:
         self.u, self.w, self.leaky = u, weight.reshape(-1), leaky
         self.sizes = weight.shape[2:]
         #: The children's parts: the same for any batch and number of threads.
-        self.bounds = np.arange(_PARTS + 1) * len(weight) // _PARTS
-        self.sums = _in_lanes(_PARTS, len(u), weight[0, 0].size)
+        self.bounds = np.arange(PARTS + 1) * len(weight) // PARTS
+        self.sums = _in_lanes(PARTS, len(u), weight[0, 0].size)
 
     def sum(self, directions: Any, uniform: bool = False) -> Any:
         """Return the sums of each part; see `capsnet.routing.cpu.kernels.sum_over_children`."""
@@ -137,9 +137,9 @@ class _Passes:
 
     def _tasks(self) -> list[tuple[int, int]]:
         """First and last part of each task."""
-        lanes = -(-len(self.u) // _LANES) * _LANES
-        tasks = min(_PARTS, max(1, lanes * self.w.size // _TASK))
-        return list(pairwise(_PARTS * n // tasks for n in range(tasks + 1)))
+        lanes = -(-len(self.u) // LANES) * LANES
+        tasks = min(PARTS, max(1, lanes * self.w.size // TASK))
+        return list(pairwise(PARTS * n // tasks for n in range(tasks + 1)))
 
 
 @cache
@@ -193,4 +193,4 @@ def _groups(samples: int) -> list[slice]:
 
 def _in_lanes(copies: int, samples: int, numbers: int) -> Any:
     """Return uninitialised memory for `copies` times `numbers` numbers of each sample, in lanes."""
-    return torch.empty((copies, -(-samples // _LANES) * _LANES * numbers), **_FLOATS).numpy()
+    return torch.empty((copies, -(-samples // LANES) * LANES * numbers), **_FLOATS).numpy()

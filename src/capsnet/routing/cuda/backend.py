@@ -58,7 +58,7 @@ TAKES = "floats of 16 or 32 bits on an NVIDIA GPU from Ampere on, with Triton in
 
 
 def is_available(u: Batched) -> bool:
-    """Whether it can route u: 16- or 32-bit floats on an NVIDIA GPU from Ampere on, with Triton installed.
+    """Return whether it can route u: 16- or 32-bit floats on an NVIDIA GPU from Ampere on, with Triton installed.
 
     With TRITON_INTERPRET=1 in the environment Triton runs on the CPU, slowly: for tests.
     """
@@ -71,15 +71,15 @@ def is_available(u: Batched) -> bool:
 
 @cache
 def is_installed() -> bool:
-    """Whether Triton is installed."""
+    """Return whether Triton is installed."""
     return find_spec("triton") is not None
 
 
 def forward(
     u: Batched, weight: Weight, bias: Bias | None, iterations: int, leaky: bool
 ) -> tuple[Parents, Sums]:
-    """Parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
-    if not _fits(u, weight):
+    """Return the parents v and the sums s of every iteration; see `capsnet.routing.backends`."""
+    if not _fits(u, weight, iterations):
         return chunked.forward(u, weight, bias, iterations, leaky)
     from capsnet.routing.cuda import kernels
 
@@ -118,8 +118,8 @@ def backward(
     leaky: bool,
     gradient: Gradient,
 ) -> tuple[Batched, Weight, Bias | None]:
-    """Gradients of u, weight and bias; see `capsnet.routing.backends`."""
-    if not _fits(u, weight):
+    """Return the gradients of u, weight and bias; see `capsnet.routing.backends`."""
+    if not _fits(u, weight, iterations):
         return chunked.backward(dv, u, weight, bias, s_all, iterations, leaky, gradient)
     from capsnet.routing.cuda import kernels
 
@@ -276,7 +276,7 @@ def _precision(u: Tensor, weight: Tensor) -> str:
     return "tf32"
 
 
-def _fits(u: Tensor, weight: Tensor) -> bool:
+def _fits(u: Tensor, weight: Tensor, iterations: int) -> bool:
     in_dim, out_caps, out_dim = weight.shape[1:]
     return (
         weight.dtype in _DTYPES
@@ -284,12 +284,14 @@ def _fits(u: Tensor, weight: Tensor) -> bool:
         and in_dim <= MAX_IN_DIM
         and out_caps <= MAX_OUT_CAPS
         and out_dim <= MAX_OUT_DIM
+        and iterations * len(u) * out_caps * out_dim
+        < 2**31  # the kernels' offsets into the sums have 32 bits
     )
 
 
 @cache
 def processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; a few when interpreting on the CPU."""
+    """Return the number of multiprocessors of a GPU; a few when interpreting on the CPU."""
     if device.type != "cuda":
         return 4
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -300,5 +302,5 @@ def _ceil_div(x: int, y: int) -> int:
 
 
 def _power_of_two(x: int, at_least: int, at_most: int) -> int:
-    """The smallest power of two from x on, within bounds that are powers of two."""
+    """Return the smallest power of two from x on, within bounds that are powers of two."""
     return min(max(1 << (x - 1).bit_length(), at_least), at_most)
