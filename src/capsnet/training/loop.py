@@ -27,6 +27,8 @@ from capsnet.training.nonfinite import NonfinitePolicy
 from capsnet.training.run import Run
 from capsnet.training.step import Stepper
 
+#: Steps between two calls of `Stepper.drop_denormals`.
+DROP_EVERY = 100
 #: Steps between two lines of metrics.
 LOG_EVERY = 10
 
@@ -151,6 +153,8 @@ def _train(
                 model.set_progress(step / schedule.steps)
                 stepper.step(indices, uniforms, rate)
                 done = step + 1
+                if done % DROP_EVERY == 0:
+                    stepper.drop_denormals()
                 must_stop = _asked_to_stop(stepper, requests, done)
                 at_log = done % LOG_EVERY == 0 or done == schedule.steps or bool(must_stop)
                 at_log |= config.on_nonfinite == "stop" and stepper.is_known_nonfinite()

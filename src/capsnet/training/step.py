@@ -126,6 +126,20 @@ class Stepper:
         if self._average is not None:
             self._average.update(self.model)
 
+    @torch.no_grad()
+    def drop_denormals(self) -> None:
+        """Set the moments of Adam that are below the smallest normal number, 1.2e-38, to 0; on a CPU only.
+
+        Moments of units that never fire shrink until they stay just above 0. Arithmetic with such numbers takes ten times
+        as long on some processors; a whole step took 1.5 times as long. They are too small to change a weight.
+        """
+        if self.device.type != "cpu":
+            return
+        for moments in self.optimizer.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moment = moments[name]
+                moment.masked_fill_(moment.abs() < torch.finfo(moment.dtype).tiny, 0)
+
     @property
     def result(self) -> Classifier:
         """Return the model that is measured: the average of the weights, if there is one."""
