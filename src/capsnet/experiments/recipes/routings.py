@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 
 from capsnet.data.dataset import middle_batch
 from capsnet.experiments.figures import dots
-from capsnet.experiments.held_out import DEVIATION, load_fewer, with_fewer
 from capsnet.experiments.recipe import (
     Claim,
     Experiment,
@@ -24,37 +23,19 @@ from capsnet.experiments.recipe import (
     own_test_set,
 )
 from capsnet.experiments.record import Findings, Record
-from capsnet.experiments.scales import AVERAGED, LONGER, NARROW, Steps, capsnet, controls, training
-from capsnet.models.cnn import Output
+from capsnet.experiments.scales import NARROW, Steps, capsnet, controls, training
 from capsnet.models.cost import training_memory
 from capsnet.report.style import Picture
 
-#: Training steps; MNIST, where the routings are closest, has longer trainings at the quick scale.
 STEPS = Steps(quick=1200, full=20_000, quick_batch=32)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Hold what differs between the data sets."""
-
-    margin: Margin
-    """The smallest difference in error that would matter to a user."""
-    image_shape: tuple[int, int, int]
-    num_classes: int = 10
-    steps: Steps = STEPS
-    quick: Mapping[str, Any] = field(default_factory=dict)
-    """Training options of the quick scale."""
-
-
-PARTS = {
-    "mnist": Part(
-        Margin(0.002, "two digits in 1,000; between closer routings, time and memory decide"),
-        (1, 28, 28),
-        steps=replace(STEPS, quick=2400),
-        quick=LONGER,
+#: Data sets, their images and classes, and the smallest difference that would matter to a user.
+DATA: dict[str, tuple[dict[str, Any], Margin]] = {
+    "mnist": ({}, Margin(0.002, "two digits in 1,000, a sixth of the errors at this length of training")),
+    "multimnist": ({"image_shape": (1, 36, 36)}, Margin(0.01, "one pair in 100")),
+    "smallnorb": (
+        {"image_shape": (2, 32, 32), "num_classes": 5},
+        Margin(0.01, "one pair of photographs in 100"),
     ),
-    "multimnist": Part(Margin(0.01, "one pair in 100"), (1, 36, 36)),
-    "smallnorb": Part(Margin(0.01, "one pair of photographs in 100"), (2, 32, 32), 5),
 }
 #: Routings and their iterations: those of their papers.
 ROUTINGS = {
@@ -70,10 +51,10 @@ BATCH, REPETITIONS = 128, 7
 
 def variants(scale: Scale) -> Sequence[Variant]:
     """Return CapsNet with each routing and with a fully connected head, on each data set."""
-    found: list[Variant] = []
-    for data, part in PARTS.items():
-        plan = training(scale, data, part.steps, schedule="one-cycle", quick=part.quick)
-        fields = {"image_shape": part.image_shape, "num_classes": part.num_classes}
+    found = []
+    for data, (fields, _) in DATA.items():
+        plan = training(scale, data, STEPS, schedule="one-cycle")
+        like = capsnet(scale, **fields)
         models = [
             Variant(
                 name,
@@ -83,13 +64,11 @@ def variants(scale: Scale) -> Sequence[Variant]:
             )
             for name, count in ROUTINGS.items()
         ]
-        output: Output = "sigmoid" if data == "multimnist" else "softmax"
-        head, *_ = controls(capsnet(scale, **fields), plan, output)
-        named = [
-            replace(model, name=f"{data}-{name}", about=f"{model.about}; {data}")
-            for model, name in zip((*models, head), (*ROUTINGS, "head"), strict=True)
+        head, *_ = controls(like, plan, "sigmoid" if data == "multimnist" else "softmax")
+        models.append(replace(head, name="head"))
+        found += [
+            replace(model, name=f"{data}-{model.name}", about=f"{model.about}; {data}") for model in models
         ]
-        found += with_fewer(named, scale) if data == "mnist" else named
     return tuple(found)
 
 
@@ -125,7 +104,7 @@ def figures(records: Sequence[Record]) -> list[Picture]:
             shows="toys" if data == "smallnorb" else None,
             log=True,
         )
-        for data in PARTS
+        for data in DATA
         if (own := [record for record in records if record.variant.startswith(f"{data}-")])
     ]
 
@@ -147,12 +126,7 @@ EXPERIMENT = Experiment(
         "the shapes."
     ),
     deviations={
-        "quick": (
-            *NARROW,
-            "batches of 32",
-            *(f"MNIST: {text}" for text in (AVERAGED, DEVIATION)),
-            "class capsules are vectors, not matrices",
-        ),
+        "quick": (*NARROW, "batches of 32", "class capsules are vectors, not matrices"),
         "full": ("class capsules are vectors, not matrices",),
     },
     cost={"quick": "about two hours on 2 cores", "full": "not timed"},
@@ -165,8 +139,8 @@ EXPERIMENT = Experiment(
         Measure("kept", "kept, MiB", percent=False, better="lower", digits=0),
     ),
     claims=tuple(
-        Claim(text.format(data), "test", f"{data}-{ours}", f"{data}-{against}", part.margin)
-        for data, part in PARTS.items()
+        Claim(text.format(data), "test", f"{data}-{ours}", f"{data}-{against}", margin)
+        for data, (_, margin) in DATA.items()
         for text, ours, against in (
             *(
                 ("{}: " + f"{name} is better than dynamic routing", name, "dynamic")
@@ -176,8 +150,7 @@ EXPERIMENT = Experiment(
             ("{}: self-attention is better than a fully connected head", "self-attention", "head"),
         )
     ),
-    headlines=tuple(f"{data}-dynamic" for data in PARTS),
-    load=load_fewer,
+    headlines=tuple(f"{data}-dynamic" for data in DATA),
     measure=measure,
     figures=figures,
 )

@@ -68,7 +68,7 @@ EXPERIMENT = Experiment(
         "full": ("one random shift per step instead of all shifts of every image",),
     },
     cost={
-        "quick": "about two hours on 2 cores",
+        "quick": "about an hour and a half on 2 cores, with the choice of the rates",
         "full": "300,000 steps each: hours on one data-centre GPU; see --steps",
     },
     margins_commit="0f69141",
