@@ -137,9 +137,9 @@ EXPERIMENT = Experiment(
     source="Figures A.1 and A.2: the logits' change falls log-linearly; r = 3 trains to a lower loss (CIFAR-10)",
     protocol=(
         "The networks of `table1` are trained with r = 1 … 5. Three things are measured on test digits: the mean "
-        "change of the logits from each iteration to the next, over ten iterations; the entropy of the couplings after the "
-        "network's last iteration, relative to its maximum (1 for uniform couplings); and the share of dead capsules, "
-        "which are never longer than 0.01."
+        "change of the logits from each iteration to the next, over ten iterations; the entropy of the couplings after "
+        "the network's last iteration, relative to its maximum (1 for uniform couplings); and the share of dead "
+        "capsules, which are never longer than 0.01."
     ),
     deviations={
         "quick": (*NARROW, "batches of 32", "routing measured on 1,000 test digits"),
