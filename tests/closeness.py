@@ -1,5 +1,8 @@
 """How tests compare a fast path with the plain one: outputs and gradients, in float64."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -27,3 +30,13 @@ def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
         assert relative(a, b) < TOLERANCE
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Fresh tensors hold NaN, so that a number that is never written shows."""
+    torch.use_deterministic_algorithms(True)  # torch.utils.deterministic.fill_uninitialized_memory is on
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

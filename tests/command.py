@@ -16,6 +16,15 @@ class Outcome:
 Command = Callable[..., Outcome]
 
 
+def assert_one_line(outcome: Outcome, *words: str) -> None:
+    """It ended with 2 and one line that has these words."""
+    assert outcome.code == 2, outcome
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("error: ")
+    for word in words:
+        assert word in outcome.err
+
+
 def run(*arguments: object) -> int:
     """Run `capsnet ARGUMENTS` through the entry point of the installed command. Its exit code."""
     from capsnet.cli import main

@@ -19,7 +19,7 @@ from capsnet._support import dispatch
 from capsnet.cli.loading import load_for
 from capsnet.data import load_local
 from capsnet.experiments.tuning import RATES
-from command import Command, Outcome
+from command import Command, assert_one_line
 
 FEW = ("--stem-channels", "4", "--primary-types", "1", "--no-report", "--device", "cpu")
 
@@ -63,15 +63,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     assert done.returncode == 0, done.stderr
     assert "test error" in done.stdout
     return run
-
-
-def assert_one_line(outcome: Outcome, *words: str) -> None:
-    assert outcome.code == 2, outcome
-    lines = [line for line in outcome.err.splitlines() if line.strip()]
-    assert len(lines) == 1, outcome.err
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.mark.quick

@@ -20,19 +20,11 @@ from capsnet.data import Batch
 from capsnet.models import CNN, MODELS, CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.models.cost import cost_of, parts_of, training_memory
-from command import Command, Outcome
+from command import Command, assert_one_line
 
 NAMES = ("top", "middle", "bottom")
 SMALL = CapsNetConfig((1, 18, 18), 3, NAMES, stem_channels=4, primary_types=2, decoder=(8,))
 CONTROL = CNNConfig(image_shape=(1, 18, 18), num_classes=3, stages=(Stage(4, 5), Stage(4, 3)), hidden=(9, 8))
-
-
-def assert_one_line(outcome: Outcome, *words: str) -> None:
-    assert outcome.code == 2, outcome
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert outcome.err.startswith("error: ")
-    for word in words:
-        assert word in outcome.err
 
 
 def saved(model: Any, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from capsnet._support.validation import parse_setting
 from capsnet.models import CapsNetConfig, CNNConfig
 from capsnet.models.cnn import Stage
 from capsnet.training.config import TrainConfig
-from command import Command, Outcome
+from command import Command, assert_one_line
 
 #: Field → text on the command line, and the value that it stands for; never the default.
 SHARED: dict[str, tuple[str, Any]] = {
@@ -75,14 +75,6 @@ TRAINING: dict[str, tuple[str, Any]] = {
 }
 EVERY_FIELD = [(CapsNetConfig, CAPSNET), (CNNConfig, CONTROL), (TrainConfig, TRAINING)]
 TINY = ("--set", "model.stem_channels=4", "--set", "model.primary_types=1", "--no-report", "--device", "cpu")
-
-
-def assert_one_line(outcome: Outcome, *words: str) -> None:
-    assert outcome.code == 2, outcome
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert outcome.err.startswith("error: ")
-    for word in words:
-        assert word in outcome.err
 
 
 @pytest.mark.quick

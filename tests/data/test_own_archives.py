@@ -16,8 +16,6 @@ from capsnet.data.multi_label import MultiLabel
 from capsnet.data.npz import write_npz
 from capsnet.data.npz_images import from_parts
 from capsnet.experiments.comparison import comparison, fingerprint
-from capsnet.inference.evaluation import Evaluation
-from capsnet.inference.quantised import _compare
 from capsnet.models import MODELS
 from command import Command
 
@@ -216,29 +214,6 @@ def test_networks_that_choose_between_classes_refuse_several(tmp_path: Path) -> 
     for name in ("inverted-attention", "variational-bayes"):
         with pytest.raises(CapsnetError, match=f"any number of classes, and {name} chooses"):
             MODELS.get(name).config_class.for_dataset(dataset)
-
-
-def test_an_error_is_reported_where_the_balanced_accuracy_is_not_defined() -> None:
-    both = torch.tensor([[0, 1]])
-    found = Evaluation(torch.ones(1, 2), both)  # the only image shows every class
-    assert found.summary()["balanced_accuracy"] is None
-    assert "nan" not in str(found)
-
-
-def test_8_bits_count_errors_as_evaluate_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    present = torch.tensor([[True, False], [False, True], [True, True], [False, False]])
-    test = MultiLabel(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), present).batch(torch.arange(4))
-
-    class Session:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def run(self, _: object, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-            return [present[: len(given["images"])].float().numpy()]
-
-    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
-    (tmp_path / "x").touch()
-    compared = _compare(tmp_path / "x", tmp_path / "x", test)
-    assert (compared.n, compared.float32.errors, compared.int8.errors) == (4, 0, 0)
 
 
 def test_a_missing_archive_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from joblib import cpu_count
 
 from capsnet import CapsnetError
@@ -28,14 +27,7 @@ from capsnet.training.loop import Progress, Silent
 
 VARIANTS = ("r3-reconstruction", "cnn-max-pool")
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As each of two processes has on two cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Counting:

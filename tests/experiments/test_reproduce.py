@@ -1,7 +1,5 @@
 """Each experiment end to end on made-up data, and what a person relies on when runs take hours."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +35,9 @@ from capsnet.models.cnn import Stage
 from capsnet.training.config import Stop, TrainConfig
 from capsnet.training.loop import Progress, Silent
 from made_up_data import views, write_idx
+from stripes import StopAt
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -52,15 +53,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Results and runs that the tests share, as the experiments share their trainings."""
     base = tmp_path_factory.mktemp("reproduce")
     return base / "results", base / "runs"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Seen:
@@ -262,16 +254,6 @@ def test_starting_anew_trains_variants_that_share_a_training_once(
     assert len(set(seen)) == 1
 
 
-class KillAt10:
-    def logged(self, step: int, steps: int, values: dict[str, float]) -> None:
-        if step == 10:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def evaluated(self, step: int, evaluation: Evaluation) -> None: ...
-
-    def noticed(self, message: str) -> None: ...
-
-
 def test_a_stopped_experiment_resumes(data_dir: Path, tmp_path: Path) -> None:
     asked = {
         "scale": "smoke",
@@ -283,7 +265,7 @@ def test_a_stopped_experiment_resumes(data_dir: Path, tmp_path: Path) -> None:
     whole = reproduce("smallnorb", out=tmp_path / "whole", work=tmp_path / "whole-runs", **asked)
     folders = {"out": tmp_path / "results", "work": tmp_path / "runs"}
     with pytest.raises(StoppedExperiment, match="the same command goes on"):
-        reproduce("smallnorb", watch=Seen(KillAt10()), **folders, **asked)
+        reproduce("smallnorb", watch=Seen(StopAt(10)), **folders, **asked)
     assert not list(folders["out"].glob("*/*.json"))
     seen = Seen()
     resumed = reproduce("smallnorb", watch=seen, **folders, **asked)
@@ -393,7 +375,7 @@ def test_seconds_are_those_of_the_training_steps_of_all_sessions(tmp_path: Path,
     asked = (replace(TINY, stop=stop), 0, replace(whole, train=train, test=test), tmp_path)
     began = time.perf_counter()
     with pytest.raises(StoppedExperiment):
-        train_variant(*asked, device="cpu", progress=KillAt10())
+        train_variant(*asked, device="cpu", progress=StopAt(10))
     result = train_variant(*asked, device="cpu").run.result()
     elapsed = time.perf_counter() - began
     assert (result["steps"] < 200) == (stop is not None)

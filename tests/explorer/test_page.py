@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import io
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import uvicorn
 from playwright import sync_api as playwright
 
-from capsnet._support.sockets import listen
-from capsnet.explorer.app import create_app
 from capsnet.explorer.session import open_session
 from chromium import PATIENCE
+from explorer_client import served
 from site_server import hosted
 
 LAPTOP = {"width": 1440, "height": 900}
@@ -41,15 +38,8 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
         with hosted(request.getfixturevalue("exported").parents[1]) as host:
             yield f"{host}a/site/"
         return
-    listener = listen("127.0.0.1", 0)
-    app = create_app(open_session("capsnet-mnist"))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(timeout=20)
-    listener.close()
+    with served(open_session("capsnet-mnist")) as host:
+        yield f"{host}/"
 
 
 pytestmark = pytest.mark.browser

@@ -53,3 +53,10 @@ def test_answers_do_not_depend_on_the_batch_size(paths: str) -> None:
         torch.testing.assert_close(part, whole, rtol=0, atol=2e-6)
     assert torch.equal(scores(7), scores(14)), "from four images on not even the bits do"
     assert torch.equal(scores(128), whole), "nor do they depend on what was computed before"
+
+
+def test_an_error_is_reported_where_the_balanced_accuracy_is_not_defined() -> None:
+    both = torch.tensor([[0, 1]])
+    found = Evaluation(torch.ones(1, 2), both)  # the only image shows every class
+    assert found.summary()["balanced_accuracy"] is None
+    assert "nan" not in str(found)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import onnxruntime.quantization
 import pytest
 import torch
 
-from capsnet.inference.quantised import export_int8
+from capsnet.data.multi_label import MultiLabel
+from capsnet.inference.quantised import _compare, export_int8
 from capsnet.models import CNNConfig
 from capsnet.models.cnn import Stage
 from stripes import DATA
@@ -30,3 +32,19 @@ def test_a_failed_export_leaves_logging_as_it_was(tmp_path: Path, monkeypatch: p
             assert logging.root.manager.disable == level
         finally:
             logging.disable(logging.NOTSET)
+
+
+def test_8_bits_count_errors_as_evaluate_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    present = torch.tensor([[True, False], [False, True], [True, True], [False, False]])
+    test = MultiLabel(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), present).batch(torch.arange(4))
+
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def run(self, _: object, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [present[: len(given["images"])].float().numpy()]
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
+    (tmp_path / "x").touch()
+    compared = _compare(tmp_path / "x", tmp_path / "x", test)
+    assert (compared.n, compared.float32.errors, compared.int8.errors) == (4, 0, 0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from typing import Any
@@ -19,21 +17,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from capsnet._support import dispatch
 from capsnet.benchmark.measure import peak_extra_memory
 from capsnet.routing import Moments, agree, agree_backends, backends, log_normaliser
+from closeness import poisoned
 
 OPTIONAL = ("query", "precision", "offset", "activations", "normaliser", "centre")
 FAST = ("chunked", "cpu")
 SIZES = ((3, 63, 17, 5, 4), (2, 1, 3, 4, 2), (2, 5, 3, 1, 2), (1, 7, 3, 2, 5))
 """(batch, in_caps, in_dim, out_caps, out_dim), odd ones; one child; one parent; one sample."""
-
-
-@contextlib.contextmanager
-def poisoned() -> Iterator[None]:
-    """Fresh tensors hold NaN, so that a number that is never written shows."""
-    torch.use_deterministic_algorithms(True)  # torch.utils.deterministic.fill_uninitialized_memory is on
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def problem(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,19 +22,10 @@ from capsnet._support import threads
 from capsnet._support.numba_compiler import compiled
 from capsnet.benchmark.measure import peak_extra_memory
 from capsnet.routing import route
+from closeness import poisoned
 
 SOURCE = Path(__file__).parents[2] / "src"
 FORWARD, BACKWARD = 1e-5, 1e-4  # relative to the largest number of the tensor
-
-
-@contextlib.contextmanager
-def poisoned() -> Iterator[None]:
-    """Fresh tensors hold NaN, so that a number which nobody wrote shows."""
-    torch.use_deterministic_algorithms(True)  # torch.utils.deterministic.fill_uninitialized_memory is on
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def results(
