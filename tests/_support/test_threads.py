@@ -73,3 +73,24 @@ def test_operators_in_tasks_give_their_results() -> None:
 
 def test_no_tasks() -> None:
     threads.for_each(pytest.fail, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other builds may come without OpenMP")
+def test_denormal_numbers_count_as_0_where_asked_in_all_threads(two_threads: None) -> None:
+    def flushed() -> list[bool]:
+        seen: list[bool] = []
+        both = threading.Barrier(2, timeout=60)
+
+        def look() -> None:
+            both.wait()
+            seen.append(not torch.tensor(2.0**-130) * 1)
+
+        threads.for_each(look, [(), ()])
+        return seen
+
+    assert flushed() == [False, False]
+    with threads.without_denormals():
+        assert flushed() == [True, True]
+        with threads.without_denormals(False):
+            assert flushed() == [True, True]
+    assert flushed() == [False, False]

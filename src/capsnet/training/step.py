@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from capsnet._support.errors import CapsnetError, NotFinite, shown
+from capsnet._support.threads import without_denormals
 from capsnet.data.dataset import Batch, Source
 from capsnet.distributed import accelerator
 from capsnet.models.base import Classifier
@@ -119,7 +120,8 @@ class Stepper:
         share = slice(self.accelerator.process_index, None, self.processes)
         self._set_rate(rate)
         if not self.uses_graph or self._eager_steps < WARM_UP_STEPS:
-            row = self._eager_step(indices[share], uniforms[share])
+            with without_denormals(self.device.type == "cpu"):
+                row = self._eager_step(indices[share], uniforms[share])
             self._eager_steps += 1
             if self._eager_steps % DROP_EVERY == 0 and self.device.type == "cpu":
                 self._drop_denormals()
