@@ -151,7 +151,7 @@ EMPTY = Examples(BYTES[:0], ONE[:0])
         (lambda: reconstruction_loss(torch.rand(3), torch.zeros(3)), "must be a batch"),
         (lambda: layer_output(net := tiny(), net.decoder)(FLOATS, ONE), "do not use this"),
         (lambda: fit_equivariance(class_pose(tiny()), scaling(1.1), *[(FLOATS, ONE)] * 2, components=0), "components"),
-        (lambda: scaling(0), "factor is 0"),
+        (lambda: scaling(0), "factor must not be 0"),
         (lambda: change.Shift(-1), "max_shift is -1"),
         (lambda: change.RandomCrop(0), "size is 0"),
         (lambda: change.CenterCrop(-1), "size is -1"),
