@@ -43,9 +43,8 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
         self._batch_size = batch_size
         self._about = {
             "model": hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest(),
-            "inputs": [
-                shown(path.resolve()) for path in inputs
-            ],  # names that are not UTF-8 cannot be read back from JSON
+            # as shown, because names that are not UTF-8 cannot be read back from JSON
+            "inputs": [shown(path.resolve()) for path in inputs],
             "batch_size": batch_size,
             **{option: True for option in ("invert", "all_scores") if getattr(options, option)},
             **({} if options.refuse_below is None else {"refuse_below": options.refuse_below}),

@@ -258,7 +258,8 @@ class Stepper:
         """Set Adam's moments below the smallest normal number, 1.2e-38, to 0. They are too small to change a weight.
 
         Moments of units that never fire shrink until they stay just above 0. Arithmetic with such numbers takes ten
-        times as long on some processors, and a whole step more than twice as long.
+        times as long on some processors, and a whole step more than twice as long. `without_denormals` does not reach
+        the other threads of PyTorch's operators, where Adam works too.
         """
         for moments in self.optimizer.state.values():
             for name in ("exp_avg", "exp_avg_sq"):
