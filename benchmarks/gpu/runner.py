@@ -141,10 +141,7 @@ def _in_a_process(job: Job, setting: Setting, limit: float) -> tuple[str, Any]:
 
 def _child(job: Job, setting: Setting, result: Path) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the process that started it
-    from capsnet.routing import agree_backends, backends
-
-    for module in (backends, agree_backends):
-        module.FAST = tuple(name for name in module.FAST if name not in setting.broken)
+    without_fast_paths(setting.broken)
 
     def save(value: Any) -> None:
         write_json(result, value)
@@ -157,3 +154,11 @@ def _child(job: Job, setting: Setting, result: Path) -> None:
         os._exit(1)
     sys.stdout.flush()
     os._exit(0)  # no exit handlers of libraries that this process shares with its parent
+
+
+def without_fast_paths(names: Sequence[str]) -> None:
+    """Never pick these backends in this process, unless they are asked for by name."""
+    from capsnet.routing import agree_backends, backends
+
+    for module in (backends, agree_backends):
+        module.FAST = tuple(name for name in module.FAST if name not in names)

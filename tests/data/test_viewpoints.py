@@ -15,7 +15,7 @@ from capsnet._support.errors import CapsnetError
 from capsnet.data import load
 from capsnet.data.npz import write_npz
 from capsnet.data.smallnorb import STEMS, halve, load_views, read_matrix
-from capsnet.data.toys.rendering import render, render_instances
+from capsnet.data.toys.rendering import SETS, render, render_instances
 from capsnet.data.toys.shapes import Solid, assemble, toy
 from capsnet.data.viewpoints import viewpoint_split, viewpoints
 from capsnet.data.views import Views
@@ -258,6 +258,12 @@ def test_toys_differ_and_fit_the_picture() -> None:
     assert 0.04 < float(covered.min()) < float(covered.max()) < 0.6
     gaps = (pictures[:, None] - pictures).abs().mean((2, 3)) + 99 * torch.eye(10)
     assert gaps.min() > 1
+
+
+def test_the_toys_of_the_larger_set_are_200_different_ones() -> None:
+    train, test = SETS["objects3d200"]
+    toys = [toy(category, instance) for instance in (*train, *test) for category in range(5)]
+    assert len({(shape.centres.numpy().tobytes(), shape.halves.numpy().tobytes()) for shape in toys}) == 200
 
 
 @pytest.mark.quick

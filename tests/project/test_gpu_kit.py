@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from benchmarks.gpu import pack
-from benchmarks.gpu.runner import Report
+from benchmarks.gpu.runner import Report, without_fast_paths
 from benchmarks.gpu.take import take
 
 from capsnet.experiments.record import Record
+from capsnet.routing import agree_backends, backends
 from made_up_data import write_data_sets
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton has wheels for Linux alone")
@@ -89,6 +91,17 @@ def test_a_killed_kit_loses_at_most_the_job_in_flight(packed: Path, tmp_path: Pa
     kept = [path for path in new if path.is_relative_to(tmp_path / "checkout" / "results")]
     assert Record.read(kept[0]).environment["commit"] == "0123456789ab"
     assert all(path.suffix == ".csv" for path in take(out, tmp_path / "checkout"))  # records stay
+
+
+def test_a_path_that_failed_is_picked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    u = torch.zeros(2, 3, 4)
+    for module in (backends, agree_backends):
+        monkeypatch.setattr(module, "FAST", module.FAST)  # as it was after this test
+        assert module.pick("auto", u) is not module.pick("chunked", u)
+    without_fast_paths(("triton", "cpu"))
+    for module in (backends, agree_backends):
+        assert module.pick("auto", u) is module.pick("chunked", u)
+        assert module.pick("cpu", u) is not module.pick("chunked", u)  # by name
 
 
 def test_paths_that_the_smoke_job_did_not_find_ok_are_not_used(tmp_path: Path) -> None:

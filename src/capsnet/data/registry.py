@@ -34,6 +34,12 @@ BUILT_IN = {
     ),
     "objects3d-azimuth": ("viewpoints", "the same, tested on azimuths that were not trained on"),
     "objects3d-elevation": ("viewpoints", "the same, tested on elevations that were not trained on"),
+    "objects3d200": (
+        "viewpoints",
+        "100 rendered toys to train on and 100 to test on; rendered once, in about eight minutes",
+    ),
+    "objects3d200-azimuth": ("viewpoints", "the same, tested on azimuths that were not trained on"),
+    "objects3d200-elevation": ("viewpoints", "the same, tested on elevations that were not trained on"),
     "cifar10": ("cifar10", "CIFAR-10, 50,000 + 10,000 photographs, cropped to 24×24"),
     "svhn": ("svhn", "SVHN, 73,257 + 26,032 house numbers"),
 }

@@ -56,14 +56,12 @@ def viewpoint_split(train: Views, test: Views, axis: Axis, name: str) -> Viewpoi
 
 
 def views(name: str, data_dir: Path | str | None = None) -> tuple[Views, Views, str]:
-    """Load training views, test views and provenance of `smallnorb` or `objects3d`.
+    """Load training views, test views and provenance of `smallnorb`, `objects3d` or `objects3d200`.
 
     Raises:
         CapsnetError: the files of smallNORB are missing or damaged.
     """
-    if name == "smallnorb":
-        return load_views(data_dir)
-    return rendered_views()
+    return load_views(data_dir) if name == "smallnorb" else rendered_views(name)
 
 
 @register(
@@ -73,12 +71,15 @@ def views(name: str, data_dir: Path | str | None = None) -> tuple[Views, Views, 
     "objects3d",
     "objects3d-azimuth",
     "objects3d-elevation",
+    "objects3d200",
+    "objects3d200-azimuth",
+    "objects3d200-elevation",
 )
 def load(name: str, data_dir: Path | str | None = None, download: bool = True) -> Dataset:  # noqa: ARG001
-    """Load `smallnorb` or `objects3d`.
+    """Load `smallnorb`, `objects3d` or `objects3d200`.
 
     With `-azimuth` or `-elevation` in the name, the test set has only new viewpoints. See `viewpoints` for a test set
-    of familiar ones to compare with. Nothing is downloaded: smallNORB must be on this machine, and objects3d is
+    of familiar ones to compare with. Nothing is downloaded: smallNORB must be on this machine, and the others are
     rendered.
 
     Raises:
@@ -99,7 +100,7 @@ def viewpoints(name: str, axis: Axis, data_dir: Path | str | None = None) -> Vie
     """Load the three parts of the viewpoint experiment.
 
     Args:
-        name: `smallnorb` or `objects3d`.
+        name: `smallnorb`, `objects3d` or `objects3d200`.
         axis: the angle that is new at test time.
         data_dir: first place to look for files.
 

@@ -33,12 +33,13 @@ from capsnet.routing.backends import pick_module
 
 Optional = Tensor | None
 
-#: The fast backends and their modules; the first available one is picked.
+#: The fast backends and their modules.
 _MODULES = {
     "triton": "capsnet.routing.cuda.agree_backend",
     "cpu": "capsnet.routing.cpu.agree_backend",
     "chunked": "capsnet.routing.agree_chunked",
 }
+#: As `backends.FAST`.
 FAST = tuple(_MODULES)
 
 
@@ -67,7 +68,7 @@ def pick(name: str, u: Tensor) -> Backend:
     Raises:
         ValueError: the named backend cannot route u here.
     """
-    return cast(Backend, pick_module("agree", _MODULES, name, u))
+    return cast(Backend, pick_module("agree", _MODULES, FAST if name == "auto" else (name,), u))
 
 
 def run(given: Inputs, leaky: bool, wants_log_sums: bool, backend: str) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ better. The outputs are fresh contiguous tensors. A backend runs below autograd,
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -36,12 +36,13 @@ Bias = Float[Tensor, "out_caps out_dim"]
 Parents = Float[Tensor, "batch out_caps out_dim"]
 Sums = Float[Tensor, "iterations batch out_caps out_dim"]
 
-#: The fast backends and their modules; the first available one is picked.
+#: The fast backends and their modules.
 _MODULES = {
     "triton": "capsnet.routing.cuda.backend",
     "cpu": "capsnet.routing.cpu.backend",
     "chunked": "capsnet.routing.chunked",
 }
+#: Their names, in the order in which "auto" tries them. The GPU kit takes out those that fail on its machine.
 FAST = tuple(_MODULES)
 
 #: Bytes of votes that the chunked backend holds: what stays in a CPU's cache, and what fills an accelerator.
@@ -78,23 +79,23 @@ def pick(name: str, u: Batched) -> Backend:
     Raises:
         ValueError: the named backend cannot route u here.
     """
-    return cast(Backend, pick_module("route", _MODULES, name, u))
+    return cast(Backend, pick_module("route", _MODULES, FAST if name == "auto" else (name,), u))
 
 
-def pick_module(owner: str, modules: Mapping[str, str], name: str, u: Tensor) -> Any:
-    """Return the backend called `name`; "auto" is the first one that can route u.
+def pick_module(owner: str, modules: Mapping[str, str], names: Sequence[str], u: Tensor) -> Any:
+    """Return the first of some backends that can route u.
 
     Args:
         owner: the function that asks, for the message of an error.
-        modules: module of each backend, by name, in the order of preference.
-        name: a name, or "auto".
+        modules: module of each backend, by name.
+        names: the backends to try, in this order.
         u: the children.
 
     Raises:
-        ValueError: the named backend cannot route u here.
+        ValueError: none of them can route u here.
     """
-    for candidate in modules if name == "auto" else (name,):
-        backend = _imported(modules[candidate])
+    for name in names:
+        backend = _imported(modules[name])
         if not isinstance(backend, ImportError) and backend.is_available(u):
             return backend
     why = backend if isinstance(backend, ImportError) else f"it takes {backend.TAKES}"

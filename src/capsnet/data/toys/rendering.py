@@ -1,14 +1,14 @@
 """Render toys under smallNORB's viewpoints, to use without smallNORB's labels.
 
 Every toy is a union of a few solids (`shapes`), rendered by a small ray marcher. Only the layout is smallNORB's:
-5 categories × 10 instances × 18 azimuths × 9 elevations × 6 lightings.
+5 categories × 10 instances × 18 azimuths × 9 elevations × 6 lightings. The larger set has 40 instances.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,11 @@ ELEVATIONS = tuple(range(30, 75, 5))
 SIZE = 48
 #: Rays per pixel along each axis. A pixel is their mean.
 SUPERSAMPLING = 2
+#: Instances of each category to train on and to test on, by the name of the set.
+SETS: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {
+    "objects3d": (TRAIN_INSTANCES, TEST_INSTANCES),
+    "objects3d200": (range(20), range(20, 40)),
+}
 #: Increase when the images change, so that an older cache is not used.
 VERSION = 1
 
@@ -183,17 +188,20 @@ def render_instances(instances: Sequence[int], elevations: Sequence[int] = ELEVA
     )
 
 
-def rendered_views() -> tuple[Views, Views, str]:
-    """Return training views, test views (24,300 images each) and their provenance.
+def rendered_views(name: str) -> tuple[Views, Views, str]:
+    """Return training views, test views (972 images of each toy) and their provenance.
 
     They are rendered once, then cached.
+
+    Args:
+        name: the set, one of `SETS`.
     """
     import pooch
 
-    cache = Path(pooch.os_cache("capsnet")) / f"objects3d-{VERSION}"
+    cache = Path(pooch.os_cache("capsnet")) / f"{name}-{VERSION}"
     parts = []
-    for name, instances in (("train", TRAIN_INSTANCES), ("test", TEST_INSTANCES)):
-        path = cache / f"{name}.npz"
+    for part, instances in zip(("train", "test"), SETS[name], strict=True):
+        path = cache / f"{part}.npz"
         if not path.is_file():
             made = render_instances(instances)
             write_npz(path, {key: value.numpy() for key, value in vars(made).items()})

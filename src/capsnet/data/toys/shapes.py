@@ -68,9 +68,11 @@ def toy(category: int, instance: int) -> Shape:
 
     Args:
         category: 0 to 4, in the order of `capsnet.data.viewpoints.CATEGORIES`.
-        instance: 0 to 9.
+        instance: 0 or more.
     """
-    numbers = frozen_uniforms(STREAM, 50, NUMBERS)[10 * category + instance].tolist()
+    # The first 50 toys came before the others: their rows of the table stay.
+    row = 10 * category + instance if instance < 10 else 5 * instance + category
+    numbers = frozen_uniforms(STREAM, row + 1, NUMBERS)[row].tolist()
     return assemble(BUILDERS[category](numbers))
 
 
