@@ -36,16 +36,16 @@ def for_each(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> 
     """Call function(*task) for each task on PyTorch's threads.
 
     At most `torch.get_num_threads()` threads work; the calling thread is one of them. Tasks run in the caller's
-    inference mode, take denormal numbers for 0 if the caller does, and record no gradients (these modes are per
+    inference mode, record no gradients, and take denormal numbers for 0, see `without_denormals` (these modes are per
     thread). Several Python threads may call this at once. An error in a task is raised after all other tasks are done.
     """
     tasks = list(tasks)
     queue = iter(tasks)  # next() on a list's iterator is atomic
     errors: list[BaseException] = []
-    inference, flush = torch.is_inference_mode_enabled(), flushes_denormals()
+    inference = torch.is_inference_mode_enabled()
 
     def work(_: object = None) -> None:
-        with torch.inference_mode(inference), torch.no_grad(), without_denormals(flush):
+        with torch.inference_mode(inference), torch.no_grad(), without_denormals():
             for task in queue:
                 try:
                     function(*task)
