@@ -42,7 +42,7 @@ def test_held_out_images_follow_the_test_images_and_are_not_trained_on() -> None
     assert "100, chosen at random" in dataset.provenance
 
 
-@pytest.mark.parametrize("name", ["table1", "routing-iterations"])
+@pytest.mark.parametrize("name", ["table1", "routing-iterations", "routings"])
 def test_only_short_trainings_are_tested_on_held_out_digits(name: str) -> None:
     """The published network trains on all digits, as the paper's does."""
     experiment = EXPERIMENTS[name]
