@@ -29,7 +29,7 @@ from capsnet.inference.evaluation import evaluate
 from capsnet.training.config import Stop
 
 #: Largest number of steps; training stops earlier when it reaches the target.
-STEPS = Steps(quick=4000, full=20_000, quick_batch=32)
+STEPS = Steps(quick=3600, full=20_000, quick_batch=32)
 STOPS = {"smoke": Stop(0.0), "quick": Stop(0.10, 200), "full": Stop(0.05, 50)}
 #: Of the views of the rendered test toys, one in so many is looked at: the toys limit the precision, not their views.
 THINNED = 5
@@ -45,7 +45,8 @@ def variants_on(data: str, channels: int, scale: Scale) -> Sequence[Variant]:
         plan = training(
             scale, f"{data}-{axis}", STEPS, quick=LONGER, schedule="constant", learning_rate=0.001
         )
-        like, stop = capsnet(scale, image_shape=(channels, CROP, CROP), num_classes=5), STOPS[scale]
+        stop = STOPS[scale]
+        like = capsnet(scale, image_shape=(channels, CROP, CROP), num_classes=5, standardize=True)
         models = (
             Variant("r3", "CapsNet, 3 routing iterations, with reconstruction", like, plan, stop=stop),
             Variant("r1", "the same without routing", replace(like, routing_iterations=1), plan, stop=stop),
@@ -104,7 +105,8 @@ def _experiment(name: str, data: str, channels: int, toys: int, what: str) -> Ex
             f"Train on 6 of 18 azimuths (or the 3 lowest of 9 elevations) of {toys} toys, with a constant learning "
             f"rate. Test on {toys} other toys from the familiar viewpoints and from all other ones. Training stops "
             "when the error on familiar viewpoints reaches a target, the same for all models. A model that does not "
-            f'reach the target by the last step is compared as it is; "reached" is then below 100 %. Data: {what}.'
+            'reach the target by the last step is compared as it is; "reached" is then below 100 %. As in the paper, '
+            f"each image is scaled to mean 0 and standard deviation 1. Data: {what}."
         ),
         deviations={
             "quick": (
