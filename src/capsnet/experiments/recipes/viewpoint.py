@@ -30,9 +30,9 @@ from capsnet.training.config import Stop
 
 #: Largest number of steps; training stops earlier when it reaches the target.
 STEPS = Steps(quick=3600, full=20_000, quick_batch=32)
-STOPS = {"smoke": Stop(0.0), "quick": Stop(0.10, 200), "full": Stop(0.05, 50)}
+STOPS = {"smoke": Stop(0.0), "quick": Stop(0.10, 100), "full": Stop(0.05, 50)}
 #: Of the views of the rendered test toys, one in so many is looked at: the toys limit the precision, not their views.
-THINNED = 5
+THINNED = 11
 AXES: tuple[Axis, ...] = ("azimuth", "elevation")
 #: The smallest difference that would matter to a user.
 MARGIN = Margin(0.02, "one view in 50, a third of the paper's differences of 5.5 and 6.5 points")
