@@ -124,7 +124,7 @@ def _experiment(name: str, data: str, channels: int, toys: int, what: str) -> Ex
             ),
         },
         cost={
-            "quick": "about 16 minutes on one core, plus two to render the toys",
+            "quick": "about 75 minutes on 2 cores, plus eight to render the toys",
             "full": "about 20 minutes on one data-centre GPU",
         },
         margins_commit="0f69141",
