@@ -115,8 +115,11 @@ def curves(
     for number, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         for variant, (x, values) in lines.items():
-            colour = COLOURS[names.index(variant) % len(COLOURS)]
-            (handles[variant],) = axes.plot(x, values, "o-", color=colour, markersize=3, linewidth=1.4)
+            again, place = divmod(names.index(variant), len(COLOURS))
+            style = "o--" if again else "o-"
+            (handles[variant],) = axes.plot(
+                x, values, style, color=COLOURS[place], markersize=3, linewidth=1.4
+            )
         top, _, below = title.partition("|")
         plain(axes, top.strip(), below.strip(), y if number % columns == 0 else "")
         axes.grid(color=FAINT)
