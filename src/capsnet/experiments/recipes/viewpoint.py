@@ -31,7 +31,7 @@ from capsnet.training.config import Stop
 #: Largest number of steps; training stops earlier when it reaches the target.
 STEPS = Steps(quick=3600, full=20_000, quick_batch=32)
 STOPS = {"smoke": Stop(0.0), "quick": Stop(0.10, 100), "full": Stop(0.05, 50)}
-#: Of the views of the rendered test toys, one in so many is looked at: the toys limit the precision, not their views.
+#: Every 11th view of the rendered test toys is tested on: the toys limit the precision, not their views.
 THINNED = 11
 AXES: tuple[Axis, ...] = ("azimuth", "elevation")
 #: The smallest difference that would matter to a user.
@@ -92,7 +92,7 @@ def measure(trained: Trained) -> Findings:
 
 
 def _experiment(name: str, data: str, channels: int, toys: int, what: str) -> Experiment:
-    thinned = () if data == "smallnorb" else (f"only each {THINNED}th view of a test toy is looked at",)
+    thinned = () if data == "smallnorb" else (f"tested on every {THINNED}th view of a test toy",)
     return Experiment(
         name=name,
         number=8,
