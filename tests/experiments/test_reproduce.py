@@ -15,6 +15,7 @@ from capsnet import CapsnetError
 from capsnet.data import smallnorb, viewpoints
 from capsnet.data.dataset import Batch, Dataset, Examples
 from capsnet.data.npz import write_npz
+from capsnet.data.toys.rendering import AZIMUTHS, ELEVATIONS, LIGHTINGS
 from capsnet.experiments import EXPERIMENTS, Record, reproduce, trainings
 from capsnet.experiments.figures import on_the_way
 from capsnet.experiments.page import write_results
@@ -23,7 +24,7 @@ from capsnet.experiments.recipes.dimensions import readings, strongest
 from capsnet.experiments.recipes.multimnist import digit_errors, errors_by_overlap
 from capsnet.experiments.recipes.routing_iterations import slope
 from capsnet.experiments.recipes.separation import like_answers
-from capsnet.experiments.recipes.viewpoint import split
+from capsnet.experiments.recipes.viewpoint import THINNED, split
 from capsnet.experiments.record import ON_THE_WAY, Answers, PackedArray, read_records, record_path
 from capsnet.experiments.running import measured
 from capsnet.experiments.scales import controls
@@ -505,3 +506,15 @@ def test_noise_correlates_with_no_measure() -> None:
         assert low <= strongest(halves)[width] <= high
     everything = np.abs(readings(noise, images, labels)[:, :, width]).max(axis=1)
     assert everything.mean() > 0.12  # which is what choosing and judging on the same digits would have said
+
+
+def test_the_tested_views_of_a_toy_have_all_angles_and_lightings() -> None:
+    views = torch.cartesian_prod(
+        *(torch.arange(n) for n in (100, len(AZIMUTHS), len(ELEVATIONS), len(LIGHTINGS)))
+    )
+    for familiar in (views[views[:, 1] < 6], views[views[:, 2] < 3]):
+        tested = familiar[::THINNED]
+        assert [len(column.unique()) for column in tested.T] == [
+            len(column.unique()) for column in familiar.T
+        ]
+        assert len(tested[:, [0, 3]].unique(dim=0)) == 100 * len(LIGHTINGS), "each toy in each lighting"

@@ -62,7 +62,7 @@ def for_each(function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> 
         raise errors[0]
 
 
-def flushes_denormals() -> bool:
+def _flushes_denormals() -> bool:
     """Return whether this thread takes denormal numbers, those below 1.2e-38 in float32, for 0."""
     return not _DENORMAL * _ONE
 
@@ -73,7 +73,7 @@ def without_denormals(flush: bool = True) -> Iterator[None]:
     if not flush:
         yield
         return
-    before = flushes_denormals()
+    before = _flushes_denormals()
     torch.set_flush_denormal(True)  # has no effect on processors that cannot
     try:
         yield

@@ -36,7 +36,7 @@ BUILT_IN = {
     "objects3d-elevation": ("viewpoints", "the same, tested on elevations that were not trained on"),
     "objects3d200": (
         "viewpoints",
-        "100 rendered toys to train on and 100 to test on; rendered once, in about eight minutes",
+        "100 rendered toys to train on and 100 to test on; rendered once, in about ten minutes",
     ),
     "objects3d200-azimuth": ("viewpoints", "the same, tested on azimuths that were not trained on"),
     "objects3d200-elevation": ("viewpoints", "the same, tested on elevations that were not trained on"),

@@ -31,7 +31,8 @@ from capsnet.training.config import Stop
 #: Largest number of steps; training stops earlier when it reaches the target.
 STEPS = Steps(quick=3600, full=20_000, quick_batch=32)
 STOPS = {"smoke": Stop(0.0), "quick": Stop(0.10, 100), "full": Stop(0.05, 50)}
-#: Every 11th view of the rendered test toys is tested on: the toys limit the precision, not their views.
+#: Step between the views of a rendered test toy that are tested on: the toys limit the precision, not their views.
+#: It has no factor in common with the numbers of angles and lightings, so that all of them occur.
 THINNED = 11
 AXES: tuple[Axis, ...] = ("azimuth", "elevation")
 #: The smallest difference that would matter to a user.
@@ -124,7 +125,7 @@ def _experiment(name: str, data: str, channels: int, toys: int, what: str) -> Ex
             ),
         },
         cost={
-            "quick": "about 75 minutes on 2 cores, plus eight to render the toys",
+            "quick": "about 75 minutes on 2 cores, plus about ten of one core to render the toys",
             "full": "about 20 minutes on one data-centre GPU",
         },
         margins_commit="0f69141",
